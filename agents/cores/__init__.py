@@ -1,0 +1,18 @@
+"""Memory cores: one file per core, one contract (``base``), one registry."""
+
+from .base import MemoryCore
+from .gru import GRUCore
+from .identity import IdentityCore
+from .lstm import LSTMCore
+from .registry import core_options, make_core, register_core, registered_cores
+
+__all__ = [
+    "GRUCore",
+    "IdentityCore",
+    "LSTMCore",
+    "MemoryCore",
+    "core_options",
+    "make_core",
+    "register_core",
+    "registered_cores",
+]

@@ -1,0 +1,49 @@
+"""Gated recurrent unit (Cho et al. 2014), as in ``torch.nn.GRU``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .base import MemoryCore, full_precision, require_positive, reset_free_segments
+from .registry import register_core
+
+
+class GRUState(NamedTuple):
+    hidden: Tensor  # [B, H]
+
+
+@register_core("gru")
+class GRUCore(MemoryCore):
+    """One GRU layer, followed by a linear map where ``output_size`` is given.
+
+    :param hidden_size: number of units H; the natural output width
+    :raises ValueError: if a size is not a positive integer
+    """
+
+    def __init__(self, input_size: int, output_size: int | None = None, hidden_size: int = 256) -> None:
+        require_positive(hidden_size=hidden_size)
+        super().__init__(input_size, output_size or hidden_size, GRUState, ((hidden_size,),))
+        self.gru = nn.GRU(input_size, hidden_size)
+        for weight in (self.gru.weight_ih_l0, self.gru.weight_hh_l0):
+            for gate in weight.chunk(3):
+                nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.gru.bias_ih_l0)
+        nn.init.zeros_(self.gru.bias_hh_l0)
+        self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
+
+    @full_precision
+    def step(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
+        y, hidden = self.gru(x.unsqueeze(0), state.hidden.unsqueeze(0))
+        return self.out(y.squeeze(0)), GRUState(hidden.squeeze(0))
+
+    @full_precision
+    def forward(self, x: Tensor, state: GRUState, starts: Tensor) -> tuple[Tensor, GRUState]:
+        outputs = []
+        for begin, end in reset_free_segments(starts):
+            y, hidden = self.gru(x[begin:end], self.reset(state, starts[begin]).hidden.unsqueeze(0))
+            state = GRUState(hidden.squeeze(0))
+            outputs.append(y)
+        return self.out(torch.cat(outputs)), state  # [T, B, O]

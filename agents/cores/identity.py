@@ -1,0 +1,31 @@
+"""No memory at all: the baseline that every memory task must defeat."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from .base import MemoryCore, full_precision
+from .registry import register_core
+
+
+class IdentityState(NamedTuple):
+    """Nothing is carried."""
+
+
+@register_core("identity")
+class IdentityCore(MemoryCore):
+    """y_t = x_t, or a linear map of it where ``output_size`` is given."""
+
+    def __init__(self, input_size: int, output_size: int | None = None) -> None:
+        super().__init__(input_size, output_size or input_size, IdentityState, ())
+        self.out = nn.Identity() if output_size is None else nn.Linear(input_size, output_size)
+
+    @full_precision
+    def step(self, x: Tensor, state: IdentityState) -> tuple[Tensor, IdentityState]:
+        return self.out(x), state
+
+    @full_precision
+    def forward(self, x: Tensor, state: IdentityState, starts: Tensor) -> tuple[Tensor, IdentityState]:
+        return self.out(x), state

@@ -1,0 +1,57 @@
+"""Long short-term memory (Hochreiter and Schmidhuber 1997), as in ``torch.nn.LSTM``."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .base import MemoryCore, full_precision, require_positive, reset_free_segments
+from .registry import register_core
+
+
+class LSTMState(NamedTuple):
+    hidden: Tensor  # [B, H]
+    cell: Tensor  # [B, H]
+
+
+@register_core("lstm")
+class LSTMCore(MemoryCore):
+    """One LSTM layer, followed by a linear map where ``output_size`` is given.
+
+    Weights start orthogonal and biases at zero, but for the forget gate's, which starts at 1.
+
+    :param hidden_size: number of cells H; the natural output width
+    :raises ValueError: if a size is not a positive integer
+    """
+
+    def __init__(self, input_size: int, output_size: int | None = None, hidden_size: int = 256) -> None:
+        require_positive(hidden_size=hidden_size)
+        super().__init__(input_size, output_size or hidden_size, LSTMState, ((hidden_size,), (hidden_size,)))
+        self.lstm = nn.LSTM(input_size, hidden_size)
+        for weight in (self.lstm.weight_ih_l0, self.lstm.weight_hh_l0):
+            for gate in weight.chunk(4):
+                nn.init.orthogonal_(gate)
+        nn.init.zeros_(self.lstm.bias_ih_l0)
+        nn.init.zeros_(self.lstm.bias_hh_l0)
+        self.lstm.bias_ih_l0.data[hidden_size : 2 * hidden_size] = 1.0
+        self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
+
+    @full_precision
+    def step(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        y, state = self._segment(x.unsqueeze(0), state)
+        return self.out(y.squeeze(0)), state
+
+    @full_precision
+    def forward(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
+        outputs = []
+        for begin, end in reset_free_segments(starts):
+            y, state = self._segment(x[begin:end], self.reset(state, starts[begin]))
+            outputs.append(y)
+        return self.out(torch.cat(outputs)), state  # [T, B, O]
+
+    def _segment(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """The fused kernel over a stretch without resets: x [S, B, F]."""
+        y, (hidden, cell) = self.lstm(x, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+        return y, LSTMState(hidden.squeeze(0), cell.squeeze(0))

@@ -1,0 +1,1 @@
+"""Experiment files, one per experiment."""
