@@ -103,7 +103,7 @@ class MemoryCore(nn.Module):
 
     def pack(self, state: State) -> Tensor:
         """Flatten a state into [B, state_size], for buffers and transport."""
-        return torch.cat([leaf.flatten(1) for leaf in state], dim=1) if state else self._like.new_zeros(0, 0)
+        return torch.cat([leaf.flatten(1) for leaf in state], dim=1)
 
     def unpack(self, packed: Tensor) -> State:
         """The state whose ``pack`` is ``packed`` [B, state_size]."""

@@ -11,7 +11,7 @@ from .registry import register_core
 
 
 class IdentityState(NamedTuple):
-    """Nothing is carried."""
+    nothing: Tensor  # [B, 0]
 
 
 @register_core("identity")
@@ -19,7 +19,7 @@ class IdentityCore(MemoryCore):
     """y_t = x_t, or a linear map of it where ``output_size`` is given."""
 
     def __init__(self, input_size: int, output_size: int | None = None) -> None:
-        super().__init__(input_size, output_size or input_size, IdentityState, ())
+        super().__init__(input_size, output_size or input_size, IdentityState, ((0,),))
         self.out = nn.Identity() if output_size is None else nn.Linear(input_size, output_size)
 
     @full_precision
