@@ -1,0 +1,144 @@
+"""Feature extractors: what turns one observation into the vector that the memory core reads."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_image_space
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
+from torch import Tensor, nn
+
+from .cores.registry import unknown
+
+
+class ConvFeatures(BaseFeaturesExtractor):
+    """A convolutional stack over channel-first images, run in the channels-last memory format.
+
+    :param observation_space: image space [C, H, W]
+    :param stack: the network, ending in a vector
+    :raises ValueError: if the observations are no images
+    """
+
+    def __init__(self, observation_space: spaces.Box, stack: nn.Module) -> None:
+        if not is_image_space(observation_space, normalized_image=True) and len(observation_space.shape or ()) != 3:
+            raise ValueError(f"convolutional features need image observations [C, H, W], got {observation_space}")
+        super().__init__(observation_space, features_dim=1)
+        self.stack = stack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.no_grad():
+            try:
+                example = self(torch.zeros(1, *observation_space.shape))  # type: ignore[misc]
+            except RuntimeError as error:
+                raise ValueError(f"images of shape {observation_space.shape} are too small for these features") from error
+        self._features_dim = example.shape[1]
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Bring images [B, C, H, W] in [0, 1] to the size that the stack expects."""
+        return images
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = self.prepare(images).contiguous(memory_format=torch.channels_last)
+        return self.stack(images)  # [B, C, H, W] -> [B, F]
+
+
+class NatureFeatures(ConvFeatures):
+    """The three-layer stack of Mnih et al. (2015): 84x84 -> 512 features."""
+
+    def __init__(self, observation_space: spaces.Box, features_dim: int = 512) -> None:
+        channels = observation_space.shape[0]
+        stack = nn.Sequential(
+            nn.Conv2d(channels, 32, 8, stride=4),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 4, stride=2),
+            nn.ReLU(),
+            nn.Conv2d(64, 64, 3),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.LazyLinear(features_dim),
+            nn.ReLU(),
+        )
+        super().__init__(observation_space, stack)
+
+
+class SmallFeatures(ConvFeatures):
+    """Four 3x3 convolutions of stride 2 over 42x42 images -> 288 features: the cheapest that learns Pong."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        layers: list[nn.Module] = []
+        channels = observation_space.shape[0]
+        for _ in range(4):
+            layers += [nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.ReLU()]
+            channels = 32
+        super().__init__(observation_space, nn.Sequential(*layers, nn.Flatten()))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(images, 42)
+
+
+class A3CFeatures(ConvFeatures):
+    """The four-layer stack of the released STM agent: 80x80 -> 1024 features.
+
+    Native Atari frames (210x160) are cropped to rows 34 to 193, the field of play, and halved; other sizes are
+    resized by area. Each image is then brought to zero mean and unit variance. (The released agent tracked running
+    averages of both with a decay of 0.9999; in Pong they hardly differ from one frame to the next, and without them
+    the extractor stays a pure function.)
+    """
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        layers: list[nn.Module] = []
+        channels = observation_space.shape[0]
+        for out_channels, kernel, padding in ((32, 5, 2), (32, 5, 1), (64, 4, 1), (64, 3, 1)):
+            layers += [nn.Conv2d(channels, out_channels, kernel, padding=padding), nn.MaxPool2d(2), nn.ReLU()]
+            channels = out_channels
+        super().__init__(observation_space, nn.Sequential(*layers, nn.Flatten()))
+
+    def prepare(self, images: Tensor) -> Tensor:
+        if images.shape[-2:] == (210, 160):
+            images = images[..., 34:194, :]
+        images = F.adaptive_avg_pool2d(images, 80)  # [B, C, 80, 80]
+        std, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
+        return (images - mean) / (std + 1e-8)
+
+
+class MlpFeatures(BaseFeaturesExtractor):
+    """Two tanh layers over flat observations.
+
+    :param hidden_size: width of both layers
+    """
+
+    def __init__(self, observation_space: spaces.Space, hidden_size: int = 64) -> None:
+        super().__init__(observation_space, hidden_size)
+        self.stack = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(get_flattened_obs_dim(observation_space), hidden_size),
+            nn.Tanh(),
+            nn.Linear(hidden_size, hidden_size),
+            nn.Tanh(),
+        )
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return self.stack(observations)  # [B, ...] -> [B, F]
+
+
+FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
+    "nature": NatureFeatures,
+    "a3c": A3CFeatures,
+    "small": SmallFeatures,
+    "mlp": MlpFeatures,
+    "dict": CombinedExtractor,
+}
+
+
+def features_class(name: str | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
+    """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
+
+    :raises ValueError: if the name is unknown
+    """
+    if name is None:
+        if isinstance(observation_space, spaces.Dict):
+            name = "dict"
+        else:
+            name = "nature" if is_image_space(observation_space) else "mlp"
+    if name not in FEATURES:
+        raise ValueError(unknown("features", name, FEATURES))
+    return FEATURES[name]

@@ -1,0 +1,259 @@
+"""The recurrent actor-critic policy: features -> memory core -> heads.
+
+One core serves actor and critic, and both losses reach it. The same weights work in three places: relmem's PPO and
+A3C, which carry the core's own structured state, and stock ``sb3_contrib.RecurrentPPO``, which knows only the pair
+(h, c) of an LSTM: there the packed state travels cut into two halves.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from .cores import make_core
+from .cores.base import State
+from .features import features_class
+
+Halves = tuple[Tensor, Tensor]
+"""A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
+
+
+class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
+    """Actor-critic policy around any registered memory core.
+
+    :param observation_space: observation space
+    :param action_space: action space
+    :param lr_schedule: learning-rate schedule
+    :param core: name of a registered memory core
+    :param core_kwargs: the core's options
+    :param features: name of a feature extractor (nature, a3c, small, mlp); None: chosen by the observation space
+    :param net_arch: hidden layers between core and heads, as in SB3; None: the heads are linear
+    :param features_extractor_class: an extractor class of your own, instead of ``features``
+    :raises ValueError: if the core, one of its options or the features are unknown or out of range
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        lr_schedule: Schedule,
+        core: str = "lstm",
+        core_kwargs: dict[str, Any] | None = None,
+        features: str | None = None,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        activation_fn: type[nn.Module] = nn.Tanh,
+        ortho_init: bool = True,
+        use_sde: bool = False,
+        log_std_init: float = 0.0,
+        full_std: bool = True,
+        use_expln: bool = False,
+        squash_output: bool = False,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.core_name = core
+        self.core_kwargs = core_kwargs or {}
+        self.features_name = features
+        # Autocast dtype of the feature extractor; None: full precision. Set by a trainer, not saved.
+        self.features_dtype: torch.dtype | None = None
+        # Past RecurrentActorCriticPolicy.__init__, which would build two LSTMs.
+        ActorCriticPolicy.__init__(
+            self,
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch or [],
+            activation_fn=activation_fn,
+            ortho_init=ortho_init,
+            use_sde=use_sde,
+            log_std_init=log_std_init,
+            full_std=full_std,
+            use_expln=use_expln,
+            squash_output=squash_output,
+            features_extractor_class=features_extractor_class or features_class(features, observation_space),
+            features_extractor_kwargs=features_extractor_kwargs,
+            share_features_extractor=True,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+        )
+
+    def _build_mlp_extractor(self) -> None:
+        """Build the core and the hidden layers of the heads. Called by the parent class, which then adds the heads
+        and the optimizer."""
+        self.core = make_core(self.core_name, self.features_dim, **self.core_kwargs)
+        self.mlp_extractor = MlpExtractor(
+            self.core.output_size, net_arch=self.net_arch, activation_fn=self.activation_fn, device=self.device
+        )
+        # What stock RecurrentPPO asks an LSTM about: the shape of the two arrays to keep the state in.
+        half = max(1, (self.core.state_size + 1) // 2)
+        self.lstm_actor = SimpleNamespace(num_layers=1, hidden_size=half, input_size=self.features_dim)
+        self.lstm_hidden_state_shape = (1, 1, half)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        data = super()._get_constructor_parameters()
+        data.update(core=self.core_name, core_kwargs=self.core_kwargs, features=self.features_name)
+        return data
+
+    # ---------------------------------------------------------------- structured states: relmem's PPO and A3C
+
+    def initial_state(self, n_envs: int) -> State:
+        """The core's state before the first observation, for ``n_envs`` environments."""
+        return self.core.initial_state(n_envs)
+
+    def act(
+        self, obs: PyTorchObs, state: State, starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, State]:
+        """Choose one action per environment.
+
+        :param obs: observations [B, ...]
+        :param state: state of the core
+        :param starts: [B], true where the observation is the first of an episode
+        :param deterministic: the most probable action instead of a sampled one
+        :return: actions [B, ...], values [B], log-probabilities [B], next state
+        """
+        latent, state = self._remember(obs, state, starts.unsqueeze(0))  # [B, O]
+        distribution = self._distribution(latent)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self._values(latent), distribution.log_prob(actions), state
+
+    def evaluate_sequence(
+        self, obs: PyTorchObs, actions: Tensor, state: State, starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, State]:
+        """Evaluate the actions of whole sequences, with gradients through time.
+
+        :param obs: observations [T, B, ...]
+        :param actions: actions taken [T, B, ...]
+        :param state: state of the core before the first step
+        :param starts: [T, B], true where an observation is the first of an episode
+        :return: values [T, B], log-probabilities [T, B], entropies [T, B] (None where the distribution has no
+            closed form), state after the last step
+        """
+        latent, state = self._remember(_map(obs, lambda o: o.flatten(0, 1)), state, starts)  # [T * B, O]
+        distribution = self._distribution(latent)
+        log_prob = distribution.log_prob(actions.flatten(0, 1))
+        entropy = distribution.entropy()
+        shape = starts.shape
+        values = self._values(latent).view(shape)
+        return values, log_prob.view(shape), None if entropy is None else entropy.view(shape), state
+
+    def value(self, obs: PyTorchObs, state: State, starts: Tensor) -> Tensor:
+        """Values [B] of observations [B, ...]."""
+        return self._values(self._remember(obs, state, starts.unsqueeze(0))[0])
+
+    def _remember(self, obs: PyTorchObs, state: State, starts: Tensor) -> tuple[Tensor, State]:
+        """Features and core: obs [T * B, ...], starts [T, B] -> (latent [T * B, O], state)."""
+        features = self._features(obs).unflatten(0, starts.shape)  # [T, B, F]
+        latent, state = self.core(features, state, starts)
+        return latent.flatten(0, 1), state
+
+    def _features(self, obs: PyTorchObs) -> Tensor:
+        with torch.autocast(self.device.type, self.features_dtype, enabled=self.features_dtype is not None):
+            return self.extract_features(obs).float()  # type: ignore[union-attr]
+
+    def _distribution(self, latent: Tensor) -> Distribution:
+        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+
+    def _values(self, latent: Tensor) -> Tensor:
+        return self.value_net(self.mlp_extractor.forward_critic(latent)).squeeze(-1)
+
+    # ---------------------------------------------------------------- halved states: stock RecurrentPPO, predict
+
+    def to_halves(self, state: State) -> Halves:
+        """Pack a state into the (h, c) pair that SB3's recurrent algorithms carry."""
+        packed = self.core.pack(state)
+        first, second = nn.functional.pad(packed, (0, 2 * self.lstm_actor.hidden_size - packed.shape[1])).chunk(2, 1)
+        return first.unsqueeze(0), second.unsqueeze(0)
+
+    def from_halves(self, halves: Halves) -> State:
+        """The state whose ``to_halves`` is ``halves``."""
+        packed = torch.cat([half.squeeze(0) for half in halves], dim=1)
+        return self.core.unpack(packed[:, : self.core.state_size])
+
+    def _process_sequence(  # type: ignore[override]
+        self, features: Tensor, lstm_states: Halves, episode_starts: Tensor, lstm: Any = None
+    ) -> tuple[Tensor, Halves]:
+        """Run the core over stock minibatches, which are sequence first: features [B * T, F], starts [B * T]."""
+        n_sequences = lstm_states[0].shape[1]
+        x = features.unflatten(0, (n_sequences, -1)).transpose(0, 1)  # [T, B, F]
+        starts = episode_starts.view(n_sequences, -1).transpose(0, 1).bool()  # [T, B]
+        latent, state = self.core(x, self.from_halves(lstm_states), starts)
+        return latent.transpose(0, 1).flatten(0, 1), self.to_halves(state)  # [B * T, O]
+
+    def forward(
+        self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
+        """As in the parent class, but actor and critic share one core, whose state is ``lstm_states.pi``."""
+        latent, halves = self._process_sequence(self._features(obs), lstm_states.pi, episode_starts)
+        distribution = self._distribution(latent)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        actions = actions.reshape((-1, *self.action_space.shape))  # type: ignore[misc]
+        return actions, self._values(latent).unsqueeze(-1), log_prob, RNNStates(halves, halves)
+
+    def evaluate_actions(  # type: ignore[override]
+        self, obs: PyTorchObs, actions: Tensor, lstm_states: RNNStates, episode_starts: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """As in the parent class, but the gradient of the critic reaches the core too."""
+        latent, _ = self._process_sequence(self._features(obs), lstm_states.pi, episode_starts)
+        distribution = self._distribution(latent)
+        return self._values(latent).unsqueeze(-1), distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(  # type: ignore[override]
+        self, obs: PyTorchObs, lstm_states: Halves, episode_starts: Tensor
+    ) -> tuple[Distribution, Halves]:
+        """The action distribution and the next state."""
+        latent, halves = self._process_sequence(self._features(obs), lstm_states, episode_starts)
+        return self._distribution(latent), halves
+
+    def predict_values(self, obs: PyTorchObs, lstm_states: Halves, episode_starts: Tensor) -> Tensor:  # type: ignore[override]
+        """Values [B, 1]."""
+        latent, _ = self._process_sequence(self._features(obs), lstm_states, episode_starts)
+        return self._values(latent).unsqueeze(-1)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for one observation or a batch, and the state to pass with the next one.
+
+        :param observation: observation, or a batch of them
+        :param state: what the last call returned; None: episodes begin here
+        :param episode_start: [n], true where an observation is the first of its episode
+        :param deterministic: the most probable action instead of a sampled one
+        :raises ValueError: if the state is of another number of environments or another core
+        """
+        tensors, _ = self.obs_to_tensor(observation)
+        n_envs = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
+        if state is None:
+            episode_start = np.ones(n_envs, dtype=bool)  # the parent's zeros then give way to the initial state
+        else:
+            expected = (1, n_envs, self.lstm_actor.hidden_size)
+            if len(state) != 2 or any(np.shape(half) != expected for half in state):
+                raise ValueError(
+                    f"the state to predict from must be two arrays of shape {expected}, as returned by the last call "
+                    f"for {n_envs} environments, got {[np.shape(half) for half in state]}"
+                )
+        return super().predict(observation, state, episode_start, deterministic)
+
+
+def _map(obs: PyTorchObs, function: Any) -> Any:
+    """Apply a function to an observation tensor, or to each tensor of a dictionary of them."""
+    return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)
