@@ -2,5 +2,6 @@
 
 from .cores import MemoryCore, make_core, register_core, registered_cores
 from .policy import MemoryActorCriticPolicy
+from .ppo import MemoryPPO
 
-__all__ = ["MemoryActorCriticPolicy", "MemoryCore", "make_core", "register_core", "registered_cores"]
+__all__ = ["MemoryActorCriticPolicy", "MemoryCore", "MemoryPPO", "make_core", "register_core", "registered_cores"]

@@ -29,7 +29,9 @@ class ConvFeatures(BaseFeaturesExtractor):
             try:
                 example = self(torch.zeros(1, *observation_space.shape))  # type: ignore[misc]
             except RuntimeError as error:
-                raise ValueError(f"images of shape {observation_space.shape} are too small for these features") from error
+                raise ValueError(
+                    f"images of shape {observation_space.shape} are too small for these features"
+                ) from error
         self._features_dim = example.shape[1]
 
     def prepare(self, images: Tensor) -> Tensor:

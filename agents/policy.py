@@ -70,6 +70,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         self.features_name = features
         # Autocast dtype of the feature extractor; None: full precision. Set by a trainer, not saved.
         self.features_dtype: torch.dtype | None = None
+        if optimizer_class is torch.optim.Adam and optimizer_kwargs is None:
+            optimizer_kwargs = {"eps": 1e-5, "fused": True}
         # Past RecurrentActorCriticPolicy.__init__, which would build two LSTMs.
         ActorCriticPolicy.__init__(
             self,

@@ -7,6 +7,7 @@ state decides when to carry it, reset it, store it or detach it.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -120,7 +121,7 @@ def reset_free_segments(starts: Tensor) -> list[tuple[int, int]]:
     """
     cuts = starts.any(dim=1).nonzero().flatten().tolist()
     bounds = sorted({0, *cuts, len(starts)})
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds))
 
 
 def require_positive(**sizes: int) -> None:

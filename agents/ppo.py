@@ -1,0 +1,347 @@
+"""Recurrent proximal policy optimisation (Schulman et al. 2017) for any memory core, as an SB3 algorithm."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+from .buffer import SequenceBuffer
+from .cores.base import State, require_positive
+from .policy import MemoryActorCriticPolicy
+from .precision import features_dtype
+
+SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
+
+
+class MemoryPPO(OnPolicyAlgorithm):
+    """PPO whose minibatches are whole sequences and whose policy carries any registered memory core.
+
+    A rollout of ``n_steps`` in each environment is cut into sequences of ``bptt_length`` steps. Gradients flow
+    through a whole sequence and stop at its start, where the state recorded during the rollout is taken up. Features
+    of all steps of a minibatch are computed in one call, the core runs over it once, and both losses reach it.
+
+    :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
+    :param env: environment, vector environment, or id of a registered one
+    :param learning_rate: Adam's step size, a number or a schedule of the remaining progress (1 to 0)
+    :param n_steps: steps per environment and rollout
+    :param batch_size: transitions per minibatch: a multiple of ``bptt_length`` that divides ``n_steps * n_envs``.
+        None: a quarter of the rollout, or the next larger part that is made of whole sequences
+    :param bptt_length: steps that gradients travel back in time; divides ``n_steps``. None: ``n_steps``
+    :param n_epochs: passes over each rollout
+    :param gamma: discount per step
+    :param gae_lambda: decay of generalised advantage estimation
+    :param clip_range: clipping of the probability ratio, a number or a schedule
+    :param clip_range_vf: clipping of the change of the value, a number or a schedule; None: none
+    :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
+    :param ent_coef: weight of the entropy bonus, a number or a schedule
+    :param vf_coef: weight of the value loss
+    :param max_grad_norm: gradients are scaled down to this norm
+    :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; None: never
+    :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
+        None: no clipping
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 where the hardware has it). Core, heads and
+        optimizer stay in float32
+    :param stats_window_size: episodes that the reported mean return is taken over
+    :param tensorboard_log: folder of TensorBoard logs; None: none
+    :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
+    :param verbose: 0 silent, 1 prints the log
+    :param seed: of policy, actions and environments
+    :param device: cpu, cuda or auto
+    :raises ValueError: if an argument is out of range, or sequences and minibatches do not divide the rollout
+    """
+
+    policy: MemoryActorCriticPolicy
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
+
+    def __init__(
+        self,
+        policy: str | type[MemoryActorCriticPolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 3e-4,
+        n_steps: int = 128,
+        batch_size: int | None = None,
+        bptt_length: int | None = None,
+        n_epochs: int = 4,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.95,
+        clip_range: float | Schedule = 0.2,
+        clip_range_vf: float | Schedule | None = None,
+        normalize_advantage: bool = True,
+        ent_coef: float | Schedule = 0.0,
+        vf_coef: float = 0.5,
+        max_grad_norm: float = 0.5,
+        target_kl: float | None = None,
+        clip_reward: float | None = None,
+        precision: str = "auto",
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        require_positive(n_steps=n_steps, n_epochs=n_epochs)
+        super().__init__(
+            policy,
+            env,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
+            n_steps=n_steps,
+            gamma=gamma,
+            gae_lambda=gae_lambda,
+            ent_coef=ent_coef,  # type: ignore[arg-type]
+            vf_coef=vf_coef,
+            max_grad_norm=max_grad_norm,
+            use_sde=False,
+            sde_sample_freq=-1,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            policy_kwargs=policy_kwargs,
+            verbose=verbose,
+            seed=seed,
+            device=device,
+            _init_setup_model=False,
+        )
+        self.batch_size = batch_size
+        self.bptt_length = bptt_length
+        self.n_epochs = n_epochs
+        self.clip_range = clip_range
+        self.clip_range_vf = clip_range_vf
+        self.normalize_advantage = normalize_advantage
+        self.target_kl = target_kl
+        self.clip_reward = clip_reward
+        self.precision = precision
+        self._saved_n_envs: int | None = None
+        self._state: State = None
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        if self._saved_n_envs not in (None, self.n_envs):
+            self.batch_size = None  # a saved model in another number of environments: its minibatches need not divide
+        self._saved_n_envs = self.n_envs
+        length, sequences = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
+        self._sequences_per_batch = sequences
+        self._setup_lr_schedule()
+        self._clip_range = FloatSchedule(self.clip_range)
+        self._clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
+        self._ent_coef = FloatSchedule(self.ent_coef)
+        self.set_random_seed(self.seed)
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        ).to(self.device)
+        if not isinstance(self.policy, MemoryActorCriticPolicy):
+            raise ValueError(f"MemoryPPO needs a MemoryActorCriticPolicy, got {type(self.policy).__name__}")
+        self.policy.features_dtype = features_dtype(self.precision, self.device)
+        self.buffer = SequenceBuffer(
+            self.n_steps, self.n_envs, length, self.observation_space, self.action_space, self.policy.core, self.device
+        )
+        self.rollout_buffer = self.buffer  # type: ignore[assignment]  # the name under which SB3's `learn` passes it on
+
+    # ---------------------------------------------------------------- collection
+
+    def collect_rollouts(  # type: ignore[override]
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: SequenceBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Fill the buffer with ``n_rollout_steps`` steps of each environment.
+
+        :return: False if a callback asked to stop
+        """
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        if self._state is None or len(self._state[0]) != env.num_envs:
+            with torch.no_grad():
+                self._state = self.policy.initial_state(env.num_envs)
+        obs, starts = self._to_tensors(self._last_obs, self._last_episode_starts)
+
+        for t in range(n_rollout_steps):
+            with torch.no_grad():
+                actions, values, log_probs, next_state = self.policy.act(obs, self._state, starts)
+            env.step_async(self._to_env(actions))
+            rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
+            self._state = next_state
+            new_obs, rewards, dones, infos = env.step_wait()
+
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+            rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
+            learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
+            if dones.any():
+                learned = learned + self.gamma * self._values_after_timeout(dones, infos)
+            rollout_buffer.end_step(t, actions, values, log_probs, learned)
+            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+            obs, starts = self._to_tensors(new_obs, dones)
+
+        with torch.no_grad():
+            last_values = self.policy.value(obs, self._state, starts)
+        rollout_buffer.compute_advantages(last_values, starts, self.gamma, self.gae_lambda)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _to_tensors(self, obs: Any, starts: np.ndarray) -> tuple[Any, Tensor]:
+        return obs_as_tensor(obs, self.device), torch.as_tensor(starts, dtype=torch.bool, device=self.device)
+
+    def _to_env(self, actions: Tensor) -> np.ndarray:
+        array = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
+        if isinstance(self.action_space, spaces.Box):
+            if self.policy.squash_output:
+                return self.policy.unscale_action(array)
+            return np.clip(array, self.action_space.low, self.action_space.high)
+        return array
+
+    def _values_after_timeout(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> Tensor:
+        """Value [N] of the state in which a time limit cut an episode; zero where none did. The episode could have
+        gone on, so its return is bootstrapped."""
+        values = torch.zeros(len(dones), device=self.device)
+        cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+        if cut:
+            final = [infos[i]["terminal_observation"] for i in cut]
+            obs = (
+                {k: np.stack([f[k] for f in final]) for k in final[0]}
+                if isinstance(final[0], dict)
+                else np.stack(final)
+            )
+            state = type(self._state)(*(leaf[cut] for leaf in self._state))
+            final_obs, starts = self._to_tensors(obs, np.zeros(len(cut), dtype=bool))
+            with torch.no_grad():
+                values[cut] = self.policy.value(final_obs, state, starts)
+        return values
+
+    # ---------------------------------------------------------------- update
+
+    def train(self) -> None:
+        """Update the policy with the rollout just collected."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        remaining = self._current_progress_remaining
+        clip_range, ent_coef = self._clip_range(remaining), self._ent_coef(remaining)
+        clip_range_vf = None if self._clip_range_vf is None else self._clip_range_vf(remaining)
+        statistics: list[Tensor] = []
+        stop = False
+
+        for _ in range(self.n_epochs):
+            for batch in self.buffer.minibatches(self._sequences_per_batch):
+                values, log_prob, entropy, _ = self.policy.evaluate_sequence(
+                    batch.obs, batch.actions, batch.state, batch.starts
+                )  # each [L, S]
+                advantages = batch.advantages
+                if self.normalize_advantage and advantages.numel() > 1:
+                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+
+                log_ratio = log_prob - batch.log_probs
+                ratio = log_ratio.exp()
+                policy_loss = -torch.min(
+                    advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
+                ).mean()
+                if clip_range_vf is not None:
+                    values = batch.values + (values - batch.values).clamp(-clip_range_vf, clip_range_vf)
+                value_loss = F.mse_loss(values, batch.returns)
+                entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
+                loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
+
+                with torch.no_grad():
+                    approx_kl = (ratio - 1 - log_ratio).mean()
+                    clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+                if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
+                    stop = True
+                    break
+
+                self.policy.optimizer.zero_grad()
+                loss.backward()
+                core_grad = _grad_norm(self.policy.core)
+                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                self.policy.optimizer.step()
+                statistics.append(
+                    torch.stack(
+                        [loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction, core_grad]
+                    ).detach()
+                )
+            self._n_updates += 1
+            if stop:
+                break
+
+        if statistics:
+            means = torch.stack(statistics).mean(dim=0).tolist()
+            names = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
+            for name, value in zip(names, means[:-1], strict=True):
+                self.logger.record(f"train/{name}", value)
+            self.logger.record("memory/core_grad_norm", means[-1])
+        self.logger.record(
+            "train/explained_variance",
+            explained_variance(self.buffer.values.flatten().cpu().numpy(), self.buffer.returns.flatten().cpu().numpy()),
+        )
+        if hasattr(self.policy, "log_std"):
+            self.logger.record("train/std", self.policy.log_std.exp().mean().item())
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip_range)
+        self.logger.record("train/ent_coef", ent_coef)
+        for name, leaf in zip(self.policy.core.state_spec, self._state, strict=True):
+            self.logger.record(f"memory/{name}_norm", leaf.flatten(1).norm(dim=1).mean().item())
+
+    # ---------------------------------------------------------------- SB3 plumbing
+
+    def learn(
+        self: SelfMemoryPPO,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 1,
+        tb_log_name: str = "MemoryPPO",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfMemoryPPO:
+        """Train for ``total_timesteps`` agent steps, summed over environments; as in any SB3 algorithm."""
+        return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "buffer", "_state", "_clip_range", "_clip_range_vf", "_ent_coef"]
+
+
+def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:
+    """Length of a sequence, and how many of them make a minibatch.
+
+    :raises ValueError: if they do not divide the rollout
+    """
+    length = n_steps if bptt_length is None else bptt_length
+    require_positive(bptt_length=length)
+    if n_steps % length:
+        raise ValueError(
+            f"bptt_length {length} does not divide n_steps {n_steps}; "
+            f"the nearest that does is {_nearest_divisor(n_steps, length)}"
+        )
+    sequences = n_steps // length * n_envs
+    if batch_size is None:
+        return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
+    require_positive(batch_size=batch_size)
+    if batch_size % length or sequences % (batch_size // length):
+        valid = [s * length for s in range(1, sequences + 1) if sequences % s == 0]
+        nearest = min(valid, key=lambda size: abs(size - batch_size))
+        raise ValueError(
+            f"batch_size {batch_size} does not cut {n_envs} environments x {n_steps} steps into whole sequences of "
+            f"{length} steps; the nearest that does is {nearest}"
+        )
+    return length, batch_size // length
+
+
+def _nearest_divisor(n: int, d: int) -> int:
+    return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))
+
+
+def _grad_norm(module: nn.Module) -> Tensor:
+    grads = [p.grad for p in module.parameters() if p.grad is not None]
+    return nn.utils.get_total_norm(grads) if grads else torch.zeros(())

@@ -1,0 +1,35 @@
+"""Which floating-point format the feature extractor computes in."""
+
+from __future__ import annotations
+
+import torch
+
+from .cores.registry import unknown
+
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+def features_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The autocast dtype of the feature extractor, or None for float32.
+
+    ``auto`` takes bfloat16 only where the hardware multiplies it natively; elsewhere it is emulated and slower than
+    float32.
+
+    :param precision: auto, fp32 or bf16
+    :param device: where the policy runs
+    :raises ValueError: if the precision is unknown
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision", precision, PRECISIONS))
+    if precision == "bf16" or (precision == "auto" and has_native_bf16(device)):
+        return torch.bfloat16
+    return None
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """Whether matrix products in bfloat16 run natively: AMX or AVX512-BF16 on a CPU, Ampere or later on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return False
