@@ -45,7 +45,8 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param clip_range_vf: clipping of the change of the value, a number or a schedule; None: none
     :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
     :param ent_coef: weight of the entropy bonus, a number or a schedule
-    :param vf_coef: weight of the value loss
+    :param vf_coef: weight of the value loss, which is taken in units of the rollout's mean squared return where that
+        exceeds 1: one core serves both losses, and large returns would drown the policy's gradient
     :param max_grad_norm: gradients are scaled down to this norm
     :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; None: never
     :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
@@ -232,6 +233,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         remaining = self._current_progress_remaining
         clip_range, ent_coef = self._clip_range(remaining), self._ent_coef(remaining)
         clip_range_vf = None if self._clip_range_vf is None else self._clip_range_vf(remaining)
+        vf_coef = self.vf_coef / self.buffer.returns.square().mean().clamp(min=1.0)
         statistics: list[Tensor] = []
         stop = False
 
@@ -253,7 +255,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                     values = batch.values + (values - batch.values).clamp(-clip_range_vf, clip_range_vf)
                 value_loss = F.mse_loss(values, batch.returns)
                 entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-                loss = policy_loss + ent_coef * entropy_loss + self.vf_coef * value_loss
+                loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
 
                 with torch.no_grad():
                     approx_kl = (ratio - 1 - log_ratio).mean()

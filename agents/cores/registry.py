@@ -35,14 +35,22 @@ def registered_cores() -> tuple[str, ...]:
     return tuple(_CORES)
 
 
-def core_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a core, by name, as the parameters of its constructor.
+def core_factory(name: str) -> Callable[..., MemoryCore]:
+    """The class or function registered under ``name``.
 
     :raises ValueError: if the core is unknown
     """
     if name not in _CORES:
         raise ValueError(unknown("core", name, _CORES))
-    parameters = inspect.signature(_CORES[name]).parameters
+    return _CORES[name]
+
+
+def core_options(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a core, by name, as the parameters of its constructor.
+
+    :raises ValueError: if the core is unknown
+    """
+    parameters = inspect.signature(core_factory(name)).parameters
     return {key: p for key, p in parameters.items() if key not in ("input_size", "output_size")}
 
 
