@@ -1,0 +1,145 @@
+"""ALE's native vector environment as a Stable-Baselines3 ``VecEnv``: many Atari games stepped by C++ threads."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from ale_py.vector_env import AtariVectorEnv
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
+
+from .frame_skip import frames_per_step
+
+MAX_FRAMES = 108_000
+"""Frames after which an episode is cut off: 30 minutes of play, the convention of the field."""
+
+
+class AtariVecEnv(VecEnv):
+    """``n_envs`` copies of one Atari game, with one grey frame per observation: uint8 [N, 1, H, W].
+
+    Frames are skipped as ``FrameSkip`` does, actions are never sticky, rewards are not clipped, and an episode starts
+    with FIRE (where the game has it) and a random number of no-ops, up to 30 frames in all. It ends with the game, not
+    with a life. Environments that end are reset within the same step; their ``infos`` then hold what SB3 expects:
+    ``terminal_observation``, ``TimeLimit.truncated`` and Monitor's ``episode`` statistics, with the length in agent
+    steps. The emulator does not draw the frame in which a game ends: the terminal observation shows those before it.
+
+    ``step_async`` hands the actions to the emulator threads and returns at once, so that the caller can work until
+    ``step_wait``.
+
+    :param game: name of the ROM, such as ``"pong"``
+    :param n_envs: number of environments N
+    :param frame_skip: emulator frames per agent step; 0 means no skipping, the same as 1
+    :param seed: environment i is seeded with ``seed + i`` at the first reset; None: at random
+    :param image_size: side of the square observations, or (height, width); (210, 160) is the native size of most games
+    :param n_threads: number of emulator threads; 0: one for each processor that this process may use
+    :raises ValueError: if an argument is out of range or the ROM is missing
+    """
+
+    def __init__(
+        self,
+        game: str,
+        n_envs: int,
+        frame_skip: int = 4,
+        seed: int | None = None,
+        image_size: int | tuple[int, int] = 84,
+        n_threads: int = 0,
+    ) -> None:
+        frames = frames_per_step(frame_skip)
+        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        self._ale = AtariVectorEnv(
+            game,
+            n_envs,
+            num_threads=n_threads or available_processors(),
+            max_num_frames_per_episode=MAX_FRAMES,
+            repeat_action_probability=0.0,
+            autoreset_mode="SameStep",
+            img_height=height,
+            img_width=width,
+            stack_num=1,
+            frameskip=frames,
+            maxpool=frames > 1,
+            reward_clipping=False,
+        )
+        self._pending = False  # between step_async and step_wait
+        self._frames = np.zeros((n_envs, 1, height, width), dtype=np.uint8)  # what render() shows
+        self._returns = np.zeros(n_envs)
+        self._lengths = np.zeros(n_envs, dtype=np.int64)
+        self._start_time = time.time()
+        self._n_actions = int(self._ale.single_action_space.n)
+        super().__init__(n_envs, self._ale.single_observation_space, self._ale.single_action_space)
+        self.seed(seed)
+
+    def reset(self) -> np.ndarray:
+        if self._pending:
+            self.step_wait()
+        # ALE takes seeds of 31 bits; SB3 draws them with 32.
+        seeds = None if self._seeds[0] is None else np.asarray(self._seeds, dtype=np.int64) % 2**31
+        self._frames, _ = self._ale.reset(seed=seeds)
+        self._reset_seeds()
+        self._returns[:] = 0.0
+        self._lengths[:] = 0
+        return self._frames
+
+    def step_async(self, actions: np.ndarray) -> None:
+        actions = np.asarray(actions, dtype=np.int64)
+        if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= self._n_actions:
+            # Checked here because an emulator thread that meets an unknown action never answers.
+            raise ValueError(f"actions must be {self.num_envs} integers from 0 to {self._n_actions - 1}, got {actions}")
+        self._ale.send(actions)
+        self._pending = True
+
+    def step_wait(self) -> VecEnvStepReturn:
+        # ALE hands over freshly allocated arrays: what is returned here is never overwritten.
+        self._frames, rewards, terminated, truncated, ale_info = self._ale.recv()
+        self._pending = False
+        self._returns += rewards
+        self._lengths += 1
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for i in dones.nonzero()[0]:
+            infos[i] = {
+                "terminal_observation": ale_info["final_obs"][i].copy(),  # [1, H, W]
+                "TimeLimit.truncated": bool(truncated[i]),
+                "episode": {
+                    "r": float(self._returns[i]),
+                    "l": int(self._lengths[i]),
+                    "t": round(time.time() - self._start_time, 6),
+                },
+            }
+            self._returns[i] = 0.0
+            self._lengths[i] = 0
+        return self._frames, rewards.astype(np.float32), dones, infos
+
+    def close(self) -> None:
+        if self._pending:
+            self.step_wait()
+
+    def get_images(self) -> Sequence[np.ndarray]:
+        """The current observations in the three equal channels of a grey RGB image: N arrays [H, W, 3]."""
+        return [np.repeat(frame.transpose(1, 2, 0), 3, axis=2) for frame in self._frames]
+
+    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """True for SB3's ``Monitor``, whose episode statistics are in ``infos``; there are no other wrappers."""
+        return [wrapper_class is Monitor for _ in self._get_indices(indices)]
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """What all games share (``render_mode``, ``action_space``, ...): they have no Python objects of their own."""
+        value = "rgb_array" if attr_name == "render_mode" else getattr(self, attr_name)
+        return [value for _ in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        raise AttributeError(f"cannot set '{attr_name}': Atari games in ALE's vector environment have no attributes")
+
+    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+        raise AttributeError(f"cannot call '{method_name}': Atari games in ALE's vector environment have no methods")
+
+
+def available_processors() -> int:
+    """How many processors this process may run on, which in a container can be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,54 @@
+"""Frame skip: the agent acts every n frames of the environment and its action is repeated in between."""
+
+from __future__ import annotations
+
+from numbers import Integral
+from typing import Any, SupportsFloat
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.core import ActType, ObsType
+
+
+class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium.utils.RecordConstructorArgs):
+    """Repeat every action for ``frame_skip`` frames and sum their rewards.
+
+    Image observations are the pixel-wise maximum over the last two frames of the repeat, since Atari games draw some
+    objects on every other frame only; without skipping, and for other observations, they are the last one as it is.
+    A repeat stops at the frame that ends the episode.
+
+    :param env: an environment that does not skip frames itself
+    :param frame_skip: frames per action; 0 means no skipping, the same as 1
+    :raises ValueError: if ``frame_skip`` is negative or no integer
+    """
+
+    def __init__(self, env: gymnasium.Env[ObsType, ActType], frame_skip: int) -> None:
+        gymnasium.utils.RecordConstructorArgs.__init__(self, frame_skip=frame_skip)
+        super().__init__(env)
+        self.frames_per_step = frames_per_step(frame_skip)
+        space = env.observation_space
+        self._is_image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
+
+    def step(self, action: ActType) -> tuple[ObsType, SupportsFloat, bool, bool, dict[str, Any]]:
+        total_reward = 0.0
+        frames: list[Any] = []  # the last two
+        for _ in range(self.frames_per_step):
+            obs, reward, terminated, truncated, info = self.env.step(action)
+            total_reward += float(reward)
+            frames = [*frames[-1:], obs]
+            if terminated or truncated:
+                break
+        if self._is_image and len(frames) == 2:
+            obs = np.maximum(*frames)
+        return obs, total_reward, terminated, truncated, info
+
+
+def frames_per_step(frame_skip: int) -> int:
+    """How many frames one action lasts: ``frame_skip``, or 1 where it is 0.
+
+    :raises ValueError: if ``frame_skip`` is negative or no integer
+    """
+    if isinstance(frame_skip, bool) or not isinstance(frame_skip, Integral) or frame_skip < 0:
+        raise ValueError(f"frame_skip must be an integer of at least 0 (0 and 1: no skipping), got {frame_skip!r}")
+    return max(int(frame_skip), 1)
