@@ -16,23 +16,22 @@ class ConvFeatures(BaseFeaturesExtractor):
     """A convolutional stack over channel-first images, run in the channels-last memory format.
 
     :param observation_space: image space [C, H, W]
-    :param stack: the network, ending in a vector
-    :raises ValueError: if the observations are no images
+    :param layers: the convolutions, over images as ``prepare`` leaves them
+    :param hidden_size: width of a fully connected layer after them; None: there is none
+    :raises ValueError: if the images are too small for the layers
     """
 
-    def __init__(self, observation_space: spaces.Box, stack: nn.Module) -> None:
-        if not is_image_space(observation_space, normalized_image=True) and len(observation_space.shape or ()) != 3:
-            raise ValueError(f"convolutional features need image observations [C, H, W], got {observation_space}")
+    def __init__(self, observation_space: spaces.Box, layers: list[nn.Module], hidden_size: int | None = None) -> None:
         super().__init__(observation_space, features_dim=1)
-        self.stack = stack.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        with torch.no_grad():
-            try:
-                example = self(torch.zeros(1, *observation_space.shape))  # type: ignore[misc]
-            except RuntimeError as error:
-                raise ValueError(
-                    f"images of shape {observation_space.shape} are too small for these features"
-                ) from error
-        self._features_dim = example.shape[1]
+        self.stack = nn.Sequential(*layers, nn.Flatten())
+        try:
+            with torch.no_grad():
+                self._features_dim = self(torch.zeros(1, *observation_space.shape)).shape[1]
+        except RuntimeError as error:
+            raise ValueError(f"images of shape {observation_space.shape} are too small for these features") from error
+        if hidden_size is not None:
+            self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU()])
+            self._features_dim = hidden_size
 
     def prepare(self, images: Tensor) -> Tensor:
         """Bring images [B, C, H, W] in [0, 1] to the size that the stack expects."""
@@ -43,23 +42,27 @@ class ConvFeatures(BaseFeaturesExtractor):
         return self.stack(images)  # [B, C, H, W] -> [B, F]
 
 
+def image_channels(observation_space: spaces.Space) -> int:
+    """C of observations [C, H, W].
+
+    :raises ValueError: if the observations are no images
+    """
+    shape = observation_space.shape or ()
+    if len(shape) != 3:
+        raise ValueError(f"convolutional features need image observations [C, H, W], got {observation_space}")
+    return shape[0]
+
+
 class NatureFeatures(ConvFeatures):
     """The three-layer stack of Mnih et al. (2015): 84x84 -> 512 features."""
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 512) -> None:
-        channels = observation_space.shape[0]
-        stack = nn.Sequential(
-            nn.Conv2d(channels, 32, 8, stride=4),
-            nn.ReLU(),
-            nn.Conv2d(32, 64, 4, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(64, 64, 3),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.LazyLinear(features_dim),
-            nn.ReLU(),
-        )
-        super().__init__(observation_space, stack)
+        channels = image_channels(observation_space)
+        layers: list[nn.Module] = []
+        for out_channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
+            channels = out_channels
+        super().__init__(observation_space, layers, features_dim)
 
 
 class SmallFeatures(ConvFeatures):
@@ -67,11 +70,11 @@ class SmallFeatures(ConvFeatures):
 
     def __init__(self, observation_space: spaces.Box) -> None:
         layers: list[nn.Module] = []
-        channels = observation_space.shape[0]
+        channels = image_channels(observation_space)
         for _ in range(4):
             layers += [nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.ReLU()]
             channels = 32
-        super().__init__(observation_space, nn.Sequential(*layers, nn.Flatten()))
+        super().__init__(observation_space, layers)
 
     def prepare(self, images: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(images, 42)
@@ -88,11 +91,11 @@ class A3CFeatures(ConvFeatures):
 
     def __init__(self, observation_space: spaces.Box) -> None:
         layers: list[nn.Module] = []
-        channels = observation_space.shape[0]
+        channels = image_channels(observation_space)
         for out_channels, kernel, padding in ((32, 5, 2), (32, 5, 1), (64, 4, 1), (64, 3, 1)):
             layers += [nn.Conv2d(channels, out_channels, kernel, padding=padding), nn.MaxPool2d(2), nn.ReLU()]
             channels = out_channels
-        super().__init__(observation_space, nn.Sequential(*layers, nn.Flatten()))
+        super().__init__(observation_space, layers)
 
     def prepare(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (210, 160):

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from .buffer import SequenceBuffer
+from .checks import require_number
 from .cores.base import State, require_positive
 from .policy import MemoryActorCriticPolicy
 from .precision import features_dtype
@@ -94,6 +95,17 @@ class MemoryPPO(OnPolicyAlgorithm):
         _init_setup_model: bool = True,
     ) -> None:
         require_positive(n_steps=n_steps, n_epochs=n_epochs)
+        require_number("learning_rate", learning_rate)
+        require_number("gamma", gamma, high=1)
+        require_number("gae_lambda", gae_lambda, high=1)
+        require_number("clip_range", clip_range, low_allowed=False)
+        require_number("clip_range_vf", clip_range_vf, low_allowed=False, optional=True)
+        require_number("ent_coef", ent_coef)
+        require_number("vf_coef", vf_coef)
+        require_number("max_grad_norm", max_grad_norm, low_allowed=False)
+        require_number("target_kl", target_kl, low_allowed=False, optional=True)
+        require_number("clip_reward", clip_reward, low_allowed=False, optional=True)
+        features_dtype(precision, torch.device("cpu"))
         super().__init__(
             policy,
             env,  # type: ignore[arg-type]

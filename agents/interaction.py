@@ -1,0 +1,47 @@
+"""Between policy and environments: tensors one way, arrays the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.utils import obs_as_tensor
+from torch import Tensor
+
+from .cores.base import State
+from .policy import MemoryActorCriticPolicy
+
+
+def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:
+    """Actions [N, ...] as the environments take them: inside the bounds of a continuous action space."""
+    space = policy.action_space
+    array = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
+    if isinstance(space, spaces.Box):
+        if policy.squash_output:
+            return policy.unscale_action(array)
+        return np.clip(array, space.low, space.high)
+    return array
+
+
+@torch.no_grad()
+def values_after_timeout(
+    policy: MemoryActorCriticPolicy, state: State, dones: np.ndarray, infos: list[dict[str, Any]]
+) -> Tensor:
+    """Value [N] of the state in which a time limit cut an episode; zero where none did. The episode could have gone
+    on, so its return is bootstrapped.
+
+    :param state: of the core after the last step, [N, ...]
+    :param dones: [N], true where an episode ended with this step
+    :param infos: of this step, with the last observation of each ended episode
+    """
+    values = torch.zeros(len(dones), device=policy.device)
+    cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+    if cut:
+        final = [infos[i]["terminal_observation"] for i in cut]
+        stacked = {k: np.stack([f[k] for f in final]) for k in final[0]} if isinstance(final[0], dict) else np.stack(final)
+        starts = torch.zeros(len(cut), dtype=torch.bool, device=policy.device)
+        rows = type(state)(*(leaf[cut] for leaf in state))
+        values[cut] = policy.value(obs_as_tensor(stacked, policy.device), rows, starts)
+    return values

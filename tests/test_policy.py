@@ -1,0 +1,147 @@
+"""The policy: one set of weights in relmem's own trainers and in stock RecurrentPPO."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from relmem.agents import MemoryActorCriticPolicy, registered_cores
+
+OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
+
+
+def make_policy(core="lstm", obs=OBS, actions=ACTIONS, **kwargs):
+    torch.manual_seed(0)
+    return MemoryActorCriticPolicy(obs, actions, lambda _: 1e-3, core=core, **kwargs)
+
+
+@pytest.mark.parametrize("core", registered_cores())
+def test_halves_carry_the_whole_state(core):
+    policy = make_policy(core)
+    state = policy.core.unpack(torch.randn(3, policy.core.state_size))
+    for leaf, back in zip(state, policy.from_halves(policy.to_halves(state)), strict=True):
+        assert torch.equal(leaf, back)
+
+
+@pytest.mark.parametrize("core", registered_cores())
+def test_stock_interface_and_ours_compute_the_same(core):
+    """A minibatch laid out as stock RecurrentPPO does (sequence first, flat) gives what our sequences give."""
+    policy = make_policy(core)
+    T, B = 6, 4
+    obs, actions = torch.randn(T, B, 5), torch.randint(3, (T, B))
+    starts = torch.zeros(T, B, dtype=torch.bool)
+    starts[0, 1] = starts[3, 2] = True
+    state = policy.initial_state(B)
+    values, log_prob, entropy, end = policy.evaluate_sequence(obs, actions, state, starts)
+
+    halves = policy.to_halves(state)
+    flat = lambda x: x.transpose(0, 1).flatten(0, 1)  # noqa: E731
+    stock = policy.evaluate_actions(flat(obs), flat(actions), RNNStates(halves, halves), flat(starts).float())
+    for ours, theirs in zip((values, log_prob, entropy), stock, strict=True):
+        torch.testing.assert_close(flat(ours), theirs.squeeze(-1))
+
+    carried = RNNStates(halves, halves)
+    for t in range(T):
+        step_value = policy.predict_values(obs[t], carried.pi, starts[t].float())
+        _, forward_value, _, carried = policy(obs[t], carried, starts[t].float())
+        torch.testing.assert_close(forward_value.squeeze(-1), values[t])
+        torch.testing.assert_close(step_value, forward_value)
+    for leaf, other in zip(end, policy.from_halves(carried.pi), strict=True):
+        torch.testing.assert_close(leaf, other)
+
+
+@pytest.mark.parametrize("core", registered_cores())
+def test_both_losses_reach_the_core(core):
+    policy = make_policy(core)
+    if not list(policy.core.parameters()):
+        pytest.skip("a core without parameters")
+    obs, actions = torch.randn(4, 2, 5), torch.zeros(4, 2, dtype=torch.long)
+    for pick in (0, 1):  # the critic's loss alone, the actor's loss alone
+        policy.zero_grad()
+        out = policy.evaluate_sequence(obs, actions, policy.initial_state(2), torch.zeros(4, 2, dtype=torch.bool))
+        out[pick].sum().backward()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in policy.core.parameters())
+
+
+def test_predict_starts_from_the_initial_state_and_carries():
+    policy = make_policy("lstm")
+    obs = np.random.default_rng(0).uniform(-1, 1, (2, 5)).astype(np.float32)
+    _, first = policy.predict(obs)
+    _, again = policy.predict(obs, state=first, episode_start=np.array([True, True]))
+    _, carried = policy.predict(obs, state=first, episode_start=np.array([False, True]))
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[0][:, 0], carried[0][:, 0])
+    np.testing.assert_array_equal(first[0][:, 1], carried[0][:, 1])
+
+
+def test_predict_refuses_a_state_of_another_size():
+    policy = make_policy("lstm")
+    _, state = policy.predict(np.zeros((2, 5), np.float32))
+    with pytest.raises(ValueError, match="for 3 environments"):
+        policy.predict(np.zeros((3, 5), np.float32), state=state)
+
+
+def test_save_and_load_policy(tmp_path):
+    policy = make_policy("lstm", core_kwargs={"hidden_size": 7}, net_arch=[6])
+    policy.save(tmp_path / "policy.zip")
+    loaded = MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
+    obs = np.random.default_rng(0).uniform(-1, 1, (4, 5)).astype(np.float32)
+    np.testing.assert_array_equal(policy.predict(obs)[1][0], loaded.predict(obs)[1][0])
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"core": "lstmm"}, "did you mean 'lstm'"),
+        ({"core_kwargs": {"hiden_size": 3}}, "did you mean 'hidden_size'"),
+        ({"core_kwargs": {"hidden_size": -3}}, "hidden_size must be an integer of at least 1"),
+        ({"features": "natur"}, "did you mean 'nature'"),
+        ({"features": "nature"}, "image observations"),
+    ],
+)
+def test_bad_arguments_name_the_nearest_choice(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(**kwargs)
+
+
+@pytest.mark.parametrize(("features", "size"), [("nature", 512), ("a3c", 1024), ("small", 288)])
+@pytest.mark.parametrize("shape", [(1, 84, 84), (1, 210, 160)])
+def test_image_features(features, size, shape):
+    policy = make_policy(obs=spaces.Box(0, 255, shape, np.uint8), features=features)
+    assert policy.features_dim == size or (features, shape) == ("nature", (1, 210, 160))
+    frames = torch.randint(0, 256, (2, *shape), dtype=torch.uint8)
+    policy.features_dtype = torch.bfloat16
+    _, values, log_prob, state = policy.act(frames, policy.initial_state(2), torch.ones(2, dtype=torch.bool))
+    assert values.dtype == log_prob.dtype == state.hidden.dtype == torch.float32
+
+
+def test_dictionary_observations_and_box_actions():
+    obs = spaces.Dict({"a": spaces.Box(-1, 1, (3,)), "b": spaces.Discrete(4)})
+    policy = make_policy(obs=obs, actions=spaces.Box(-2, 2, (2,)))
+    action, _ = policy.predict({"a": np.zeros(3, np.float32), "b": np.int64(1)})
+    assert action.shape == (2,)
+
+
+@pytest.mark.parametrize("core", registered_cores())
+def test_stock_recurrent_ppo(core, tmp_path):
+    env = make_vec_env("CartPole-v1", n_envs=3, seed=0)
+    model = RecurrentPPO(
+        MemoryActorCriticPolicy, env, n_steps=16, batch_size=24, n_epochs=1, policy_kwargs={"core": core}, seed=1
+    )
+    before = [p.clone() for p in model.policy.parameters()]
+    model.learn(3 * 16 * 2)
+    assert any(not torch.equal(old, new) for old, new in zip(before, model.policy.parameters(), strict=True))
+    model.save(tmp_path / "model")
+    loaded = RecurrentPPO.load(tmp_path / "model")
+    obs, state, other, starts = env.reset(), None, None, np.ones(3, bool)
+    for _ in range(10):
+        action, state = model.predict(obs, state, starts, deterministic=True)
+        loaded_action, other = loaded.predict(obs, other, starts, deterministic=True)
+        np.testing.assert_array_equal(action, loaded_action)
+        obs, _, starts, _ = env.step(action)
+    evaluate_policy(loaded, gym.make("CartPole-v1"), n_eval_episodes=1, warn=False)

@@ -1,0 +1,245 @@
+"""Recurrent PPO: sequences, advantages, learning, saving and bad arguments."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from relmem.agents import MemoryPPO, make_core, registered_cores
+from relmem.agents.buffer import SequenceBuffer
+from relmem.agents.ppo import minibatch_shape
+from relmem.agents.precision import features_dtype, has_native_bf16
+from relmem.envs import make_vec_env
+
+
+class Counter(gym.Env):
+    """Observes its own step number; ends at ``length``, by time limit or for good. Reward 1 per step."""
+
+    observation_space = spaces.Box(0, 1000, (1,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, length: int, truncate: bool = False) -> None:
+        self.length, self.truncate, self.t = length, truncate, 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return np.array([0.0], np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        over = self.t == self.length
+        return np.array([self.t], np.float32), 1.0, over and not self.truncate, over and self.truncate, {}
+
+
+def collected(env, **kwargs):
+    model = MemoryPPO("MemoryPolicy", env, seed=0, n_epochs=1, **kwargs)
+    model.learn(1)
+    return model
+
+
+@pytest.mark.parametrize("bptt_length", [None, 4])
+def test_sequences_hold_the_trace_of_each_environment(bptt_length):
+    env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+    buffer = collected(env, n_steps=12, bptt_length=bptt_length).buffer
+    length = bptt_length or 12
+    time = torch.stack([torch.arange(12) % 3, torch.arange(12) % 5], dim=1)  # [T, N]
+    expected = time.view(12 // length, length, 2).transpose(0, 1).reshape(length, -1)  # [L, C * N]
+    torch.testing.assert_close(buffer.obs.squeeze(-1), expected.float())
+    assert torch.equal(buffer.starts, expected == 0)
+
+
+def test_chunk_states_are_those_the_rollout_passed_through():
+    env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+    model = MemoryPPO("MemoryPolicy", env, n_steps=12, bptt_length=4, seed=0, learning_rate=0.0, n_epochs=1)
+    model.learn(24)
+    buffer, policy = model.buffer, model.policy
+    with torch.no_grad():
+        values, log_probs, _, _ = policy.evaluate_sequence(buffer.obs, buffer.actions, buffer.state, buffer.starts)
+        first = type(buffer.state)(*(leaf[:2] for leaf in buffer.state))
+        *_, after = policy.evaluate_sequence(buffer.obs[:, :2], buffer.actions[:, :2], first, buffer.starts[:, :2])
+    torch.testing.assert_close(values, buffer.values)
+    torch.testing.assert_close(log_probs, buffer.log_probs)
+    for end_of_first, start_of_second in zip(after, buffer.state, strict=True):
+        torch.testing.assert_close(end_of_first, start_of_second[2:4])
+
+
+def test_advantages_match_the_definition():
+    """Against GAE written as the double sum over the rest of the episode."""
+    torch.manual_seed(0)
+    T, N, gamma, lam = 9, 3, 0.9, 0.8
+    buffer = SequenceBuffer(T, N, T, spaces.Box(-1, 1, (1,)), spaces.Discrete(2), make_core("identity", 1), "cpu")
+    buffer.rewards.normal_()
+    buffer.values.normal_()
+    buffer.starts.copy_(torch.rand(T, N) < 0.3)
+    last_values, last_starts = torch.randn(N), torch.tensor([True, False, False])
+    buffer.compute_advantages(last_values, last_starts, gamma, lam)
+    values = torch.cat([buffer.values, last_values[None]])
+    starts = torch.cat([buffer.starts, last_starts[None]])
+    for n in range(N):
+        for t in range(T):
+            expected, weight = 0.0, 1.0
+            for k in range(t, T):
+                next_value = 0.0 if starts[k + 1, n] else values[k + 1, n]
+                expected += weight * (buffer.rewards[k, n] + gamma * next_value - values[k, n])
+                if starts[k + 1, n]:
+                    break
+                weight *= gamma * lam
+            assert buffer.advantages[t, n] == pytest.approx(float(expected), abs=1e-5)
+    torch.testing.assert_close(buffer.returns, buffer.advantages + buffer.values)
+
+
+def test_a_time_limit_is_bootstrapped_and_a_real_end_is_not():
+    kwargs = dict(n_steps=3, gamma=0.5, learning_rate=0.0)
+    ended = collected(DummyVecEnv([lambda: Counter(3)]), **kwargs)
+    cut = collected(DummyVecEnv([lambda: Counter(3, truncate=True)]), **kwargs)
+    assert ended.buffer.rewards.flatten().tolist() == [1, 1, 1]
+    state = cut.policy.initial_state(1)
+    obs = torch.arange(4.0).view(4, 1, 1)
+    starts = torch.tensor([[True], [False], [False], [False]])
+    with torch.no_grad():
+        values, *_ = cut.policy.evaluate_sequence(obs, torch.zeros(4, 1, dtype=torch.long), state, starts)
+    # The limit cuts the episode after its third step; the observation it ends on is number 3.
+    assert cut.buffer.rewards[2, 0].item() == pytest.approx(1 + 0.5 * values[3, 0].item(), abs=1e-5)
+    assert cut.buffer.rewards[:2].flatten().tolist() == [1, 1]
+
+
+def test_rewards_are_clipped_for_learning_only():
+    class Rich(Counter):
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, 7.0, *rest
+
+    model = collected(sb3_make_vec_env(lambda: Rich(4), 1), n_steps=8, clip_reward=1.0)
+    assert model.buffer.rewards.max() == 1
+    assert model.ep_info_buffer[0]["r"] == 28
+
+
+def test_state_storage_of_the_published_stm_stays_small():
+    """64 environments x 128 steps: one state per sequence, not per step (stock layout: 2.7 GB)."""
+    core = make_core("stm", 64, queries=8, item_size=96)
+    buffer = SequenceBuffer(128, 64, 128, spaces.Box(0, 255, (1,), np.uint8), spaces.Discrete(6), core, "cpu")
+    assert buffer.state_bytes < 64e6
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "n_envs", "bptt", "batch", "expected"),
+    [
+        (128, 8, None, None, (128, 2)),
+        (128, 8, 32, None, (32, 8)),
+        (128, 7, None, None, (128, 7)),
+        (100, 1, None, None, (100, 1)),
+        (128, 8, 64, 256, (64, 4)),
+    ],
+)
+def test_minibatches_are_whole_sequences(n_steps, n_envs, bptt, batch, expected):
+    assert minibatch_shape(n_steps, n_envs, bptt, batch) == expected
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (dict(bptt_length=7), "the nearest that does is 8"),
+        (dict(batch_size=100), "the nearest that does is 128"),
+        (dict(batch_size=0), "batch_size must be"),
+        (dict(n_steps=-1), "n_steps must be"),
+        (dict(n_epochs=0), "n_epochs must be"),
+        (dict(gamma=1.5), "gamma must be"),
+        (dict(gae_lambda=float("nan")), "gae_lambda must be"),
+        (dict(learning_rate=-1.0), "learning_rate must be"),
+        (dict(clip_range=0.0), "clip_range must be"),
+        (dict(max_grad_norm=0.0), "max_grad_norm must be"),
+        (dict(precision="bf61"), "did you mean 'bf16'"),
+    ],
+)
+def test_bad_arguments_get_one_clear_sentence(kwargs, message):
+    env = sb3_make_vec_env("CartPole-v1", n_envs=2)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO("MemoryPolicy", env, **{"n_steps": 64, **kwargs})
+
+
+def test_precision_auto_follows_the_hardware():
+    cpu = torch.device("cpu")
+    assert features_dtype("auto", cpu) == (torch.bfloat16 if has_native_bf16(cpu) else None)
+    assert features_dtype("fp32", cpu) is None
+    assert features_dtype("bf16", cpu) == torch.bfloat16
+
+
+@pytest.mark.parametrize("core", registered_cores())
+def test_save_load_predict_continue(core, tmp_path):
+    env = sb3_make_vec_env("CartPole-v1", n_envs=4, seed=0)
+    model = MemoryPPO("MemoryPolicy", env, n_steps=16, n_epochs=1, seed=0, policy_kwargs={"core": core}, ent_coef=0.01)
+    model.learn(64)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=env)
+    obs = env.reset()
+    action, state = model.predict(obs, deterministic=True)
+    same_action, same_state = loaded.predict(obs, deterministic=True)
+    np.testing.assert_array_equal(action, same_action)
+    np.testing.assert_array_equal(state[0], same_state[0])
+    old = model.policy.optimizer.state_dict()["state"]
+    for key, entry in loaded.policy.optimizer.state_dict()["state"].items():
+        torch.testing.assert_close(entry["exp_avg"], old[key]["exp_avg"])
+    loaded.learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 128
+
+
+def test_loads_with_another_number_of_environments(tmp_path):
+    model = MemoryPPO("MemoryPolicy", sb3_make_vec_env("CartPole-v1", n_envs=8), n_steps=16, batch_size=64)
+    model.learn(128)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=sb3_make_vec_env("CartPole-v1", n_envs=3))
+    loaded.learn(48)
+    assert evaluate_policy(loaded, sb3_make_vec_env("CartPole-v1", n_envs=2), n_eval_episodes=2)[0] > 0
+
+
+def test_same_seed_same_parameters():
+    def train():
+        env = sb3_make_vec_env("CartPole-v1", n_envs=2, seed=5)
+        model = MemoryPPO("MemoryPolicy", env, n_steps=32, n_epochs=2, seed=5).learn(192)
+        return torch.nn.utils.parameters_to_vector(model.policy.parameters())
+
+    assert torch.equal(train(), train())
+
+
+def test_works_with_callbacks_normalisation_schedules_and_continuous_actions(tmp_path):
+    env = VecNormalize(sb3_make_vec_env("Pendulum-v1", n_envs=4, seed=0))
+    model = MemoryPPO(
+        "MemoryPolicy",
+        env,
+        n_steps=32,
+        clip_range=lambda left: 0.1 + 0.1 * left,
+        clip_range_vf=0.2,
+        ent_coef=lambda left: 0.01 * left,
+        target_kl=0.05,
+        bptt_length=8,
+    )
+    callback = EvalCallback(
+        VecNormalize(sb3_make_vec_env("Pendulum-v1"), training=False), n_eval_episodes=1, eval_freq=32
+    )
+    model.learn(512, callback=callback)
+    assert callback.last_mean_reward > -np.inf
+    logged = model.logger.name_to_value
+    assert {"train/approx_kl", "train/clip_fraction", "memory/core_grad_norm", "memory/hidden_norm"} <= set(logged)
+
+
+def test_learns_masked_cartpole():
+    """Without velocities, only memory balances the pole: 'identity' stays below 60."""
+    env = make_vec_env("relmem/MaskedCartPole-v0", 8, seed=0)
+    model = MemoryPPO(
+        "MemoryPolicy",
+        env,
+        learning_rate=2e-3,
+        n_steps=128,
+        n_epochs=10,
+        gamma=0.98,
+        seed=1,
+        policy_kwargs=dict(core="lstm", core_kwargs=dict(hidden_size=64), net_arch=[64]),
+    )
+    model.learn(45_000)
+    assert np.mean([episode["r"] for episode in model.ep_info_buffer]) > 120
