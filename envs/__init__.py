@@ -1,15 +1,30 @@
-"""Environments: Atari games at any frame skip, and small tests of memory."""
+"""Environments: every Atari game at any frame skip, and small tests of memory.
 
-import ale_py
+Importing the package registers its ids with Gymnasium; ``gymnasium.make("relmem.envs:relmem/PongSkip16-v0")`` imports
+it by itself.
+"""
+
 import gymnasium
 
+from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
 from .frame_skip import FrameSkip
-from .make import make_vec_env
-from .memory import RepeatFirst
+from .make import ATARI_ENTRY_POINT, make_vec_env
+from .memory import MaskVelocities, RepeatFirst
 
-__all__ = ["AtariVecEnv", "FrameSkip", "RepeatFirst", "make_vec_env"]
+__all__ = ["AtariVecEnv", "FrameSkip", "MaskVelocities", "RepeatFirst", "make_atari_env", "make_vec_env"]
 
-gymnasium.register_envs(ale_py)
-gymnasium.register(id="relmem/MaskedCartPole-v0", entry_point="relmem.envs.memory:make_masked_cartpole")
+for frame_skip in (0, 4, 16, 32):
+    gymnasium.register(
+        id=f"relmem/PongSkip{frame_skip}-v0",
+        entry_point=ATARI_ENTRY_POINT,
+        kwargs={"game": "pong", "frame_skip": frame_skip},
+    )
+gymnasium.register(
+    id="relmem/MaskedCartPole-v0",
+    entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv",
+    additional_wrappers=(MaskVelocities.wrapper_spec(),),
+    max_episode_steps=500,
+    reward_threshold=475.0,
+)
 gymnasium.register(id="relmem/RepeatFirst-v0", entry_point="relmem.envs.memory:RepeatFirst")

@@ -14,10 +14,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from .atari import MAX_FRAMES, START_FRAMES
+from .checks import image_shape, require_positive, require_rom
 from .frame_skip import frames_per_step
-
-MAX_FRAMES = 108_000
-"""Frames after which an episode is cut off: 30 minutes of play, the convention of the field."""
 
 
 class AtariVecEnv(VecEnv):
@@ -37,8 +36,9 @@ class AtariVecEnv(VecEnv):
     :param frame_skip: emulator frames per agent step; 0 means no skipping, the same as 1
     :param seed: environment i is seeded with ``seed + i`` at the first reset; None: at random
     :param image_size: side of the square observations, or (height, width); (210, 160) is the native size of most games
-    :param n_threads: number of emulator threads; 0: one for each processor that this process may use
-    :raises ValueError: if an argument is out of range or the ROM is missing
+    :param max_frames: frames after which an episode is cut off
+    :param n_threads: number of emulator threads; None: one for each processor that this process may use
+    :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
 
     def __init__(
@@ -48,30 +48,36 @@ class AtariVecEnv(VecEnv):
         frame_skip: int = 4,
         seed: int | None = None,
         image_size: int | tuple[int, int] = 84,
-        n_threads: int = 0,
+        max_frames: int = MAX_FRAMES,
+        n_threads: int | None = None,
     ) -> None:
-        frames = frames_per_step(frame_skip)
-        height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+        n_threads = available_processors() if n_threads is None else n_threads
+        require_positive(n_envs=n_envs, max_frames=max_frames, n_threads=n_threads)
+        require_rom(game)
+        self.frames_per_step = frames_per_step(frame_skip)
+        height, width = image_shape(image_size)
         self._ale = AtariVectorEnv(
             game,
-            n_envs,
-            num_threads=n_threads or available_processors(),
-            max_num_frames_per_episode=MAX_FRAMES,
+            int(n_envs),
+            num_threads=int(min(n_envs, n_threads)),
+            max_num_frames_per_episode=int(max_frames),
             repeat_action_probability=0.0,
             autoreset_mode="SameStep",
             img_height=height,
             img_width=width,
             stack_num=1,
-            frameskip=frames,
-            maxpool=frames > 1,
+            frameskip=self.frames_per_step,
+            maxpool=self.frames_per_step > 1,
+            noop_max=START_FRAMES,
+            use_fire_reset=True,
             reward_clipping=False,
         )
         self._pending = False  # between step_async and step_wait
-        self._frames = np.zeros((n_envs, 1, height, width), dtype=np.uint8)  # what render() shows
+        self._frames = np.zeros((n_envs, 1, height, width), dtype=np.uint8)  # the current observations
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, dtype=np.int64)
         self._start_time = time.time()
-        self._n_actions = int(self._ale.single_action_space.n)
+        self._n_actions = len(self._ale.ale.get_action_set())
         super().__init__(n_envs, self._ale.single_observation_space, self._ale.single_action_space)
         self.seed(seed)
 
@@ -80,8 +86,9 @@ class AtariVecEnv(VecEnv):
             self.step_wait()
         # ALE takes seeds of 31 bits; SB3 draws them with 32.
         seeds = None if self._seeds[0] is None else np.asarray(self._seeds, dtype=np.int64) % 2**31
-        self._frames, _ = self._ale.reset(seed=seeds)
+        self._frames, ale_info = self._ale.reset(seed=seeds)
         self._reset_seeds()
+        self.reset_infos = [env_info(ale_info, i) for i in range(self.num_envs)]
         self._returns[:] = 0.0
         self._lengths[:] = 0
         return self._frames
@@ -114,11 +121,11 @@ class AtariVecEnv(VecEnv):
             }
             self._returns[i] = 0.0
             self._lengths[i] = 0
+            self.reset_infos[i] = env_info(ale_info, i)
         return self._frames, rewards.astype(np.float32), dones, infos
 
     def close(self) -> None:
-        if self._pending:
-            self.step_wait()
+        vars(self).pop("_ale", None)  # its destructor ends the emulator threads
 
     def get_images(self) -> Sequence[np.ndarray]:
         """The current observations in the three equal channels of a grey RGB image: N arrays [H, W, 3]."""
@@ -138,6 +145,11 @@ class AtariVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         raise AttributeError(f"cannot call '{method_name}': Atari games in ALE's vector environment have no methods")
+
+
+def env_info(ale_info: dict[str, np.ndarray], i: int) -> dict[str, int]:
+    """What ALE's single environment tells about environment i after a reset: its lives and frame numbers."""
+    return {key: int(ale_info[key][i]) for key in ("lives", "episode_frame_number", "frame_number")}
 
 
 def available_processors() -> int:

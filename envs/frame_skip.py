@@ -16,7 +16,7 @@ class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium
 
     Image observations are the pixel-wise maximum over the last two frames of the repeat, since Atari games draw some
     objects on every other frame only; without skipping, and for other observations, they are the last one as it is.
-    A repeat stops at the frame that ends the episode.
+    A repeat stops at the frame that ends the episode. The attribute ``frames_per_step`` is the number of repeats.
 
     :param env: an environment that does not skip frames itself
     :param frame_skip: frames per action; 0 means no skipping, the same as 1

@@ -2,43 +2,103 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
+from numbers import Integral
 
+import ale_py
 import gymnasium
-from gymnasium.envs.registration import EnvSpec
+from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common import env_util
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from .atari_vec import AtariVecEnv
+from .checks import nearest, require_positive
 from .frame_skip import FrameSkip, frames_per_step
 
-ATARI_ENTRY_POINT = "ale_py.env:AtariEnv"
+ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
+"""Ids registered with this entry point, ``relmem/PongSkip4-v0`` for one, fix the options in their ``kwargs``."""
+
+gymnasium.register_envs(ale_py)
+ALE_GAMES: dict[str, str] = {
+    id: spec.kwargs["game"] for id, spec in gymnasium.registry.items() if spec.entry_point == "ale_py.env:AtariEnv"
+}
+"""The game of every id that ALE registers, such as ``ALE/Pong-v5`` or ``PongNoFrameskip-v4``."""
 
 
-def make_vec_env(id: str, n_envs: int = 1, frame_skip: int | None = None, seed: int | None = None) -> VecEnv:
+def make_vec_env(
+    id: str,
+    n_envs: int = 1,
+    frame_skip: int | None = None,
+    seed: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+) -> VecEnv:
+    """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
+
+    All ids of one Atari game mean the same: its ROM with the frame skip given here and no sticky actions, whatever
+    the id stands for elsewhere (see ``AtariVecEnv``). Other environments run one after the other in this process.
+    ``get_attr("frames_per_step")`` of the result tells how many frames an action lasts.
+
+    :param id: a Gymnasium id, or ``"package:id"`` where importing the package registers it
+    :param n_envs: number of environments
+    :param frame_skip: frames per action, 0 and 1 for no skipping; None: what the id says, else 4 for Atari games and
+        0 elsewhere
+    :param seed: environment i is seeded with ``seed + i`` at the first reset; None: at random
+    :param image_size: side of an Atari game's square images, or (height, width); None: 84
+    :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, or an
+        argument is out of range
+    """
+    require_positive(n_envs=n_envs)
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
+        raise ValueError(f"seed must be an integer of at least 0 or None, got {seed!r}")
     spec = find_spec(id)
-    if spec.entry_point == ATARI_ENTRY_POINT:
-        return AtariVecEnv(spec.kwargs["game"], n_envs, 4 if frame_skip is None else frame_skip, seed)
-    frames = frames_per_step(frame_skip or 0)
+    if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
+        fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
+        given = {
+            name: value for name, value in (("frame_skip", frame_skip), ("image_size", image_size)) if value is not None
+        }
+        for name in given.keys() & fixed.keys():
+            if given[name] != fixed[name]:
+                raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
+        return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
+    if image_size is not None:
+        raise ValueError(f"image_size is for Atari games, and '{id}' is none")
+    frames = frames_per_step(0 if frame_skip is None else frame_skip)
 
     def make_env() -> gymnasium.Env:
-        env = gymnasium.make(spec)
-        return FrameSkip(env, frames) if frames > 1 else env
+        return FrameSkip(gymnasium.make(spec, render_mode=_render_mode(spec)), frames)
 
-    env = env_util.make_vec_env(make_env, n_envs, seed)
-    if is_image_space(env.observation_space) and not is_image_space_channels_first(env.observation_space):
+    try:
+        env = env_util.make_vec_env(make_env, n_envs, seed)
+    except (ImportError, gymnasium.error.Error) as error:
+        raise ValueError(f"cannot make '{id}': {' '.join(str(error).split())}") from error
+    space = env.observation_space
+    if isinstance(space, spaces.Tuple):
+        raise ValueError(f"'{id}' has observations of {space}, which SB3 policies cannot read")
+    if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         env = VecTransposeImage(env)
     return env
 
 
 def find_spec(id: str) -> EnvSpec:
-    """What Gymnasium has registered under ``id``, which may have the form ``module:id``."""
-    module, _, name = id.rpartition(":")
-    if module:
-        importlib.import_module(module)
+    """What Gymnasium has registered under an id, which may have the form ``package:id``.
+
+    :raises ValueError: if the id is unknown or the package cannot be imported
+    """
+    package, _, name = id.rpartition(":")
+    if package:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ValueError(f"'{id}' needs a package that cannot be imported: {error}") from error
     if name not in gymnasium.registry:
-        nearest = difflib.get_close_matches(name, gymnasium.registry, n=1, cutoff=0.0)[0]
-        raise ValueError(f"unknown environment '{id}': did you mean '{nearest}'?")
+        hint = f"did you mean '{nearest(name, gymnasium.registry)}', or 'package:id' for an id of another package?"
+        raise ValueError(f"unknown environment '{id}': {hint}")
     return gymnasium.registry[name]
+
+
+def _render_mode(spec: EnvSpec) -> str | None:
+    """``"rgb_array"`` where the environment has it, as SB3 expects for videos."""
+    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+    return "rgb_array" if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", []) else None

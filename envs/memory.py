@@ -7,43 +7,44 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+
+from .checks import require_positive
 
 
-class MaskVelocities(gymnasium.ObservationWrapper):
-    """CartPole without its velocities: observations (cart position, pole angle), so that speed must be remembered.
+class MaskVelocities(gymnasium.ObservationWrapper, RecordConstructorArgs):
+    """CartPole without its velocities: observations (cart position, pole angle), so that motion must be remembered.
 
     :param env: a CartPole environment
     """
 
     def __init__(self, env: gymnasium.Env) -> None:
+        RecordConstructorArgs.__init__(self)
         super().__init__(env)
         space = env.observation_space
         assert isinstance(space, spaces.Box)
         self.observation_space = spaces.Box(space.low[::2], space.high[::2], dtype=np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        return observation[::2]  # position, velocity, angle, angular velocity -> position, angle
+        return observation[::2]  # (position, velocity, angle, angular velocity) -> (position, angle)
 
 
-def make_masked_cartpole(render_mode: str | None = None) -> gymnasium.Env:
-    """CartPole-v1 with the velocities masked; random play lasts about 20 steps, the limit is 500."""
-    return MaskVelocities(gymnasium.make("CartPole-v1", render_mode=render_mode))
-
-
-class RepeatFirst(gymnasium.Env):
+class RepeatFirst(gymnasium.Env[np.ndarray, np.int64]):
     """Name the first cue at the end: an exact test of memory.
 
-    The first observation shows one of ``n_cues`` cues, one-hot; the following ``length - 1`` show noise cues of the
-    same form. The last component is 1 at the last observation, and only the action taken there is rewarded: 1 for the
-    first cue, 0 for any other. The mean return is 1 with memory and ``1 / n_cues`` without.
+    Each of the ``length`` observations shows one of ``n_cues`` cues, one-hot; only the first matters. The last
+    component is 1 at the last observation, and only the action taken there is rewarded: 1 for the first cue, 0 for any
+    other. The mean return is 1 with memory and at best ``1 / n_cues`` without.
 
     :param n_cues: number of cues, and of actions
-    :param length: observations per episode
+    :param length: observations per episode, at least 2
+    :raises ValueError: if an argument is out of range
     """
 
-    metadata = {"render_modes": []}  # noqa: RUF012
-
     def __init__(self, n_cues: int = 4, length: int = 16) -> None:
+        require_positive(n_cues=n_cues, length=length)
+        if length < 2:
+            raise ValueError("length must be at least 2: with one observation there is nothing to remember")
         self.n_cues = n_cues
         self.length = length
         self.observation_space = spaces.Box(0.0, 1.0, (n_cues + 1,), dtype=np.float32)
@@ -55,10 +56,11 @@ class RepeatFirst(gymnasium.Env):
         self._time = 0
         return self._observation(), {}
 
-    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+    def step(self, action: np.int64) -> tuple[np.ndarray, float, bool, bool, dict]:
         last = self._time == self.length - 1
         reward = float(last and action == self._cues[0])
-        self._time = min(self._time + 1, self.length - 1)
+        if not last:
+            self._time += 1
         return self._observation(), reward, last, False, {}
 
     def _observation(self) -> np.ndarray:

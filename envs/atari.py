@@ -1,0 +1,111 @@
+"""One Atari game as a Gymnasium environment that shows what ``AtariVecEnv`` shows."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium
+import numpy as np
+from ale_py.env import AtariEnv
+from gymnasium import spaces
+from gymnasium.utils import RecordConstructorArgs
+from gymnasium.wrappers import TimeLimit
+
+from .checks import image_shape, require_positive, require_rom
+from .frame_skip import FrameSkip
+
+MAX_FRAMES = 108_000
+"""Frames after which an episode is cut off: 30 minutes of play, the convention of the field."""
+
+START_FRAMES = 30
+"""An episode starts after a random number of frames of FIRE and no-ops, fewer than this."""
+
+
+def make_atari_env(
+    game: str,
+    frame_skip: int = 4,
+    image_size: int | tuple[int, int] = 84,
+    max_frames: int = MAX_FRAMES,
+    render_mode: Literal["rgb_array", "human"] | None = None,
+) -> gymnasium.Env[np.ndarray, np.int64]:
+    """One Atari game with one grey frame per observation, uint8 [1, H, W], and actions that are never sticky.
+
+    Seeded alike, it plays the episodes of ``AtariVecEnv``: the same rewards, ends and (after resizing: to within one
+    grey level) images. Two things can differ: its terminal observation shows the very last frame, and the lengths of
+    the random starts agree only where ALE was built with the GNU C++ library, as on Linux.
+
+    :param game: name of the ROM, such as ``"pong"``
+    :param frame_skip: emulator frames per agent step; 0 means no skipping, the same as 1
+    :param image_size: side of the square observations, or (height, width)
+    :param max_frames: frames after which an episode is cut off
+    :param render_mode: None, ``"rgb_array"`` (native size, in colour) or ``"human"``
+    :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
+    """
+    require_rom(game)
+    require_positive(max_frames=max_frames)
+    env: gymnasium.Env = AtariEnv(
+        game, obs_type="grayscale", frameskip=1, repeat_action_probability=0.0, render_mode=render_mode
+    )
+    env = TimeLimit(RandomStart(env), max_frames)
+    return AreaResize(FrameSkip(env, frame_skip), image_size)
+
+
+class RandomStart(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64], RecordConstructorArgs):
+    """Start every episode with FIRE, where the game has it, followed by a random number of no-ops.
+
+    ``reset(options={"start_frames": k})`` asks for k frames in all.
+
+    :param env: an Atari environment that does not skip frames
+    """
+
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64]) -> None:
+        RecordConstructorArgs.__init__(self)
+        super().__init__(env)
+        meanings = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
+        self._start = [meanings.index("FIRE")] if "FIRE" in meanings else []
+        # A Mersenne twister seeded and scaled as in ALE's vector environment, whose starts are thereby repeated.
+        self._random = np.random.RandomState()
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        if seed is not None:
+            self._random.seed(seed % 2**31)
+        start_frames = int(self._random.randint(2**32, dtype=np.uint64)) * START_FRAMES >> 32
+        if options is not None:
+            start_frames = options.get("start_frames", start_frames)
+        no_ops = [0] * (start_frames - len(self._start))
+        obs, info = self.env.reset(seed=seed, options=options)
+        for action in self._start + no_ops:
+            obs, _, terminated, truncated, info = self.env.step(action)
+            if terminated or truncated:
+                obs, info = self.env.reset()
+        return obs, info
+
+
+class AreaResize(gymnasium.ObservationWrapper[np.ndarray, np.int64, np.ndarray], RecordConstructorArgs):
+    """Bring grey frames [H0, W0] to images [1, H, W]: each pixel is the mean over the area that it covers.
+
+    :param env: an environment with grey frames
+    :param size: side of the square images, or (height, width)
+    """
+
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64], size: int | tuple[int, int]) -> None:
+        RecordConstructorArgs.__init__(self, size=size)
+        super().__init__(env)
+        height, width = image_shape(size)
+        native_height, native_width = env.observation_space.shape  # type: ignore[misc]
+        self._rows = area_weights(native_height, height)  # [H, H0]
+        self._columns = area_weights(native_width, width)  # [W, W0]
+        self.observation_space = spaces.Box(0, 255, (1, height, width), dtype=np.uint8)
+
+    def observation(self, observation: np.ndarray) -> np.ndarray:
+        image = self._rows @ (observation.astype(np.float32) @ self._columns.T)  # [H, W]
+        return np.rint(image).astype(np.uint8)[np.newaxis]  # [1, H, W]
+
+
+def area_weights(n_in: int, n_out: int) -> np.ndarray:
+    """The matrix [n_out, n_in] that averages n_in pixels into n_out, each pixel weighted by the part it covers."""
+    borders = np.arange(n_out + 1) * (n_in / n_out)
+    pixels = np.arange(n_in)
+    begin = np.maximum(borders[:-1, np.newaxis], pixels)
+    end = np.minimum(borders[1:, np.newaxis], pixels + 1)
+    return (np.clip(end - begin, 0.0, None) * (n_out / n_in)).astype(np.float32)

@@ -1,0 +1,48 @@
+"""Checks of arguments: each failure is one sentence that names what would be valid."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from numbers import Integral
+
+from ale_py import roms
+
+
+def require_positive(**values: object) -> None:
+    """Raise a ValueError naming the first of the values that is no integer of at least 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+
+
+def require_rom(game: str) -> None:
+    """Raise a ValueError unless ALE knows the game and its ROM file is there."""
+    games = roms.get_all_rom_ids()
+    if game not in games:
+        raise ValueError(f"unknown Atari game '{game}': did you mean '{nearest(game, games)}'?")
+    try:
+        roms.get_rom_path(game)
+    except OSError as error:
+        raise ValueError(f"the ROM of the Atari game '{game}' cannot be read: {error}") from error
+
+
+def image_shape(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of images whose size is given as that or as the side of a square.
+
+    :raises ValueError: if it is neither
+    """
+    if isinstance(image_size, Integral):
+        image_size = (int(image_size), int(image_size))
+    if not isinstance(image_size, tuple | list) or len(image_size) != 2:
+        raise ValueError(f"image_size must be an integer or (height, width), got {image_size!r}")
+    height, width = image_size
+    require_positive(image_size=height)
+    require_positive(image_size=width)
+    return int(height), int(width)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """The valid name that looks most like ``name``, whatever the case of its letters."""
+    by_lower_case = {candidate.lower(): candidate for candidate in valid}
+    return by_lower_case[difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.0)[0]]
