@@ -40,7 +40,9 @@ def values_after_timeout(
     cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
     if cut:
         final = [infos[i]["terminal_observation"] for i in cut]
-        stacked = {k: np.stack([f[k] for f in final]) for k in final[0]} if isinstance(final[0], dict) else np.stack(final)
+        stacked = (
+            {k: np.stack([f[k] for f in final]) for k in final[0]} if isinstance(final[0], dict) else np.stack(final)
+        )
         starts = torch.zeros(len(cut), dtype=torch.bool, device=policy.device)
         rows = type(state)(*(leaf[cut] for leaf in state))
         values[cut] = policy.value(obs_as_tensor(stacked, policy.device), rows, starts)

@@ -1,0 +1,313 @@
+"""Asynchronous advantage actor-critic (Mnih et al. 2016) for any memory core, as an SB3 algorithm."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pathlib
+import secrets
+import sys
+import time
+from typing import Any, ClassVar, TypeVar
+
+import cloudpickle
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, safe_mean
+from torch import multiprocessing
+
+from ..checks import require_number
+from ..cores.base import require_positive
+from ..cores.registry import unknown
+from ..policy import MemoryActorCriticPolicy
+from ..precision import features_dtype
+from .budget import StepBudget
+from .environments import EnvFactory, build_env, env_factory
+from .learner import Settings
+from .optimizer import SharedOptimizer
+from .pool import WorkerPool
+from .worker import Task, run_worker
+
+SelfA3C = TypeVar("SelfA3C", bound="A3C")
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, {"eps": 1e-3, "amsgrad": True, "fused": True}),  # settings of the released STM agent
+    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.99, "eps": 0.1}),  # settings of the A3C paper
+}
+REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
+
+
+class A3C(BaseAlgorithm):
+    """Worker processes that each play, compute gradients and update one shared policy, none waiting for another.
+
+    A worker copies the shared parameters, plays ``t_max`` steps in each of its environments, computes the gradient of
+    that segment and applies it to the shared parameters, whatever the others did meanwhile. It carries the memory from
+    one segment to the next; gradients stop at the start of a segment. The policy learns from generalised advantage
+    estimates, the value from n-step returns; both are bootstrapped where a segment or a time limit ends an episode.
+
+    The released STM agent is ``workers=32, envs_per_worker=1``, ``clip_reward=1`` and otherwise the defaults below.
+    (Its worker broke off a segment at the end of an episode; here the next episode begins within the segment.)
+
+    Callbacks run in the main process, once for each step of a worker's environments, as it reports its segments. The
+    policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
+    pipes are full.
+
+    :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
+    :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
+    :param learning_rate: step size, a number or a schedule of the remaining progress (1 to 0)
+    :param workers: number of processes; None: one for each processor core
+    :param envs_per_worker: environments of each worker, whose actions are computed together
+    :param t_max: steps in each environment between updates, and steps that gradients travel back in time
+    :param gamma: discount per step
+    :param gae_lambda: decay of generalised advantage estimation
+    :param ent_coef: weight of the entropy bonus, a number or a schedule
+    :param vf_coef: weight of the value loss, which is half the squared error; the loss is summed over the steps of a
+        segment and averaged over its environments
+    :param max_grad_norm: gradients are scaled down to this norm; None: they are left as they are
+    :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
+        None: no clipping
+    :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; ``optimizer_class`` and ``optimizer_kwargs``
+        among ``policy_kwargs`` have precedence
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 where the hardware has it). Core, heads and
+        optimizer stay in float32
+    :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
+    :param stats_window_size: episodes that the reported mean return is taken over
+    :param tensorboard_log: folder of TensorBoard logs; None: none
+    :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
+    :param verbose: 0 silent, 1 prints the log
+    :param seed: worker r samples actions with ``seed + 1 + r``, and its environment e has ``seed + r *
+        envs_per_worker + e``. (Runs of several workers still differ: their updates interleave as the clock has it.)
+    :param device: cpu or auto; workers share parameters in main memory
+    :raises ValueError: if an argument is out of range, or the environment is not one that workers could build
+    """
+
+    policy: MemoryActorCriticPolicy
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
+
+    def __init__(
+        self,
+        policy: str | type[MemoryActorCriticPolicy],
+        env: str | EnvFactory | None,
+        learning_rate: float | Schedule = 1e-4,
+        workers: int | None = None,
+        envs_per_worker: int = 8,
+        t_max: int = 20,
+        gamma: float = 0.99,
+        gae_lambda: float = 0.92,
+        ent_coef: float | Schedule = 0.01,
+        vf_coef: float = 0.5,
+        max_grad_norm: float | None = None,
+        clip_reward: float | None = None,
+        optimizer: str = "adam",
+        precision: str = "auto",
+        env_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        policy_kwargs: dict[str, Any] | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if device != "auto" and torch.device(device).type != "cpu":
+            raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
+        workers = processor_cores() if workers is None else workers
+        require_positive(workers=workers, envs_per_worker=envs_per_worker, t_max=t_max)
+        require_number("learning_rate", learning_rate)
+        require_number("gamma", gamma, high=1)
+        require_number("gae_lambda", gae_lambda, high=1)
+        require_number("ent_coef", ent_coef)
+        require_number("vf_coef", vf_coef)
+        require_number("max_grad_norm", max_grad_norm, low_allowed=False, optional=True)
+        require_number("clip_reward", clip_reward, low_allowed=False, optional=True)
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(unknown("optimizer", optimizer, OPTIMIZERS))
+        self.workers = workers
+        self.envs_per_worker = envs_per_worker
+        self.t_max = t_max
+        self.gamma = gamma
+        self.gae_lambda = gae_lambda
+        self.ent_coef = ent_coef
+        self.vf_coef = vf_coef
+        self.max_grad_norm = max_grad_norm
+        self.clip_reward = clip_reward
+        self.optimizer = optimizer
+        self.precision = precision
+        self.env_kwargs = env_kwargs
+        self._env_factory = None if env is None else env_factory(env, env_kwargs)
+        super().__init__(
+            policy,
+            # The main process only asks it for its spaces, but callbacks may look at it.
+            None if self._env_factory is None else build_env(self._env_factory, envs_per_worker, seed or 0),
+            learning_rate=learning_rate,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device="cpu",
+            support_multi_env=True,
+            seed=seed,
+        )
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
+        policy_kwargs = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs, **self.policy_kwargs}
+        self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **policy_kwargs)  # type: ignore[assignment]
+        if not isinstance(self.policy, MemoryActorCriticPolicy):
+            raise ValueError(f"A3C needs a MemoryActorCriticPolicy, got {type(self.policy).__name__}")
+        self.policy.features_dtype = features_dtype(self.precision, self.device)
+
+    def learn(
+        self: SelfA3C,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 100,
+        tb_log_name: str = "A3C",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfA3C:
+        """Train for ``total_timesteps`` agent steps, summed over all environments, rounded up to whole segments.
+
+        However it ends (also by Ctrl-C or by the failure of a worker), no process is left behind and the policy holds
+        what was learned.
+
+        :param callback: called in the main process; ``locals`` hold ``rewards``, ``dones`` and ``infos`` of the step
+            (of ``infos`` only what concerns the end of an episode: its statistics, success, time limit)
+        :param log_interval: updates between entries in the log
+        :raises ValueError: if there is no environment, or policy or environment cannot be sent to another process
+        :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
+        """
+        if self._env_factory is None:
+            raise ValueError("this model has no environment to learn in: call set_env(env) first")
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        context = multiprocessing.get_context("spawn")
+        task = self._pickled_task()
+        budget = StepBudget(self.num_timesteps, total_timesteps, context)
+        shared = SharedOptimizer(self.policy.optimizer, context)
+        callback.on_training_start(locals(), globals())
+
+        updates, refreshed, proceed = 0, time.monotonic(), True
+        try:
+            with WorkerPool(context, ask_to_stop=budget.close) as pool:
+                pool.start(self.workers, run_worker, task, shared, budget)
+                for report in pool.reports():
+                    if time.monotonic() - refreshed > REFRESH_SECONDS:
+                        shared.copy_to(self.policy.optimizer)
+                        refreshed = time.monotonic()
+                    callback.on_rollout_start()
+                    for rewards, dones, infos in report.steps():
+                        self.num_timesteps += len(rewards)
+                        callback.update_locals(locals())
+                        proceed = callback.on_step()
+                        if not proceed:
+                            break
+                        self._update_info_buffer(infos, dones)
+                    if not proceed:
+                        break
+                    updates += 1
+                    self._n_updates = shared.steps
+                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    for name, value in report.statistics.items():
+                        self.logger.record_mean(name, value)
+                    callback.on_rollout_end()
+                    if log_interval is not None and updates % log_interval == 0:
+                        self.dump_logs(updates)
+        finally:
+            shared.copy_to(self.policy.optimizer)
+            self.num_timesteps = budget.taken  # with the segments that workers finished after the last report read
+            self._n_updates = shared.steps
+        callback.on_training_end()
+        return self
+
+    def _pickled_task(self) -> bytes:
+        policy = copy.copy(self.policy)
+        del policy.optimizer  # of no use to a worker, which updates the shared parameters
+        # As for environments that are continued, the seed moves on with the steps taken.
+        seed = secrets.randbelow(2**31) if self.seed is None else (self.seed + self.num_timesteps) % 2**31
+        settings = Settings(
+            t_max=self.t_max,
+            gamma=self.gamma,
+            gae_lambda=self.gae_lambda,
+            vf_coef=self.vf_coef,
+            ent_coef=FloatSchedule(self.ent_coef),
+            learning_rate=self.lr_schedule,
+            max_grad_norm=self.max_grad_norm,
+            clip_reward=self.clip_reward,
+        )
+        assert self._env_factory is not None
+        try:
+            return cloudpickle.dumps(Task(policy, self._env_factory, self.envs_per_worker, seed, settings))
+        except (TypeError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"A3C cannot send the policy, the schedules or the environment factory to its workers: {error}"
+            ) from error
+
+    def dump_logs(self, iteration: int = 0) -> None:
+        """Write the log.
+
+        :param iteration: number of updates in this call of ``learn``
+        """
+        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
+        seconds = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        if iteration > 0:
+            self.logger.record("time/iterations", iteration, exclude="tensorboard")
+        if self.ep_info_buffer:
+            self.logger.record("rollout/ep_rew_mean", safe_mean([info["r"] for info in self.ep_info_buffer]))
+            self.logger.record("rollout/ep_len_mean", safe_mean([info["l"] for info in self.ep_info_buffer]))
+        if self.ep_success_buffer:
+            self.logger.record("rollout/success_rate", safe_mean(self.ep_success_buffer))
+        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / seconds))
+        self.logger.record("time/time_elapsed", int(seconds), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self._update_learning_rate(self.policy.optimizer)  # logs it; workers set it for themselves
+        self.logger.dump(step=self.num_timesteps)
+
+    def set_env(self, env: str | EnvFactory, force_reset: bool = True) -> None:  # type: ignore[override]
+        """Learn in another environment with the same spaces.
+
+        :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv
+        :param force_reset: as in SB3; workers always begin with new episodes
+        :raises ValueError: if its spaces are not those of the policy
+        """
+        factory = env_factory(env, self.env_kwargs if isinstance(env, str) else None)
+        self.n_envs = self.envs_per_worker
+        super().set_env(build_env(factory, self.envs_per_worker, self.seed or 0), force_reset)
+        self._env_factory = factory
+
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfA3C],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: str | EnvFactory | None = None,
+        device: torch.device | str = "auto",
+        **kwargs: Any,
+    ) -> SelfA3C:
+        """Load a saved model, as ``load`` of any SB3 algorithm does.
+
+        :param path: of the saved model
+        :param env: id or factory of the environment to learn in; None: only to predict, or until ``set_env``
+        :param device: cpu or auto
+        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``
+        """
+        model = super().load(path, None, device, **kwargs)
+        if env is not None:
+            model.set_env(env)
+        return model
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_env_factory", "_last_obs"]
+
+
+def processor_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

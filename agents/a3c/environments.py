@@ -1,0 +1,53 @@
+"""Environments for worker processes: a recipe travels to each worker, which builds its own."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
+
+EnvFactory = Callable[[int, int], VecEnv]
+"""``factory(n_envs, seed)`` -> a vector environment of ``n_envs`` environments, the i-th seeded with ``seed + i``."""
+
+
+def env_factory(env: str | EnvFactory, env_kwargs: dict[str, Any] | None = None) -> EnvFactory:
+    """A factory from an id or a factory.
+
+    :param env: id of a registered environment, or a factory
+    :param env_kwargs: arguments of ``make_vec_env``, such as ``dict(frame_skip=4)``; for an id only
+    :raises ValueError: if ``env`` is neither, or arguments are given that a factory would not get
+    """
+    if isinstance(env, str):
+        return functools.partial(_from_id, env, env_kwargs or {})
+    if not callable(env):
+        raise ValueError(
+            f"A3C takes an environment id or a function (n_envs, seed) -> VecEnv, not a finished {type(env).__name__}: "
+            "each worker process builds environments of its own"
+        )
+    if env_kwargs:
+        raise ValueError("env_kwargs go with an environment id; bind the arguments of a factory with functools.partial")
+    return env
+
+
+def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
+    """Call a factory and check what it returns; images become channel-first.
+
+    :raises ValueError: if that is no vector environment of ``n_envs`` environments that workers could share
+    """
+    env = factory(n_envs, seed)
+    if not isinstance(env, VecEnv):
+        raise ValueError(f"an environment factory must return a VecEnv, got {type(env).__name__}")
+    if env.num_envs != n_envs:
+        raise ValueError(f"the environment factory was asked for {n_envs} environments and returned {env.num_envs}")
+    if unwrap_vec_normalize(env) is not None:
+        raise ValueError("VecNormalize does not work with A3C: every worker would normalise by statistics of its own")
+    return BaseAlgorithm._wrap_env(env)
+
+
+def _from_id(env_id: str, env_kwargs: dict[str, Any], n_envs: int, seed: int) -> VecEnv:
+    from ...envs import make_vec_env
+
+    return make_vec_env(env_id, n_envs, seed=seed, **env_kwargs)

@@ -1,0 +1,86 @@
+"""The worker process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+import cloudpickle
+import torch
+from stable_baselines3.common.utils import set_random_seed
+
+from ..policy import MemoryActorCriticPolicy
+from .budget import StepBudget
+from .environments import EnvFactory, build_env
+from .learner import Report, SegmentLearner, Settings
+from .optimizer import SharedOptimizer
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all workers are given alike.
+
+    It travels by value, so that cores, features and environments of the user's own exist in the worker too, even
+    those defined in a notebook.
+    """
+
+    policy: MemoryActorCriticPolicy
+    env_factory: EnvFactory
+    n_envs: int
+    seed: int
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last message of a worker.
+
+    :param error: the traceback, if it failed
+    """
+
+    error: str | None = None
+
+
+def run_worker(rank: int, task: bytes, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
+    """Train until the budget is used up; send a ``Report`` after each update and ``Done`` at the end.
+
+    :param rank: number of this worker, from 0
+    :param task: a pickled ``Task``
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
+    torch.set_num_threads(1)  # the other cores belong to the other workers
+    done = Done()
+    try:
+        for report in _train(rank, cloudpickle.loads(task), optimizer, budget):
+            if not _send(reports, report):
+                return
+    except Exception:
+        done = Done(traceback.format_exc())
+    _send(reports, done)
+
+
+def _train(rank: int, task: Task, optimizer: SharedOptimizer, budget: StepBudget) -> Iterator[Report]:
+    settings = task.settings
+    set_random_seed(task.seed + 1 + rank)
+    with contextlib.closing(build_env(task.env_factory, task.n_envs, task.seed + rank * task.n_envs)) as env:
+        learner = SegmentLearner(task.policy, env, settings)
+        while (taken := budget.claim(settings.t_max * task.n_envs)) is not None:
+            progress_remaining = 1 - taken / budget.total
+            optimizer.load_into(learner.parameters)
+            rewards, dones, infos = learner.play()
+            gradients, statistics = learner.gradients(settings.ent_coef(progress_remaining))
+            optimizer.step(gradients, settings.learning_rate(progress_remaining))
+            yield Report(rewards, dones, infos, statistics)
+
+
+def _send(connection: Connection, message: Report | Done) -> bool:
+    """:return: False if the main process is gone"""
+    try:
+        connection.send(message)
+    except BrokenPipeError:
+        return False
+    return True
