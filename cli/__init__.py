@@ -1,0 +1,40 @@
+"""The command line: ``relmem train``, and ``python train.py`` in a clone of the repository."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+COMMANDS = ("train",)
+HELP = """usage: relmem train [--config CONFIG] [options]
+
+commands:
+  train    train an agent; relmem train --help lists the options
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a sub-command.
+
+    :param argv: sub-command and its arguments; None: those of this process
+    :return: exit code: 0; 2 for a mistake in the arguments; 128 plus its number for a signal
+    """
+    command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(HELP)
+        return 0
+    try:
+        if command not in COMMANDS:
+            raise ValueError(f"unknown command '{command}': choose from {', '.join(COMMANDS)}")
+        from . import train  # not at the top: torch takes a second to import
+
+        run = train.prepare(rest)
+    except ValueError as error:
+        print(f"relmem: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    try:
+        return train.execute(run)
+    except KeyboardInterrupt:  # the second one
+        return 130

@@ -1,1 +1,1 @@
-"""Experiment files, one per experiment."""
+"""Experiments as YAML files, found by name: ``relmem train --config pong/stm``."""

@@ -1,0 +1,42 @@
+# Every target sets itself up: Python 3.11 or later and make are all that it takes.
+# Without an NVIDIA card, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves a download of several GB.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+# Type checkers do not follow the folder mapping of an editable install; links show them the installed layout.
+LINKS := build/types/relmem
+FOLDERS := agents cli configs envs tasks
+
+.PHONY: pong test lint types smoke clean
+
+pong: $(INSTALLED)
+	$(BIN)/python train.py --config configs/pong/stm.yaml
+
+test: lint types
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	mkdir -p $(LINKS)
+	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $(LINKS)/$$folder; done
+	MYPYPATH=build/types $(BIN)/mypy -p relmem
+
+smoke: $(INSTALLED)
+	for config in $$(cd configs && find . -name '*.yaml' | sort); do \
+		$(BIN)/python train.py --config configs/$$config --smoke || exit 1; \
+	done
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find agents cli configs envs tasks tests -name __pycache__ -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	touch $@

@@ -1,0 +1,97 @@
+"""Environments and models from a ``TrainConfig``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from stable_baselines3.common.vec_env import VecEnv
+
+from ..agents import MemoryActorCriticPolicy, MemoryPPO
+from ..agents.a3c import A3C
+from ..envs import make_vec_env
+from .config import TrainConfig, VecEnvConfig
+
+
+def make_env(config: TrainConfig, n_envs: int, seed: int) -> VecEnv:
+    """``n_envs`` environments of a run, for training or evaluation.
+
+    :raises ValueError: if the environment is unknown or its ROM is missing
+    """
+    return make_vec_env(config.env.id, n_envs, seed=seed % 2**31, **_env_kwargs(config))
+
+
+def _env_kwargs(config: TrainConfig) -> dict[str, Any]:
+    return {"frame_skip": config.env.frame_skip, "image_size": config.env.image_size}
+
+
+def frames_per_step(env: VecEnv) -> int:
+    """Emulator frames per agent step; 1 where nothing is skipped."""
+    try:
+        return env.get_attr("frames_per_step")[0]
+    except AttributeError:
+        return 1
+
+
+def make_model(config: TrainConfig) -> MemoryPPO | A3C:
+    """A fresh model with its environments.
+
+    :raises ValueError: if an option does not fit the environment or another option
+    """
+    _require_device(config.device)
+    arguments = config.algo.arguments() | {
+        "policy_kwargs": {
+            "core": config.core["name"],
+            "core_kwargs": config.core_options,
+            **vars(config.policy),
+        },
+        "precision": config.precision,
+        "seed": config.seed,
+        "device": config.device,
+    }
+    if isinstance(config.env, VecEnvConfig):
+        env = make_env(config, config.env.n_envs, config.seed)
+        return MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
+    return A3C(MemoryActorCriticPolicy, config.env.id, env_kwargs=_env_kwargs(config), **arguments)
+
+
+def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
+    """The model of a checkpoint, to be trained further. Seeds move on with the steps taken.
+
+    :raises ValueError: if the file is no checkpoint, or of another core, observation space or action space
+    """
+    _require_device(config.device)
+    algorithm = MemoryPPO if isinstance(config.env, VecEnvConfig) else A3C
+    try:
+        model = algorithm.load(checkpoint, device=config.device, precision=config.precision)
+    except (AssertionError, BadZipFile, EOFError, KeyError) as error:
+        raise ValueError(f"'{checkpoint}' is no checkpoint of {algorithm.__name__}") from error
+    if (model.policy.core_name, model.policy.core_kwargs) != (config.core["name"], config.core_options):
+        raise ValueError(
+            f"checkpoint '{checkpoint}' holds the core '{model.policy.core_name}' with {model.policy.core_kwargs}, "
+            f"but the run asks for '{config.core['name']}' with {config.core_options}"
+        )
+    seed = (config.seed + model.num_timesteps) % 2**31
+    env = make_env(config, config.env.n_envs if isinstance(config.env, VecEnvConfig) else 1, seed)
+    for kind in ("observation_space", "action_space"):
+        saved, asked = getattr(model, kind), getattr(env, kind)
+        if saved != asked:
+            raise ValueError(f"checkpoint '{checkpoint}' has the {kind} {saved}, but {config.env.id} has {asked}")
+    if isinstance(model, A3C):
+        env.close()
+        model.set_env(config.env.id)
+    else:
+        model.set_env(env)
+        model.set_random_seed(seed)
+    return model
+
+
+def _require_device(name: str) -> None:
+    try:
+        kind = "cpu" if name == "auto" else torch.device(name).type
+    except RuntimeError as error:
+        raise ValueError(f"unknown device '{name}': choose auto, cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device '{name}' is not available here: torch finds no CUDA")

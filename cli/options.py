@@ -1,0 +1,231 @@
+"""From a command line and a YAML file to a checked ``TrainConfig``.
+
+Which options exist depends on the algorithm and on the memory core, so their names are looked up first; the parser
+is then built from the signatures of what they stand for, which give types, defaults and help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import types
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import docstring_parser
+from jsonargparse import ArgumentParser, Namespace
+
+from ..agents.cores.registry import core_factory, make_core, registered_cores, unknown
+from .config import ALGORITHMS, PolicyConfig, TrainConfig
+from .config_files import GROUPS, config_name, find_config, flatten, read_config
+
+
+class Invocation(NamedTuple):
+    """What a command line asks for."""
+
+    config: TrainConfig
+    name: str  # of the config, for the run folder
+    run_dir: Path | None
+    resume: Path | None
+    smoke: bool
+
+
+def parse(argv: Sequence[str]) -> Invocation:
+    """Read, merge and check the options of ``relmem train``.
+
+    A flag wins over the config file, and the file over the defaults. Another core on the command line drops the
+    file's core options, and another algorithm its algorithm options.
+
+    :raises ValueError: for anything unknown or out of range, in one sentence
+    """
+    first = _first_look(argv)
+    file = Path(first.resume, "config.yaml") if first.resume and not first.config else None
+    if first.config:
+        file = find_config(first.config)
+    elif file and not file.is_file():
+        raise ValueError(f"'{first.resume}' is no run folder: it holds no config.yaml")
+    options = flatten(read_config(file)) if file else {}
+
+    for group, choice in (("core", first.core), ("algo", first.algo)):
+        if choice is not None and choice != options.get(f"{group}.name"):
+            dropped = [key for key in options if key.startswith(f"{group}.") or (group, key) == ("algo", "env.n_envs")]
+            options = {key: value for key, value in options.items() if key not in dropped}
+            options[f"{group}.name"] = choice
+
+    core = options.get("core.name", TrainConfig().core["name"])
+    algo = options.get("algo.name", TrainConfig().algo.name)
+    parser = TrainParser(core, algo)
+    values = parser.read(options, file, argv)
+    config = TrainConfig(
+        **_plain({key: values[key] for key in ("total_timesteps", "seed", "device", "precision")}),
+        env=ALGORITHMS[algo].env(**_plain(vars(values.env))),
+        policy=PolicyConfig(**_plain(vars(values.policy))),
+        core=_plain(vars(values.core)),
+        algo=ALGORITHMS[algo].options(**_plain(vars(values.algo))),
+    )
+    make_core(core, 8, **config.core_options)  # checks the ranges of its options, before any environment starts
+    return Invocation(
+        config=config.smoke() if values.smoke else config,
+        name=config_name(file) if file else f"{algo}_{core}",
+        run_dir=Path(values.run_dir) if values.run_dir else None,
+        resume=Path(values.resume) if values.resume else None,
+        smoke=values.smoke,
+    )
+
+
+def _first_look(argv: Sequence[str]) -> argparse.Namespace:
+    """The few flags that decide which others there are."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config")
+    parser.add_argument("--resume")
+    parser.add_argument("--core.name", dest="core")
+    parser.add_argument("--algo.name", dest="algo")
+    try:
+        return parser.parse_known_args(argv)[0]
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{str(error.argument_name).removeprefix('--')} needs a value") from error
+
+
+class TrainParser:
+    """The flags of ``relmem train`` for one core and one algorithm.
+
+    :raises ValueError: if one of the two is unknown
+    """
+
+    def __init__(self, core: str, algo: str) -> None:
+        if algo not in ALGORITHMS:
+            raise ValueError(unknown("algorithm", algo, ALGORITHMS))
+        self._types: dict[str, Any] = {}
+        self._core, self._algo = core, algo
+        factory = core_factory(core)
+        self._parser = ArgumentParser(prog="relmem train", exit_on_error=False, allow_abbrev=False)
+        add = self._parser.add_argument
+        add("--config", type=str | None, help="a YAML file, or the name of a shipped config such as pong/stm")
+        add("--run_dir", type=str | None, help="folder of the run; runs/<config>_<time> unless given")
+        add("--resume", type=str | None, metavar="RUN", help="run folder to continue")
+        add("--smoke", action="store_true", help="cut the run down to a few seconds, to see whether it works")
+        self._flags = ["config", "run_dir", "resume", "smoke", "help"]
+
+        self._add(self._parser, "", TrainConfig, skip=GROUPS)
+        for title, prefix, source in (
+            ("environment", "env.", ALGORITHMS[algo].env),
+            ("policy", "policy.", PolicyConfig),
+            (f"memory core '{core}'", "core.", factory),
+            (f"algorithm '{algo}'", "algo.", ALGORITHMS[algo].options),
+        ):
+            group = self._parser.add_argument_group(title)
+            if prefix == "core.":
+                self._add_choice(group, "core.name", registered_cores(), core)
+            if prefix == "algo.":
+                self._add_choice(group, "algo.name", ALGORITHMS, algo)
+            self._add(group, prefix, source, skip=("input_size", "output_size", "name"))
+
+    def _add_choice(self, group: Any, name: str, choices: Iterable[str], default: str) -> None:
+        self._types[name] = Literal[tuple(choices)]  # type: ignore[valid-type]
+        group.add_argument(f"--{name}", type=self._types[name], default=default)
+
+    def _add(self, group: Any, prefix: str, source: Callable, skip: Iterable[str]) -> None:
+        """One flag for every parameter of a class or function."""
+        docs = {}
+        for documented in reversed(getattr(source, "__mro__", (source,))):
+            parsed = docstring_parser.parse(documented.__doc__ or "")
+            docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
+        for p in inspect.signature(source, eval_str=True).parameters.values():
+            if p.name in skip:
+                continue
+            self._types[prefix + p.name] = Any if p.annotation is p.empty else p.annotation
+            group.add_argument(
+                f"--{prefix}{p.name}", type=self._types[prefix + p.name], default=p.default, help=docs.get(p.name)
+            )
+
+    def read(self, options: dict[str, Any], file: Path | None, argv: Sequence[str]) -> Namespace:
+        """Check the options of a config file, then those of the command line on top of them.
+
+        :param options: of the config file, with dotted names
+        :param file: where they come from
+        :param argv: the command line
+        :raises ValueError: if an option is unknown or its value is not of its type
+        """
+        for key in options:
+            if key not in self._types:
+                raise ValueError(f"{file}: {self._unknown('config key', key, self._types)}")
+        given: dict[str, str] = {}
+        for token, following in zip(argv, [*argv[1:], ""], strict=True):
+            flag, equals, value = token.removeprefix("--").partition("=")
+            if token.startswith("--") and flag not in (*self._flags, *self._types):
+                raise ValueError(self._unknown("option", flag, [*self._flags, *self._types]))
+            given[flag] = value if equals else following
+        try:
+            checked = self._parser.parse_object(_nest(options))
+        except argparse.ArgumentError as error:
+            raise ValueError(f"{file}: {self._explain(error, options)}") from error
+        self._parser.set_defaults({key: checked[key] for key in options})
+        try:
+            return self._parser.parse_args(list(argv))
+        except argparse.ArgumentError as error:
+            raise ValueError(self._explain(error, given)) from error
+
+    def _unknown(self, kind: str, key: str, valid: Iterable[str]) -> str:
+        """Say which option is nearest, among those of the same group if the group exists."""
+        owners = {"core": f" of core '{self._core}'", "algo": f" of algorithm '{self._algo}'"}
+        group = key.partition(".")[0]
+        siblings = [name for name in valid if name.startswith(f"{group}.")]
+        return unknown(kind + owners.get(group, ""), key, siblings or valid)
+
+    def _explain(self, error: argparse.ArgumentError, given: dict[str, Any]) -> str:
+        """Put a parser's complaint into one sentence in plain words."""
+        text = " ".join(str(error).split())
+        match = re.search(r'key "([^"]+)"', text)
+        if match and match[1] in self._types and match[1] in given:
+            return f"{match[1]} must be {_describe(self._types[match[1]])}, got {given[match[1]]!r}"
+        return re.sub(r"^argument --(\S+): expected one argument$", r"\1 needs a value", text)
+
+
+def _plain(options: dict[str, Any]) -> dict[str, Any]:
+    """Numbers as Python's own: the parser's subclasses of them have no place in saved files."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list):
+            return [plain(item) for item in value]
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return value
+        return int(value) if isinstance(value, int) else float(value)
+
+    return {key: plain(value) for key, value in options.items()}
+
+
+def _nest(options: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of ``flatten``."""
+    nested: dict[str, Any] = {}
+    for key, value in options.items():
+        group, dot, name = key.rpartition(".")
+        (nested.setdefault(group, {}) if dot else nested)[name] = value
+    return nested
+
+
+_WORDS = {
+    str: "text",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    types.NoneType: "null",
+    "PositiveInt": "an integer of at least 1",
+    "NonNegativeInt": "an integer of at least 0",
+    "PositiveFloat": "a number above 0",
+    "NonNegativeFloat": "a number of at least 0",
+    "ClosedUnitInterval": "a number from 0 to 1",
+}
+
+
+def _describe(hint: Any) -> str:
+    """A type in plain words."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(_describe(member) for member in get_args(hint))
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is list:
+        return "a list"
+    name = getattr(hint, "__name__", str(hint))
+    return _WORDS.get(hint) or _WORDS.get(name) or name

@@ -1,0 +1,26 @@
+"""Which command lines continue a run, and which would make it another one."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from .config import TrainConfig
+from .config_files import flatten, read_config
+from .run_folder import RunFolder
+
+MAY_CHANGE = ("total_timesteps", "device", "precision")
+
+
+def require_same_run(run: RunFolder, config: TrainConfig) -> None:
+    """Only the length of a run and the hardware that it runs on may change when it is continued.
+
+    :raises ValueError: naming the first option that differs from the run's own
+    """
+    saved = flatten(read_config(run.config))
+    asked = flatten(dataclasses.asdict(config))
+    for key in (*asked, *saved):
+        if key not in MAY_CHANGE and saved.get(key) != asked.get(key):
+            raise ValueError(
+                f"cannot continue {run.path} with {key} {asked.get(key)}: that run has {key} {saved.get(key)} "
+                f"(only {', '.join(MAY_CHANGE)} may change)"
+            )

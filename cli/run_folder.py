@@ -1,0 +1,116 @@
+"""A run folder: everything that one training run leaves behind.
+
+``config.yaml`` (resolved), ``command.txt``, ``versions.txt``, ``episodes.csv``, TensorBoard events, ``checkpoints/``,
+``model.zip`` and ``learning_curve.png``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+import yaml
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from .config import TrainConfig
+
+PACKAGES = ("relmem", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy")
+
+
+class RunFolder:
+    """Names of the files of a run.
+
+    :param path: the folder; it need not exist yet
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config = path / "config.yaml"
+        self.command = path / "command.txt"
+        self.versions = path / "versions.txt"
+        self.episodes = path / "episodes.csv"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / "model.zip"
+        self.curve = path / "learning_curve.png"
+
+    def require_free(self) -> None:
+        """Runs are never overwritten.
+
+        :raises ValueError: if the folder holds anything, or is a file
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"run folder '{self.path}' is a file")
+        if self.path.exists() and any(self.path.iterdir()):
+            raise ValueError(
+                f"run folder '{self.path}' is not empty: choose another --run_dir, "
+                f"or continue the run that it holds with --resume {self.path}"
+            )
+
+    def create(self, config: TrainConfig, argv: Sequence[str]) -> None:
+        """Make the folder and write down how the run came about."""
+        self.checkpoints.mkdir(parents=True)
+        text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+        self.config.write_text(text, encoding="utf-8")
+        self.versions.write_text(_versions(), encoding="utf-8")
+        self.log_command(argv)
+
+    def log_command(self, argv: Sequence[str]) -> None:
+        """Add a command line to ``command.txt``: the first started the run, later ones resumed it."""
+        with self.command.open("a", encoding="utf-8") as file:
+            file.write(f"relmem train {shlex.join(argv)}\n")
+
+    def newest_checkpoint(self) -> Path:
+        """The model saved last, at the end of the run or before.
+
+        :raises ValueError: if nothing was saved yet
+        """
+        saved = [path for path in (self.model, *self.checkpoints.glob("*.zip")) if path.is_file()]
+        if not saved:
+            raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
+        return max(saved, key=lambda path: path.stat().st_mtime_ns)
+
+    def tensorboard_command(self) -> str:
+        """How to watch the run, as one would type it here."""
+        program = Path(sys.executable).with_name("tensorboard")
+        on_path = shutil.which("tensorboard")
+        if on_path and Path(on_path).resolve() == program.resolve():
+            program = Path("tensorboard")
+        elif program.is_relative_to(Path.cwd()):
+            program = program.relative_to(Path.cwd())
+        return shlex.join([str(program), "--logdir", str(self.path)])
+
+
+def default_path(name: str) -> Path:
+    """``runs/<name>_<time>``, with a number behind it where two runs start within one second."""
+    stem = f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    path, n = Path("runs", stem), 1
+    while path.exists():
+        n += 1
+        path = Path("runs", f"{stem}_{n}")
+    return path
+
+
+def save_atomically(model: BaseAlgorithm, path: Path) -> None:
+    """Save a model so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            model.save(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _versions() -> str:
+    lines = [f"{name}=={metadata.version(name)}" for name in PACKAGES]
+    return "\n".join([f"# Python {platform.python_version()} on {platform.platform()}", *lines, ""])

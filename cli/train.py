@@ -1,0 +1,131 @@
+"""``relmem train``: from a command line to a run folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from .build import frames_per_step, load_model, make_env, make_model
+from .callbacks import Checkpoints, EpisodeLog, Frames, ProgressBar, Stop, read_episodes
+from .curve import draw_learning_curve
+from .interrupt import StopRequest
+from .options import Invocation, parse
+from .resume import require_same_run
+from .run_folder import RunFolder, default_path, save_atomically
+
+EVALUATION_ENVS = 8
+EVALUATION_SECONDS = 15.0
+EVALUATION_SEED = 1_000_000  # far from the seeds of the training environments
+
+
+class Run(NamedTuple):
+    """A training that is ready to start."""
+
+    model: BaseAlgorithm
+    folder: RunFolder
+    invocation: Invocation
+    argv: Sequence[str]
+
+
+def prepare(argv: Sequence[str]) -> Run:
+    """Check everything that can be checked before training, and write nothing yet.
+
+    :param argv: the command line after ``relmem train``
+    :raises ValueError: if the command line asks for something impossible
+    """
+    invocation = parse(argv)
+    folder = RunFolder(invocation.resume or invocation.run_dir or default_path(invocation.name))
+    if invocation.resume:
+        require_same_run(folder, invocation.config)
+        model = load_model(invocation.config, folder.newest_checkpoint())
+    else:
+        folder.require_free()
+        model = make_model(invocation.config)
+    return Run(model, folder, invocation, argv)
+
+
+def execute(run: Run) -> int:
+    """Train, save, evaluate.
+
+    :return: exit code: 0, or 128 plus the number of the signal that ended the run early
+    """
+    model, folder, config = run.model, run.folder, run.invocation.config
+    if not run.invocation.resume:
+        folder.create(config, run.argv)
+    elif model.num_timesteps < config.total_timesteps:
+        folder.log_command(run.argv)
+    else:
+        print(
+            f"The run in {folder.path} is finished with {model.num_timesteps:,} of {config.total_timesteps:,} steps; "
+            "a larger --total_timesteps continues it."
+        )
+        return 0
+    print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
+    model.set_logger(configure(str(folder.path), ["tensorboard"]))
+    with StopRequest() as stop:
+        learn(model, folder, config.total_timesteps, stop)
+        save_atomically(model, folder.model)  # before anything that may fail or take time
+        stop.at_once = True
+        finish(model, folder, run.invocation)
+    model.logger.close()
+    return 128 + stop.signal if stop.signal else 0
+
+
+def learn(model: BaseAlgorithm, folder: RunFolder, total_timesteps: int, stop: StopRequest) -> None:
+    """Train until the model has taken so many agent steps in all, or until a stop is asked for."""
+    env = model.get_env()
+    assert env is not None
+    progress, episodes = ProgressBar(total_timesteps), EpisodeLog(folder.episodes)
+    callbacks = [Stop(stop), Frames(frames_per_step(env)), episodes, Checkpoints(folder.checkpoints), progress]
+    try:
+        model.learn(total_timesteps - model.num_timesteps, callbacks, reset_num_timesteps=False)
+    except KeyboardInterrupt:
+        if stop.again:
+            raise
+    finally:
+        progress.close()
+        episodes.close()
+
+
+def finish(model: BaseAlgorithm, folder: RunFolder, invocation: Invocation) -> None:
+    """Evaluate the trained policy and draw the learning curve."""
+    config = invocation.config
+    env = make_env(config, EVALUATION_ENVS, config.seed + EVALUATION_SEED)
+    returns = evaluate(model, env, seconds=1.0 if invocation.smoke else EVALUATION_SECONDS)
+    mean = float(np.mean(returns)) if len(returns) else None
+    if mean is None:
+        print("Final evaluation: no episode ended within the time for it.")
+    else:
+        print(f"Final evaluation: mean return {mean:.1f} over {len(returns)} episodes, most probable actions.")
+        model.logger.record("eval/mean_reward", mean)
+        model.logger.dump(model.num_timesteps)
+
+    steps, episode_returns, _ = read_episodes(folder.episodes).T
+    title = f"{folder.path.name}: {config.core['name']}, {config.algo.name}, {config.env.id}, seed {config.seed}"
+    draw_learning_curve(folder.curve, steps, episode_returns, title, frames_per_step(env), mean)
+    env.close()
+    print(f"Saved {folder.model} and {folder.curve}.")
+
+
+def evaluate(model: BaseAlgorithm, env: VecEnv, seconds: float) -> np.ndarray:
+    """Play the first episode of each environment with the most probable actions.
+
+    :param seconds: time after which episodes still running are left out
+    :return: the return of each finished episode
+    """
+    deadline = time.monotonic() + seconds
+    running = np.ones(env.num_envs, dtype=bool)
+    returns = np.zeros(env.num_envs)
+    obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
+    while running.any() and time.monotonic() < deadline:
+        actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
+        obs, rewards, starts, _ = env.step(actions)  # type: ignore[assignment]
+        returns += running * rewards
+        running &= ~starts
+    return returns[~running]

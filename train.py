@@ -1,0 +1,8 @@
+"""Train an agent: ``python train.py --config configs/pong/stm.yaml``, the same as ``relmem train``."""
+
+import sys
+
+from relmem.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))
