@@ -14,11 +14,11 @@ from .memory import MaskVelocities, RepeatFirst
 
 __all__ = ["AtariVecEnv", "FrameSkip", "MaskVelocities", "RepeatFirst", "make_atari_env", "make_vec_env"]
 
-for frame_skip in (0, 4, 16, 32):
+for _frames in (0, 4, 16, 32):
     gymnasium.register(
-        id=f"relmem/PongSkip{frame_skip}-v0",
+        id=f"relmem/PongSkip{_frames}-v0",
         entry_point=ATARI_ENTRY_POINT,
-        kwargs={"game": "pong", "frame_skip": frame_skip},
+        kwargs={"game": "pong", "frame_skip": _frames},
     )
 gymnasium.register(
     id="relmem/MaskedCartPole-v0",

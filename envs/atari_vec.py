@@ -22,11 +22,11 @@ from .frame_skip import frames_per_step
 class AtariVecEnv(VecEnv):
     """``n_envs`` copies of one Atari game, with one grey frame per observation: uint8 [N, 1, H, W].
 
-    Frames are skipped as ``FrameSkip`` does, actions are never sticky, rewards are not clipped, and an episode starts
-    with FIRE (where the game has it) and a random number of no-ops, up to 30 frames in all. It ends with the game, not
-    with a life. Environments that end are reset within the same step; their ``infos`` then hold what SB3 expects:
-    ``terminal_observation``, ``TimeLimit.truncated`` and Monitor's ``episode`` statistics, with the length in agent
-    steps. The emulator does not draw the frame in which a game ends: the terminal observation shows those before it.
+    Frames are skipped as ``FrameSkip`` does, actions are never sticky and rewards are not clipped. An episode starts
+    with FIRE (where the game has it) and a random number of no-ops, fewer than 30 frames in all, and ends with the
+    game, not with a life. Environments that end are reset within the same step; their ``infos`` then hold what SB3
+    expects: ``terminal_observation``, ``TimeLimit.truncated`` and Monitor's ``episode`` statistics, with the length in
+    agent steps. The emulator leaves out the frame that ends an episode: the terminal observation shows those before.
 
     ``step_async`` hands the actions to the emulator threads and returns at once, so that the caller can work until
     ``step_wait``.

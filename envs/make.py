@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from numbers import Integral
+from typing import Any
 
 import ale_py
 import gymnasium
@@ -67,7 +68,7 @@ def make_vec_env(
     frames = frames_per_step(0 if frame_skip is None else frame_skip)
 
     def make_env() -> gymnasium.Env:
-        return FrameSkip(gymnasium.make(spec, render_mode=_render_mode(spec)), frames)
+        return FrameSkip(gymnasium.make(spec, **_render_options(spec)), frames)
 
     try:
         env = env_util.make_vec_env(make_env, n_envs, seed)
@@ -98,7 +99,8 @@ def find_spec(id: str) -> EnvSpec:
     return gymnasium.registry[name]
 
 
-def _render_mode(spec: EnvSpec) -> str | None:
-    """``"rgb_array"`` where the environment has it, as SB3 expects for videos."""
+def _render_options(spec: EnvSpec) -> dict[str, Any]:
+    """Rendering to arrays where the environment can, as SB3's video recorder expects it."""
     creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    return "rgb_array" if "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", []) else None
+    modes = getattr(creator, "metadata", {}).get("render_modes", [])
+    return {"render_mode": "rgb_array"} if "rgb_array" in modes else {}

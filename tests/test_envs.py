@@ -1,0 +1,182 @@
+"""``make_vec_env``: what it makes of any id, what it refuses and in which words; the small memory environments."""
+
+from __future__ import annotations
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium import spaces
+from stable_baselines3.common.env_checker import check_env
+from stable_baselines3.common.monitor import Monitor
+
+from relmem.envs import AtariVecEnv, FrameSkip, RepeatFirst, make_atari_env, make_vec_env
+
+
+class Picture(gymnasium.Env):
+    """Noise of 40x60 pixels, with the channels last."""
+
+    observation_space = spaces.Box(0, 255, (40, 60, 3), np.uint8)
+    action_space = spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self.observation(), {}
+
+    def step(self, action):
+        return self.observation(), 0.0, False, False, {}
+
+    def observation(self):
+        return self.np_random.integers(256, size=(40, 60, 3), dtype=np.uint8)
+
+
+gymnasium.register(id="relmem-test/Picture-v0", entry_point=Picture)
+
+
+def test_vector_observations():
+    env = make_vec_env("CartPole-v1", 3, seed=4)
+    assert env.num_envs == 3
+    assert env.env_is_wrapped(Monitor) == [True] * 3
+    assert env.get_attr("frames_per_step") == [1, 1, 1]
+    assert env.render_mode == "rgb_array"
+    first = env.reset()
+    assert first.shape == (3, 4)
+    for i in range(3):  # environment i has the seed 4 + i
+        np.testing.assert_array_equal(first[i], gymnasium.make("CartPole-v1").reset(seed=4 + i)[0])
+
+
+def test_image_observations_come_channel_first():
+    env = make_vec_env("relmem-test/Picture-v0", 2, seed=0)
+    assert env.observation_space.shape == (3, 40, 60)
+    expected = gymnasium.make("relmem-test/Picture-v0").reset(seed=1)[0]
+    np.testing.assert_array_equal(env.reset()[1], expected.transpose(2, 0, 1))
+
+
+def test_frame_skip_of_any_environment_with_lengths_in_agent_steps():
+    env = make_vec_env("CartPole-v1", 1, frame_skip=4, seed=0)
+    assert env.env_is_wrapped(FrameSkip) == [True]
+    frames = gymnasium.make("CartPole-v1")
+    frames.reset(seed=0)
+    n_frames = 1
+    while not frames.step(1)[2]:
+        n_frames += 1
+    env.reset()
+    done = False
+    while not done:
+        _, _, (done,), (info,) = env.step([1])
+    assert info["episode"]["r"] == n_frames
+    assert info["episode"]["l"] == np.ceil(n_frames / 4)
+
+
+def test_defaults_of_atari():
+    env = make_vec_env("ALE/Breakout-v5", 2)
+    assert env.get_attr("frames_per_step") == [4, 4]
+    assert make_vec_env("ALE/Breakout-v5", 2, image_size=(210, 160)).reset().shape == (2, 1, 210, 160)
+
+
+@pytest.mark.parametrize(
+    ("id", "nearest"),
+    [
+        ("PongNoFrameskp-v4", "PongNoFrameskip-v4"),
+        ("ale/pong-v5", "ALE/Pong-v5"),
+        ("CartPole", "CartPole-v1"),
+        ("relmem/PongSkip8-v0", "relmem/PongSkip"),
+        ("relmem.envs:relmem/MaskedCartpole-v0", "relmem/MaskedCartPole-v0"),
+    ],
+)
+def test_unknown_ids_name_the_nearest_one(id, nearest):
+    with pytest.raises(ValueError, match=f"^unknown environment '{id}': did you mean '{nearest}"):
+        make_vec_env(id)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"n_envs": 0}, "n_envs must be an integer of at least 1, got 0"),
+        ({"n_envs": 2.0}, "n_envs must be an integer of at least 1, got 2.0"),
+        ({"frame_skip": -1}, r"frame_skip must be an integer of at least 0 .* got -1"),
+        ({"frame_skip": 4.5}, r"frame_skip must be an integer of at least 0 .* got 4.5"),
+        ({"seed": -1}, "seed must be an integer of at least 0 or None, got -1"),
+        ({"seed": 0.5}, "seed must be an integer of at least 0 or None, got 0.5"),
+    ],
+)
+@pytest.mark.parametrize("id", ["PongNoFrameskip-v4", "CartPole-v1"])
+def test_arguments_out_of_range(id, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec_env(id, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_vec_env("CartPole-v1", image_size=84), "image_size is for Atari games"),
+        (lambda: make_vec_env("ALE/Pong-v5", image_size=0), "image_size must be an integer of at least 1, got 0"),
+        (
+            lambda: make_vec_env("ALE/Pong-v5", image_size=(84, 84, 1)),
+            r"image_size must be an integer or \(height, wid",
+        ),
+        (lambda: make_vec_env("relmem/PongSkip16-v0", frame_skip=4), "'relmem/PongSkip16-v0' has frame_skip 16, not 4"),
+        (lambda: make_vec_env("Blackjack-v1"), r"'Blackjack-v1' has observations of Tuple"),
+        (lambda: make_vec_env("no_such_package:Some-v0"), "needs a package that cannot be imported: No module named"),
+        (lambda: AtariVecEnv("pomg", 1), "unknown Atari game 'pomg': did you mean 'pong'"),
+        (lambda: AtariVecEnv("pong", 1, n_threads=0), "n_threads must be an integer of at least 1, got 0"),
+        (lambda: make_atari_env("pong", max_frames=-5), "max_frames must be an integer of at least 1, got -5"),
+    ],
+)
+def test_other_refusals(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_missing_package_of_an_environment():
+    def needs_more(**kwargs):
+        raise gymnasium.error.DependencyNotInstalled("Box2D is not installed,\n  run `pip install box2d`")
+
+    gymnasium.register(id="relmem-test/NeedsMore-v0", entry_point=needs_more)
+    with pytest.raises(ValueError, match=r"^cannot make 'relmem-test/NeedsMore-v0': Box2D is not installed, run `pip"):
+        make_vec_env("relmem-test/NeedsMore-v0")
+
+
+@pytest.mark.parametrize("make", [lambda: make_vec_env("ALE/Pong-v5"), lambda: make_atari_env("pong")])
+@pytest.mark.parametrize("folder", ["empty", "missing"])
+def test_missing_rom(make, folder, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("ALE_ROMS_DIR", str(tmp_path / folder))
+    with pytest.raises(ValueError, match="the ROM of the Atari game 'pong' cannot be read: "):
+        make()
+
+
+def test_masked_cartpole_hides_the_velocities_only():
+    masked, full = gymnasium.make("relmem/MaskedCartPole-v0"), gymnasium.make("CartPole-v1")
+    check_env(masked)
+    obs, expected = masked.reset(seed=3)[0], full.reset(seed=3)[0]
+    for t in range(12):
+        np.testing.assert_array_equal(obs, expected[[0, 2]])
+        obs, *outcome = masked.step(t % 2)
+        expected, *expected_outcome = full.step(t % 2)
+        assert outcome == expected_outcome
+
+
+def test_repeat_first_rewards_memory_alone():
+    env = gymnasium.make("relmem/RepeatFirst-v0")
+    check_env(env)
+    returns = {"first": [], "last": []}
+    for seed in range(200):
+        for choice in returns:
+            obs, _ = env.reset(seed=seed)
+            first, rewards, done = obs[:4].argmax(), [], False
+            while not done:
+                assert obs[4] == (len(rewards) == 15)
+                obs, reward, done, truncated, _ = env.step(first if choice == "first" else obs[:4].argmax())
+                assert not truncated
+                rewards.append(reward)
+            assert len(rewards) == 16
+            assert not any(rewards[:-1])
+            returns[choice].append(rewards[-1])
+    assert np.mean(returns["first"]) == 1.0
+    assert 0.1 < np.mean(returns["last"]) < 0.4  # chance
+
+
+@pytest.mark.parametrize(("kwargs", "message"), [({"n_cues": 0}, "n_cues must be"), ({"length": 1}, "length must be")])
+def test_repeat_first_refuses_what_needs_no_memory(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        RepeatFirst(**kwargs)
