@@ -1,7 +1,16 @@
 """Agents with relational memory: cores, policy and trainers."""
 
+from .a3c import A3C
 from .cores import MemoryCore, make_core, register_core, registered_cores
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
 
-__all__ = ["MemoryActorCriticPolicy", "MemoryCore", "MemoryPPO", "make_core", "register_core", "registered_cores"]
+__all__ = [
+    "A3C",
+    "MemoryActorCriticPolicy",
+    "MemoryCore",
+    "MemoryPPO",
+    "make_core",
+    "register_core",
+    "registered_cores",
+]
