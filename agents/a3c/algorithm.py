@@ -304,6 +304,9 @@ class A3C(BaseAlgorithm):
             model.set_env(env)
         return model
 
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_env_factory", "_last_obs"]
 
