@@ -9,8 +9,7 @@ from zipfile import BadZipFile
 import torch
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import MemoryActorCriticPolicy, MemoryPPO
-from ..agents.a3c import A3C
+from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
 from ..envs import make_vec_env
 from .config import TrainConfig, VecEnvConfig
 

@@ -9,7 +9,7 @@ from typing import TextIO
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import BaseCallback
 
 from .interrupt import StopRequest
@@ -123,13 +123,10 @@ class ProgressBar(BaseCallback):
         self.total_timesteps, self.seconds = total_timesteps, seconds
         self._console = Console()
         self._progress = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TextColumn("{task.fields[status]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
+            BarColumn(bar_width=12),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[status]},"),
             TimeRemainingColumn(),
+            TextColumn("left"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -161,7 +158,7 @@ class ProgressBar(BaseCallback):
 
     def _status(self) -> str:
         episodes = self.model.ep_info_buffer
-        mean = f"{np.mean([episode['r'] for episode in episodes]):.1f}" if episodes else "none yet"
+        mean = f"{np.mean([episode['r'] for episode in episodes]):.1f}" if episodes else "-"
         return f"{self._speed():,.0f} steps/s, return {mean}"
 
     def close(self) -> None:

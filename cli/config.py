@@ -203,6 +203,10 @@ class TrainConfig:
         """Options of the memory core, without its name."""
         return {key: value for key, value in self.core.items() if key != "name"}
 
+    def as_dict(self) -> dict[str, Any]:
+        """As it is written to ``config.yaml``."""
+        return dataclasses.asdict(self)
+
     def smoke(self) -> TrainConfig:
         """The same run cut down to a few seconds."""
         return dataclasses.replace(self, env=self.env.smoke(), algo=self.algo.smoke(), total_timesteps=64)

@@ -54,8 +54,8 @@ def parse(argv: Sequence[str]) -> Invocation:
             options = {key: value for key, value in options.items() if key not in dropped}
             options[f"{group}.name"] = choice
 
-    core = options.get("core.name", TrainConfig().core["name"])
-    algo = options.get("algo.name", TrainConfig().algo.name)
+    core = str(options.get("core.name", TrainConfig().core["name"]))
+    algo = str(options.get("algo.name", TrainConfig().algo.name))
     parser = TrainParser(core, algo)
     values = parser.read(options, file, argv)
     config = TrainConfig(
@@ -168,11 +168,18 @@ class TrainParser:
             raise ValueError(self._explain(error, given)) from error
 
     def _unknown(self, kind: str, key: str, valid: Iterable[str]) -> str:
-        """Say which option is nearest, among those of the same group if the group exists."""
-        owners = {"core": f" of core '{self._core}'", "algo": f" of algorithm '{self._algo}'"}
-        group = key.partition(".")[0]
-        siblings = [name for name in valid if name.startswith(f"{group}.")]
-        return unknown(kind + owners.get(group, ""), key, siblings or valid)
+        """Say which option is nearest, in the same group if there is that group."""
+        owners = {
+            "env": " of the environment",
+            "policy": " of the policy",
+            "core": f" of core '{self._core}'",
+            "algo": f" of algorithm '{self._algo}'",
+        }
+        group, dot, name = key.partition(".")
+        if not dot or group not in owners:
+            return unknown(kind, key, valid)
+        siblings = [option.removeprefix(f"{group}.") for option in valid if option.startswith(f"{group}.")]
+        return unknown(kind + owners[group], name, siblings)
 
     def _explain(self, error: argparse.ArgumentError, given: dict[str, Any]) -> str:
         """Put a parser's complaint into one sentence in plain words."""
@@ -226,6 +233,6 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) is list:
-        return "a list"
+        return f"a list, each of it {_describe(*get_args(hint))},"
     name = getattr(hint, "__name__", str(hint))
     return _WORDS.get(hint) or _WORDS.get(name) or name

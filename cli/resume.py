@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from .config import TrainConfig
 from .config_files import flatten, read_config
 from .run_folder import RunFolder
@@ -17,7 +15,7 @@ def require_same_run(run: RunFolder, config: TrainConfig) -> None:
     :raises ValueError: naming the first option that differs from the run's own
     """
     saved = flatten(read_config(run.config))
-    asked = flatten(dataclasses.asdict(config))
+    asked = flatten(config.as_dict())
     for key in (*asked, *saved):
         if key not in MAY_CHANGE and saved.get(key) != asked.get(key):
             raise ValueError(

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import platform
 import shlex
@@ -57,7 +56,7 @@ class RunFolder:
     def create(self, config: TrainConfig, argv: Sequence[str]) -> None:
         """Make the folder and write down how the run came about."""
         self.checkpoints.mkdir(parents=True)
-        text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+        text = yaml.safe_dump(config.as_dict(), sort_keys=False)
         self.config.write_text(text, encoding="utf-8")
         self.versions.write_text(_versions(), encoding="utf-8")
         self.log_command(argv)

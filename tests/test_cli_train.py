@@ -1,0 +1,351 @@
+"""What a run leaves behind, how it is continued, and how it ends."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.vec_env import DummyVecEnv
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from relmem.agents import A3C, MemoryPPO
+from relmem.cli import main
+from relmem.cli.callbacks import Checkpoints, ProgressBar, read_episodes
+from relmem.cli.curve import running_mean
+from relmem.cli.interrupt import StopRequest
+from relmem.cli.options import parse
+from relmem.cli.run_folder import RunFolder, default_path, save_atomically
+from relmem.cli.train import evaluate
+from relmem.envs import make_vec_env
+
+CARTPOLE = ["train", "--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "relmem/MaskedCartPole-v0"]
+PPO = [*CARTPOLE, "--env.n_envs", "4", "--algo.n_steps", "32", "--algo.n_epochs", "2"]
+A3C_ = [*CARTPOLE, "--algo.name", "a3c", "--algo.workers", "1", "--algo.envs_per_worker", "4"]
+
+
+def tags(folder: Path) -> dict[str, list[int]]:
+    """Steps of every curve in the TensorBoard files of a folder."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.fixture(scope="module")
+def ppo_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "ppo"
+    assert main([*PPO, "--run_dir", str(folder), "--total_timesteps", "512", "--seed", "3"]) == 0
+    return folder
+
+
+@pytest.fixture
+def ppo_copy(ppo_run, tmp_path):
+    return Path(shutil.copytree(ppo_run, tmp_path / "run"))
+
+
+def test_a_run_folder_holds_all_there_is_to_know(ppo_run):
+    config = parse(["--config", str(ppo_run / "config.yaml")]).config
+    assert (config.total_timesteps, config.seed, config.env.n_envs, config.algo.n_steps) == (512, 3, 4, 32)
+    assert (ppo_run / "command.txt").read_text().startswith("relmem train --core.name lstm --core.hidden_size 8")
+    assert f"torch=={torch.__version__}" in (ppo_run / "versions.txt").read_text().splitlines()
+    assert MemoryPPO.load(ppo_run / "model.zip").num_timesteps == 512
+    assert (ppo_run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (ppo_run / "checkpoints").is_dir()
+
+
+def test_tensorboard_has_the_names_of_sb3_and_more(ppo_run):
+    curves = tags(ppo_run)
+    expected = {
+        "rollout/ep_rew_mean",
+        "rollout/ep_len_mean",
+        "time/fps",
+        "time/frames",
+        "train/loss",
+        "train/approx_kl",
+    }
+    assert expected | {"eval/mean_reward", "memory/core_grad_norm"} <= set(curves)
+    assert curves["time/frames"] == [128, 256, 384, 512]
+
+
+def test_every_episode_is_written_down(ppo_run):
+    steps, returns, lengths = read_episodes(ppo_run / "episodes.csv").T
+    assert len(steps) > 5 and (np.diff(steps) >= 0).all() and steps[-1] <= 512
+    np.testing.assert_array_equal(returns, lengths)  # CartPole gives 1 for every step
+
+
+def test_the_first_lines_say_where_the_run_is_and_how_to_watch_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([*PPO, "--smoke"]) == 0
+    first, second = capsys.readouterr().out.splitlines()[:2]
+    folder = Path(first.removeprefix("Run folder:  "))
+    assert folder.parent == Path("runs") and folder.name.startswith("ppo_lstm_") and (folder / "model.zip").is_file()
+    assert second.endswith(f"tensorboard --logdir {folder}")
+
+
+def test_frames_are_steps_times_frame_skip(tmp_path):
+    flags = ["--algo.n_steps", "8", "--env.n_envs", "2", "--total_timesteps", "32", "--env.frame_skip", "16"]
+    flags += ["--policy.features", "small", "--core.name", "lstm", "--core.hidden_size", "8", "--smoke"]
+    assert main(["train", "--run_dir", str(tmp_path / "run"), *flags]) == 0
+    model = MemoryPPO.load(tmp_path / "run" / "model.zip")
+    assert model.observation_space.shape == (1, 84, 84)
+    assert tags(tmp_path / "run")["time/frames"][-1] == 64  # the log has steps, its value frames
+
+
+def test_a_run_is_never_overwritten(ppo_run, capfd):
+    before = {path: path.stat().st_mtime_ns for path in ppo_run.rglob("*")}
+    assert main([*PPO, "--run_dir", str(ppo_run)]) == 2
+    assert f"run folder '{ppo_run}' is not empty" in capfd.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in ppo_run.rglob("*")} == before
+
+
+def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(time, "strftime", lambda _: "now")
+    paths = []
+    for _ in range(3):
+        paths.append(default_path("x"))
+        paths[-1].mkdir(parents=True)
+    assert [path.name for path in paths] == ["x_now", "x_now_2", "x_now_3"]
+
+
+def test_resume_continues_parameters_optimizer_counters_and_curves(ppo_copy, capsys):
+    before = MemoryPPO.load(ppo_copy / "model.zip")
+    episodes = read_episodes(ppo_copy / "episodes.csv")
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 0
+    after = MemoryPPO.load(ppo_copy / "model.zip")
+    assert after.num_timesteps == 1024 and after._n_updates == 2 * before._n_updates
+    steps = [next(iter(model.policy.optimizer.state.values()))["step"].item() for model in (before, after)]
+    assert steps[1] == 2 * steps[0]
+    assert tags(ppo_copy)["time/frames"] == [128 * i for i in range(1, 9)]
+    np.testing.assert_array_equal(read_episodes(ppo_copy / "episodes.csv")[: len(episodes)], episodes)
+    assert (ppo_copy / "command.txt").read_text().count("relmem train") == 2
+    assert f"Run folder:  {ppo_copy}" in capsys.readouterr().out
+
+
+def test_resume_continues_schedules(tmp_path):
+    flags = [*PPO, "--run_dir", str(tmp_path / "run"), "--algo.learning_rate", "lin_1e-3"]
+    assert main([*flags, "--total_timesteps", "256"]) == 0
+    assert main(["train", "--resume", str(tmp_path / "run"), "--total_timesteps", "512"]) == 0
+    rates = EventAccumulator(str(tmp_path / "run")).Reload().Scalars("train/learning_rate")
+    # An update takes the rate at the end of its rollout: 128 of 256 steps, 256 of 256, then 384 of 512 and 512 of 512.
+    np.testing.assert_allclose([rate.value for rate in rates], [0.5e-3, 0.0, 0.25e-3, 0.0], rtol=1e-5)
+
+
+def test_resume_does_not_replay_the_first_episodes(ppo_copy):
+    first = read_episodes(ppo_copy / "episodes.csv")
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 0
+    later = read_episodes(ppo_copy / "episodes.csv")[len(first) :]
+    n = min(len(first), len(later))
+    assert (first[:n, 1] != later[:n, 1]).any()
+
+
+def test_resume_takes_the_newest_checkpoint_and_forgets_what_came_after_it(ppo_copy):
+    newest = ppo_copy / "checkpoints" / "step_000000000512.zip"
+    (ppo_copy / "model.zip").rename(newest)
+    with (ppo_copy / "episodes.csv").open("a") as file:
+        file.write("9999,1.0,1\n")
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "640"]) == 0
+    assert MemoryPPO.load(ppo_copy / "model.zip").num_timesteps == 640
+    assert 9999 not in read_episodes(ppo_copy / "episodes.csv")[:, 0]
+
+
+def test_resuming_a_finished_run_says_so(ppo_copy, capsys):
+    before = (ppo_copy / "model.zip").stat().st_mtime_ns
+    assert main(["train", "--resume", str(ppo_copy)]) == 0
+    assert "is finished with 512 of 512 steps" in capsys.readouterr().out
+    assert (ppo_copy / "model.zip").stat().st_mtime_ns == before
+
+
+def test_a3c_runs_and_resumes(tmp_path):
+    folder = tmp_path / "a3c"
+    assert main([*A3C_, "--run_dir", str(folder), "--total_timesteps", "1600"]) == 0
+    first = A3C.load(folder / "model.zip")
+    assert main(["train", "--resume", str(folder), "--total_timesteps", "3200"]) == 0
+    second = A3C.load(folder / "model.zip")
+    assert (first.num_timesteps, second.num_timesteps) == (1600, 3200)
+    assert second._n_updates == 2 * first._n_updates
+    steps = read_episodes(folder / "episodes.csv")[:, 0]
+    assert steps.max() > 1600 > steps.min()
+    assert (folder / "learning_curve.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--core.name", "gru"], "with core.name gru: that run has core.name lstm"),
+        (["--core.hidden_size", "9"], "with core.hidden_size 9: that run has core.hidden_size 8"),
+        (["--env.id", "CartPole-v1"], "that run has env.id relmem/MaskedCartPole-v0"),
+        (["--algo.name", "a3c"], "that run has algo.name ppo"),
+        (["--config", "pong/lstm"], "(only total_timesteps, device, precision may change)"),
+    ],
+)
+def test_resume_refuses_to_make_another_run_of_it(ppo_run, flags, sentence, capfd):
+    assert main(["train", "--resume", str(ppo_run), *flags]) == 2
+    assert sentence in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("core", "env_id", "sentence"),
+    [
+        ("gru", "relmem/MaskedCartPole-v0", "holds the core 'gru'"),
+        ("lstm", "CartPole-v1", "has the observation_space"),
+        ("lstm", "relmem/RepeatFirst-v0", "has the observation_space"),
+    ],
+)
+def test_resume_refuses_a_checkpoint_of_something_else(ppo_copy, core, env_id, sentence, capfd):
+    other = {"policy_kwargs": {"core": core, "core_kwargs": {"hidden_size": 8}}, "n_steps": 4}
+    MemoryPPO("MemoryPolicy", make_vec_env(env_id, 4), **other).save(ppo_copy / "model.zip")
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 2
+    printed = capfd.readouterr().err
+    assert sentence in printed and len(printed.splitlines()) == 1
+
+
+def test_resume_refuses_a_broken_or_missing_checkpoint(ppo_copy, capfd):
+    (ppo_copy / "model.zip").write_bytes(b"no zip")
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 2
+    (ppo_copy / "model.zip").unlink()
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 2
+    broken, missing = capfd.readouterr().err.splitlines()
+    assert "zip" in broken and "holds no checkpoint to continue from" in missing
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path):
+    class Model:
+        def save(self, file):
+            file.write(b"half")
+            raise OSError("disk full")
+
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match="disk full"):
+        save_atomically(Model(), path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.zip"] and path.read_bytes() == b"old"
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path):
+    env = make_vec_env("CartPole-v1", 2)
+    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(16, Checkpoints(tmp_path, seconds=0.0, keep=3))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [f"step_{step:012d}.zip" for step in (12, 14, 16)]
+    assert MemoryPPO.load(tmp_path / names[-1]).num_timesteps == 16
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
+    MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=64).learn(128, ProgressBar(128, seconds=0.0))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("128 of 128 steps, ") and lines[-1].endswith("00:00:00 left")
+    assert "return -" in lines[0] and "return -" not in lines[-1]
+
+
+class Countdown(gymnasium.Env):
+    """An episode of so many steps, with reward 1 for each."""
+
+    observation_space = spaces.Box(0, 1, (1,))
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return np.zeros(1, dtype=np.float32), {}
+
+    def step(self, action):
+        self.t += 1
+        return np.zeros(1, dtype=np.float32), 1.0, self.t == self.steps, False, {}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "seconds", "returns"), [((1, 2, 3), 60.0, [1, 2, 3]), ((2, 10**9, 3), 0.2, [2, 3])]
+)
+def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_than_it_may(lengths, seconds, returns):
+    env = DummyVecEnv([partial(Countdown, steps) for steps in lengths])
+    model = SimpleNamespace(predict=lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
+    begin = time.monotonic()
+    np.testing.assert_array_equal(evaluate(model, env, seconds), returns)
+    assert time.monotonic() - begin < seconds + 1.0
+
+
+def test_running_mean():
+    np.testing.assert_allclose(running_mean(np.array([3.0, 1.0, 2.0])), [3.0, 2.0, 2.0])
+    values = np.random.default_rng(0).normal(size=250)
+    np.testing.assert_allclose(running_mean(values)[249], values[150:].mean())
+    assert running_mean(np.array([])).shape == (0,)
+
+
+def test_the_first_signal_asks_and_the_second_ends_at_once():
+    default = signal.getsignal(signal.SIGTERM)
+    with StopRequest() as stop:
+        assert not stop
+        signal.raise_signal(signal.SIGTERM)
+        assert stop and stop.signal == signal.SIGTERM and not stop.again
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop.again
+    assert signal.getsignal(signal.SIGTERM) == default
+
+
+def test_an_update_is_left_at_once():
+    with StopRequest() as stop:
+        stop.at_once = True
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert stop and not stop.again
+
+
+def start(flags: list[str], folder: Path) -> subprocess.Popen:
+    """Start a long training in a process group of its own, and wait until it plays."""
+    code = "import sys; from relmem.cli import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [*flags, "--total_timesteps", "1000000000", "--run_dir", str(folder)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not len(read_episodes(folder / "episodes.csv")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def processes_of_group(group: int) -> bool:
+    """Whether any process of a process group is left."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(("flags", "number"), [(PPO, signal.SIGINT), (PPO, signal.SIGTERM), (A3C_, signal.SIGINT)])
+def test_an_interrupted_run_is_saved_evaluated_and_drawn(flags, number, tmp_path):
+    process = start(flags, tmp_path)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    assert process.wait(timeout=30) == 128 + number
+    assert RunFolder(tmp_path).newest_checkpoint() == tmp_path / "model.zip"
+    assert {"learning_curve.png", "config.yaml", "command.txt"} <= {path.name for path in tmp_path.iterdir()}
+    steps = (A3C if flags is A3C_ else MemoryPPO).load(tmp_path / "model.zip").num_timesteps
+    assert steps >= read_episodes(tmp_path / "episodes.csv")[-1, 0] > 0
+    assert "Traceback" not in process.stderr.read()
+    deadline = time.monotonic() + 10  # for Python's own helper process to notice that its parent is gone
+    while processes_of_group(process.pid):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_second_interrupt_ends_at_once(tmp_path):
+    process = start(PPO, tmp_path)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline() == "\n"
+    assert process.stderr.readline() == "Stopping and saving. Ctrl-C again quits at once.\n"
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=5) == 130
+    assert not (tmp_path / "learning_curve.png").exists()
+    assert not list(tmp_path.glob("*.partial"))
