@@ -37,7 +37,7 @@ def values_after_timeout(
     :param infos: of this step, with the last observation of each ended episode
     """
     values = torch.zeros(len(dones), device=policy.device)
-    cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
+    cut = [i for i in dones.nonzero()[0].tolist() if infos[i].get("TimeLimit.truncated", False)]
     if cut:
         final = [infos[i]["terminal_observation"] for i in cut]
         stacked = (

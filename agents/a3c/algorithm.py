@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, ClassVar, TypeVar
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy

@@ -95,11 +95,12 @@ class SegmentLearner:
             actions, values, log_probs, self._state = policy.act(self._obs, self._state, self._starts)
             obs, rewards, dones, infos = env.step(to_env(policy, actions))
             all_rewards[t], all_dones[t] = rewards, dones
-            all_infos.append({i: {k: infos[i][k] for k in KEPT_INFO if k in infos[i]} for i in np.flatnonzero(dones)})
+            ended = dones.nonzero()[0].tolist()
+            all_infos.append({i: {key: infos[i][key] for key in KEPT_INFO if key in infos[i]} for i in ended})
             if settings.clip_reward is not None:
                 rewards = rewards.clip(-settings.clip_reward, settings.clip_reward)
             learned = torch.as_tensor(rewards, dtype=torch.float32)
-            if dones.any():
+            if ended:
                 learned = learned + settings.gamma * values_after_timeout(policy, self._state, dones, infos)
             buffer.end_step(t, actions, values, log_probs, learned)
             self._obs, self._starts = obs_as_tensor(obs, policy.device), torch.as_tensor(dones)  # type: ignore[arg-type]

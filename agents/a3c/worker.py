@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.utils import set_random_seed
 
