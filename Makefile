@@ -25,7 +25,7 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	mkdir -p $(LINKS)
 	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $(LINKS)/$$folder; done
-	MYPYPATH=build/types $(BIN)/mypy -p relmem
+	$(BIN)/mypy
 
 smoke: $(INSTALLED)
 	for config in $$(cd configs && find . -name '*.yaml' | sort); do \
