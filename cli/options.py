@@ -123,7 +123,7 @@ class TrainParser:
             self._add(group, prefix, source, skip=("input_size", "output_size", "name"))
 
     def _add_choice(self, group: Any, name: str, choices: Iterable[str], default: str) -> None:
-        self._types[name] = Literal[tuple(choices)]  # type: ignore[valid-type]
+        self._types[name] = Literal[tuple(choices)]
         group.add_argument(f"--{name}", type=self._types[name], default=default)
 
     def _add(self, group: Any, prefix: str, source: Callable, skip: Iterable[str]) -> None:

@@ -125,7 +125,7 @@ def evaluate(model: BaseAlgorithm, env: VecEnv, seconds: float) -> np.ndarray:
     obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
     while running.any() and time.monotonic() < deadline:
         actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
-        obs, rewards, starts, _ = env.step(actions)  # type: ignore[assignment]
+        obs, rewards, starts, _ = env.step(actions)
         returns += running * rewards
         running &= ~starts
     return returns[~running]
