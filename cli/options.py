@@ -100,7 +100,12 @@ class TrainParser:
         self._types: dict[str, Any] = {}
         self._core, self._algo = core, algo
         factory = core_factory(core)
-        self._parser = ArgumentParser(prog="relmem train", exit_on_error=False, allow_abbrev=False)
+        self._parser = ArgumentParser(
+            prog="relmem train",
+            usage="relmem train [--config CONFIG] [options]",
+            exit_on_error=False,
+            allow_abbrev=False,
+        )
         add = self._parser.add_argument
         add("--config", type=str | None, help="a YAML file, or the name of a shipped config such as pong/stm")
         add("--run_dir", type=str | None, help="folder of the run; runs/<config>_<time> unless given")
@@ -154,6 +159,7 @@ class TrainParser:
         given: dict[str, str] = {}
         for token, following in zip(argv, [*argv[1:], ""], strict=True):
             flag, equals, value = token.removeprefix("--").partition("=")
+            flag = flag.removesuffix("+")  # which adds to a list
             if token.startswith("--") and flag not in (*self._flags, *self._types):
                 raise ValueError(self._unknown("option", flag, [*self._flags, *self._types]))
             given[flag] = value if equals else following
