@@ -90,22 +90,25 @@ class SegmentLearner:
         all_rewards = np.zeros((settings.t_max, env.num_envs), dtype=np.float32)
         all_dones = np.zeros((settings.t_max, env.num_envs), dtype=bool)
         all_infos: list[dict[int, dict[str, Any]]] = []
-        for t in range(settings.t_max):
-            buffer.begin_step(t, self._obs, self._starts, self._state)
-            actions, values, log_probs, self._state = policy.act(self._obs, self._state, self._starts)
-            obs, rewards, dones, infos = env.step(to_env(policy, actions))
-            all_rewards[t], all_dones[t] = rewards, dones
-            ended = dones.nonzero()[0].tolist()
-            all_infos.append({i: {key: infos[i][key] for key in KEPT_INFO if key in infos[i]} for i in ended})
-            if settings.clip_reward is not None:
-                rewards = rewards.clip(-settings.clip_reward, settings.clip_reward)
-            learned = torch.as_tensor(rewards, dtype=torch.float32)
-            if ended:
-                learned = learned + settings.gamma * values_after_timeout(policy, self._state, dones, infos)
-            buffer.end_step(t, actions, values, log_probs, learned)
-            self._obs, self._starts = obs_as_tensor(obs, policy.device), torch.as_tensor(dones)  # type: ignore[arg-type]
+        # Around all steps, so that weights are cast to the features' bf16 once per segment instead of once per step.
+        with torch.autocast(policy.device.type, enabled=False):
+            for t in range(settings.t_max):
+                buffer.begin_step(t, self._obs, self._starts, self._state)
+                actions, values, log_probs, self._state = policy.act(self._obs, self._state, self._starts)
+                obs, rewards, dones, infos = env.step(to_env(policy, actions))
+                all_rewards[t], all_dones[t] = rewards, dones
+                ended = dones.nonzero()[0].tolist()
+                all_infos.append({i: {key: infos[i][key] for key in KEPT_INFO if key in infos[i]} for i in ended})
+                if settings.clip_reward is not None:
+                    rewards = rewards.clip(-settings.clip_reward, settings.clip_reward)
+                learned = torch.as_tensor(rewards, dtype=torch.float32)
+                if ended:
+                    learned = learned + settings.gamma * values_after_timeout(policy, self._state, dones, infos)
+                buffer.end_step(t, actions, values, log_probs, learned)
+                self._obs, self._starts = obs_as_tensor(obs, policy.device), torch.as_tensor(dones)  # type: ignore[arg-type]
 
-        last_values = policy.value(self._obs, self._state, self._starts)
+            last_values = policy.value(self._obs, self._state, self._starts)
+
         # The value learns the n-step return, as in the A3C paper; the policy learns from the smoother estimate (GAE).
         buffer.compute_advantages(last_values, self._starts, settings.gamma, gae_lambda=1.0)
         self._returns.copy_(buffer.returns)
