@@ -21,6 +21,8 @@ from ..agents.cores.registry import core_factory, make_core, registered_cores, u
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
 from .config_files import GROUPS, config_name, find_config, flatten, read_config
 
+DEFAULT = TrainConfig()
+
 
 class Invocation(NamedTuple):
     """What a command line asks for."""
@@ -41,21 +43,16 @@ def parse(argv: Sequence[str]) -> Invocation:
     :raises ValueError: for anything unknown or out of range, in one sentence
     """
     first = _first_look(argv)
-    file = Path(first.resume, "config.yaml") if first.resume and not first.config else None
-    if first.config:
-        file = find_config(first.config)
-    elif file and not file.is_file():
-        raise ValueError(f"'{first.resume}' is no run folder: it holds no config.yaml")
+    file = _file(first)
     options = flatten(read_config(file)) if file else {}
+    core = str(first.core or options.get("core.name", DEFAULT.core["name"]))
+    algo = str(first.algo or options.get("algo.name", DEFAULT.algo.name))
+    if core != options.get("core.name", DEFAULT.core["name"]):
+        options = {key: value for key, value in options.items() if not key.startswith("core.")}
+    if algo != options.get("algo.name", DEFAULT.algo.name):
+        options = {key: value for key, value in options.items() if not key.startswith(("algo.", "env.n_envs"))}
+    options |= {"core.name": core, "algo.name": algo}
 
-    for group, choice in (("core", first.core), ("algo", first.algo)):
-        if choice is not None and choice != options.get(f"{group}.name"):
-            dropped = [key for key in options if key.startswith(f"{group}.") or (group, key) == ("algo", "env.n_envs")]
-            options = {key: value for key, value in options.items() if key not in dropped}
-            options[f"{group}.name"] = choice
-
-    core = str(options.get("core.name", TrainConfig().core["name"]))
-    algo = str(options.get("algo.name", TrainConfig().algo.name))
     parser = TrainParser(core, algo)
     values = parser.read(options, file, argv)
     config = TrainConfig(
@@ -73,6 +70,18 @@ def parse(argv: Sequence[str]) -> Invocation:
         resume=Path(values.resume) if values.resume else None,
         smoke=values.smoke,
     )
+
+
+def _file(first: argparse.Namespace) -> Path | None:
+    """The config file to start from: the one that was asked for, or that of the run to resume."""
+    if first.config:
+        return find_config(first.config)
+    if not first.resume:
+        return None
+    file = Path(first.resume, "config.yaml")
+    if not file.is_file():
+        raise ValueError(f"'{first.resume}' is no run folder: it holds no config.yaml")
+    return file
 
 
 def _first_look(argv: Sequence[str]) -> argparse.Namespace:

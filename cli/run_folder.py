@@ -54,8 +54,14 @@ class RunFolder:
             )
 
     def create(self, config: TrainConfig, argv: Sequence[str]) -> None:
-        """Make the folder and write down how the run came about."""
-        self.checkpoints.mkdir(parents=True)
+        """Make the folder and write down how the run came about.
+
+        :raises ValueError: if the folder cannot be made
+        """
+        try:
+            self.checkpoints.mkdir(parents=True)
+        except OSError as error:
+            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         text = yaml.safe_dump(config.as_dict(), sort_keys=False)
         self.config.write_text(text, encoding="utf-8")
         self.versions.write_text(_versions(), encoding="utf-8")

@@ -20,7 +20,7 @@ from .resume import require_same_run
 from .run_folder import RunFolder, default_path, save_atomically
 
 EVALUATION_ENVS = 8
-EVALUATION_SECONDS = 15.0
+EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
 EVALUATION_SEED = 1_000_000  # far from the seeds of the training environments
 
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 
 def prepare(argv: Sequence[str]) -> Run:
-    """Check everything that can be checked before training, and write nothing yet.
+    """Check everything that can be checked before training; only then make the run folder.
 
     :param argv: the command line after ``relmem train``
     :raises ValueError: if the command line asks for something impossible
@@ -47,6 +47,7 @@ def prepare(argv: Sequence[str]) -> Run:
     else:
         folder.require_free()
         model = make_model(invocation.config)
+        folder.create(invocation.config, argv)
     return Run(model, folder, invocation, argv)
 
 
@@ -56,16 +57,14 @@ def execute(run: Run) -> int:
     :return: exit code: 0, or 128 plus the number of the signal that ended the run early
     """
     model, folder, config = run.model, run.folder, run.invocation.config
-    if not run.invocation.resume:
-        folder.create(config, run.argv)
-    elif model.num_timesteps < config.total_timesteps:
+    if run.invocation.resume:
+        if model.num_timesteps >= config.total_timesteps:
+            print(
+                f"The run in {folder.path} is finished with {model.num_timesteps:,} of {config.total_timesteps:,} "
+                "steps; a larger --total_timesteps continues it."
+            )
+            return 0
         folder.log_command(run.argv)
-    else:
-        print(
-            f"The run in {folder.path} is finished with {model.num_timesteps:,} of {config.total_timesteps:,} steps; "
-            "a larger --total_timesteps continues it."
-        )
-        return 0
     print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
     model.set_logger(configure(str(folder.path), ["tensorboard"]))
     with StopRequest() as stop:

@@ -54,6 +54,12 @@ def test_another_core_drops_the_core_options_of_the_file(tmp_path):
     assert parse(["--config", str(file), "--core.name", "lstm"]).config.core["hidden_size"] == 32
 
 
+def test_naming_the_default_core_drops_nothing(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("core: {item_size: 12}\n")
+    assert parse(["--config", str(file), "--core.name", "stm"]).config.core["item_size"] == 12
+
+
 def test_another_algorithm_drops_the_algorithm_options_of_the_file(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("core: {name: lstm, hidden_size: 32}\nenv: {id: CartPole-v1, n_envs: 4}\nalgo: {n_steps: 16}\n")
@@ -143,6 +149,7 @@ A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
         (["--device", "gpuu"], "unknown device 'gpuu': choose auto, cpu, cuda or cuda:N"),
         (["--config", "pong/lstmm"], "unknown config 'pong/lstmm': did you mean 'pong/lstm'?"),
         (["--config"], "config needs a value"),
+        (["--run_dir", "/dev/null/run"], "cannot make run folder '/dev/null/run': Not a directory"),
         (["more"], "unrecognized arguments: more"),
         (["--resume", "nowhere"], "'nowhere' is no run folder"),
     ],
