@@ -11,7 +11,7 @@ from .registry import register_core
 
 
 class IdentityState(NamedTuple):
-    nothing: Tensor  # [B, 0]
+    nothing: Tensor  # [B, 1], a zero, so that even this state knows its batch size
 
 
 @register_core("identity")
@@ -19,7 +19,7 @@ class IdentityCore(MemoryCore):
     """y_t = x_t, or a linear map of it where ``output_size`` is given."""
 
     def __init__(self, input_size: int, output_size: int | None = None) -> None:
-        super().__init__(input_size, output_size or input_size, IdentityState, ((0,),))
+        super().__init__(input_size, output_size or input_size, IdentityState, ((1,),))
         self.out = nn.Identity() if output_size is None else nn.Linear(input_size, output_size)
 
     @full_precision
