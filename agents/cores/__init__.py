@@ -5,12 +5,14 @@ from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
 from .registry import core_options, make_core, register_core, registered_cores
+from .stm import STMCore
 
 __all__ = [
     "GRUCore",
     "IdentityCore",
     "LSTMCore",
     "MemoryCore",
+    "STMCore",
     "core_options",
     "make_core",
     "register_core",

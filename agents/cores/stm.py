@@ -1,0 +1,288 @@
+"""The SAM-based Two-memory Model (Le, Tran and Venkatesh 2020): a memory of items and a memory of their relations.
+
+Equation numbers are those of the paper, https://arxiv.org/abs/2002.03519.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .base import MemoryCore, full_precision, require_positive
+from .registry import register_core
+from .stm_variants import stm_variant
+
+READOUT = 64  # width of the read-out o_t before the output MLP
+HIDDEN = 128  # width of the output MLP, and of the output where none is asked for
+
+
+class STMState(NamedTuple):
+    item: Tensor  # M^i [B, d, d]
+    relation: Tensor  # M^r [B, n, d, d]: one matrix per query, keys by values
+
+
+class STMItemState(NamedTuple):
+    """State of the variants that rebuild the relational memory at every step."""
+
+    item: Tensor  # M^i [B, d, d]
+
+
+class Write(NamedTuple):
+    """What the input alone decides about a step, so that a whole sequence is projected at once."""
+
+    candidate: Tensor  # X_t [..., d, d]
+    gates: Tensor  # the input's share of both gates [..., 2 * d]
+    address: Tensor  # softmax(f3(x)) [..., n]
+    cue: Tensor  # f2(x) [..., d]
+
+
+@register_core("stm")
+class STMCore(MemoryCore):
+    """Items are written into an associative memory ``item``; self-attentive associative memory (SAM) relates them
+    pairwise and writes into the memory ``relation``, from which the output is read.
+
+    A preset is a set of options; an option that is given wins over the preset.
+
+    :param preset: default (recommended), released (the authors' supervised code), released_rl (their Pong code: the
+        relational memory is rebuilt at every step) or paper (the equations to the letter: for short episodes only,
+        its relational memory grows without bound)
+    :param queries: number n of queries, of keys and values, and of matrices in the relational memory
+    :param item_size: width d of an item; the memories hold d * d and n * d * d numbers
+    :param relation_size: number r of features read from each matrix of the relational memory
+    :param gated: whether gates decide what the item memory takes in and forgets
+    :param write: auto writes f1(x) ⊗ f1(x) into the item memory, hetero f1(x) ⊗ f2(x)
+    :param squash_write: whether what is written passes a tanh, where gated
+    :param sigmoid_gates: whether gates are squashed into (0, 1)
+    :param mix: what the linear maps of the item memory mix: its columns, or its rows and then without bias vectors
+    :param qkv_norm: layer normalisation of queries, keys and values: joint over all, over the columns that each row of
+        the item memory yields, or of each by itself (items)
+    :param read_axis: which axis of the relational memory an input cues: key (and values are read) or value
+    :param relation_update: add what α1 scales, leak (α1 scales the old), decay (a learned average over the past, with a
+        time constant of its own per query) or rebuild (nothing is carried)
+    :param transfer_from: what flows back into the item memory: the fresh relations or the accumulated memory
+    :param readout_norm: whether the read-out passes a layer normalisation
+    :param readout_mlp: whether a ReLU network follows the read-out
+    :param learned_initial_state: whether episodes begin with learned memories, or with zeros
+    :param glorot_init: Glorot-uniform weights and zero biases, or PyTorch's default
+    :param alpha_start: start of the learned α1 (write), α2 (read) and α3 (transfer)
+    :param fixed_alpha1: α1 to hold fixed instead of learning it
+    :param fixed_alpha2: α2 to hold fixed
+    :param fixed_alpha3: α3 to hold fixed
+    :raises ValueError: if a size is not a positive integer, or a preset or option is unknown or has no effect
+    """
+
+    alpha1: Tensor
+    alpha2: Tensor
+    alpha3: Tensor
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int | None = None,
+        preset: str = "default",
+        queries: int = 4,
+        item_size: int = 64,
+        relation_size: int = 64,
+        gated: bool | None = None,
+        write: str | None = None,
+        squash_write: bool | None = None,
+        sigmoid_gates: bool | None = None,
+        mix: str | None = None,
+        qkv_norm: str | None = None,
+        read_axis: str | None = None,
+        relation_update: str | None = None,
+        transfer_from: str | None = None,
+        readout_norm: bool | None = None,
+        readout_mlp: bool | None = None,
+        learned_initial_state: bool | None = None,
+        glorot_init: bool | None = None,
+        alpha_start: float | None = None,
+        fixed_alpha1: float | None = None,
+        fixed_alpha2: float | None = None,
+        fixed_alpha3: float | None = None,
+    ) -> None:
+        variant = stm_variant(
+            preset,
+            gated=gated,
+            write=write,
+            squash_write=squash_write,
+            sigmoid_gates=sigmoid_gates,
+            mix=mix,
+            qkv_norm=qkv_norm,
+            read_axis=read_axis,
+            relation_update=relation_update,
+            transfer_from=transfer_from,
+            readout_norm=readout_norm,
+            readout_mlp=readout_mlp,
+            learned_initial_state=learned_initial_state,
+            glorot_init=glorot_init,
+            alpha_start=alpha_start,
+            fixed_alpha1=fixed_alpha1,
+            fixed_alpha2=fixed_alpha2,
+            fixed_alpha3=fixed_alpha3,
+        )
+        require_positive(queries=queries, item_size=item_size, relation_size=relation_size)
+        n, d = queries, item_size
+        item, relation = (d, d), (n, d, d)
+        super().__init__(
+            input_size,
+            HIDDEN if output_size is None else output_size,
+            STMState if variant.carries_relation else STMItemState,
+            (item, relation) if variant.carries_relation else (item,),
+        )
+        self.variant = variant
+        self._relation_shape = relation
+        bias = variant.mix == "columns"
+        self.f1 = nn.Linear(input_size, d)
+        self.f2 = nn.Linear(input_size, d)
+        self.f3 = nn.Linear(input_size, n)
+        self.gate_input = nn.Linear(d, 2 * d, bias=bias)
+        self.gate_memory = nn.Linear(d, 2 * d, bias=bias)
+        self.input_bias = nn.Parameter(torch.tensor(0.0))
+        self.forget_bias = nn.Parameter(torch.tensor(1.0))
+        self.qkv = nn.Linear(d, 3 * n, bias=bias)
+        self.qkv_norm = nn.LayerNorm({"joint": (d, 3 * n), "columns": (3 * n,), "items": (d,)}[variant.qkv_norm])
+        self.transfer = nn.Linear(n * d, d)  # G1
+        self.relation_readout = nn.Linear(d * d, relation_size)  # G2
+        readout_size = READOUT if variant.readout_mlp else self.output_size
+        self.output_readout = nn.Linear(n * relation_size, readout_size)  # G3
+        self.readout_norm = nn.LayerNorm(readout_size) if variant.readout_norm else nn.Identity()
+        if variant.readout_mlp:
+            self.mlp = nn.Sequential(nn.Linear(READOUT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
+            self.out = nn.Linear(HIDDEN, self.output_size)
+        else:
+            self.mlp, self.out = nn.Sequential(), nn.Identity()
+        self._create_alphas(n)
+        self._create_initial_state(n, d)
+        if variant.glorot_init:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
+
+    def _create_alphas(self, n: int) -> None:
+        """α1, α2 and α3: learned parameters, or buffers where they are held fixed; and the decay per query."""
+        for name in ("alpha1", "alpha2", "alpha3"):
+            fixed = getattr(self.variant, f"fixed_{name}")
+            if fixed is not None:
+                self.register_buffer(name, torch.full((1,), float(fixed)))
+            elif name != "alpha1" or self.variant.relation_update != "decay":
+                self.register_parameter(name, nn.Parameter(torch.full((1,), float(self.variant.alpha_start))))
+        if self.variant.relation_update == "decay":
+            # Time constants from 2 to 32 steps: λ = 1 - 1 / τ = sigmoid(log(τ - 1)).
+            self.decay = nn.Parameter(torch.linspace(0.0, math.log(31.0), n))
+
+    def _create_initial_state(self, n: int, d: int) -> None:
+        if self.variant.learned_initial_state:
+            self.initial_item = nn.Parameter(torch.empty(d, d).uniform_(-1, 1) / math.sqrt(2 * d))
+            self.initial_relation = nn.Parameter(torch.empty(n, d, d).uniform_(-1, 1) / math.sqrt(2 * d + n))
+
+    def initial_state(self, batch_size: int) -> Any:
+        if not self.variant.learned_initial_state:
+            return super().initial_state(batch_size)
+        learned = {"item": self.initial_item, "relation": self.initial_relation}
+        return self._state_type(*(learned[name].expand(batch_size, *shape) for name, shape in self.state_spec.items()))
+
+    @full_precision
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        relation, state = self._advance(self._project(x), state)
+        return self._read_out(relation), state
+
+    @full_precision
+    def forward(self, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
+        """As in the base class. What depends on the input alone is computed for the whole sequence before the loop,
+        and what nothing depends on, the read-out, after it."""
+        relations = []
+        steps = zip(*(part.unbind() for part in self._project(x)), strict=True)
+        for write, starts_t, any_start in zip(steps, starts, starts.any(dim=1).tolist(), strict=True):
+            if any_start:
+                state = self.reset(state, starts_t)
+            relation, state = self._advance(Write(*write), state)
+            relations.append(relation)
+        return self._read_out(torch.stack(relations)), state
+
+    def _project(self, x: Tensor) -> Write:
+        """x [..., F] -> what it writes and where it reads."""
+        row = self.f1(x)  # [..., d]
+        cue = self.f2(x)  # [..., d]
+        candidate = row.unsqueeze(-1) * (row if self.variant.write == "auto" else cue).unsqueeze(-2)  # [..., d, d]
+        if self.variant.gated and self.variant.squash_write:
+            candidate = candidate.tanh()
+        biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(self.f1.out_features)
+        return Write(candidate, self.gate_input(row) + biases, self.f3(x).softmax(-1), cue)
+
+    def _advance(self, write: Write, state: Any) -> tuple[Tensor, Any]:
+        """One step without its output -> (M^r_t [B, n, d, d], next state)."""
+        item = self._write_item(write, state.item)
+        attended = item
+        if self.variant.carries_relation:
+            read = self._read_relation(write, state.relation)
+            attended = item + self.alpha2 * (read.unsqueeze(2) * write.cue.unsqueeze(1))  # [B, d, d]
+        bindings, values = self._attend(attended)
+        fresh = torch.bmm(bindings.mT, values).view(-1, *self._relation_shape)  # SAM, Eq. 8
+        relation = self._write_relation(state, fresh)
+        item = item + self.alpha3 * self._transfer(bindings, values, relation)
+        return relation, STMState(item, relation) if self.variant.carries_relation else STMItemState(item)
+
+    def _write_item(self, write: Write, item: Tensor) -> Tensor:
+        """Eq. 9 and 10: item [B, d, d] -> [B, d, d]."""
+        if not self.variant.gated:
+            return item + write.candidate
+        gates = self.gate_memory(self._turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
+        if self.variant.sigmoid_gates:
+            gates = gates.sigmoid()
+        take, keep = (self._turn(gate) for gate in gates.chunk(2, dim=2))
+        return torch.addcmul(take * write.candidate, keep, item)
+
+    def _read_relation(self, write: Write, relation: Tensor) -> Tensor:
+        """Eq. 11: relation [B, n, d, d] -> v^r [B, d]."""
+        if self.variant.read_axis == "key":
+            address = write.address.unsqueeze(2) * write.cue.unsqueeze(1)  # [B, n, d]
+            return torch.bmm(address.flatten(1).unsqueeze(1), relation.flatten(1, 2)).squeeze(1)
+        chosen = torch.bmm(write.address.unsqueeze(1), relation.flatten(2)).view(len(relation), *relation.shape[2:])
+        return torch.bmm(chosen, write.cue.unsqueeze(2)).squeeze(2)
+
+    def _attend(self, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Eq. 4 to 8, factored: item [B, d, d] -> bindings F(q ∘ k) [B, n, n * d], values [B, n, d].
+
+        SAM[s] = Σ_j tanh(q_s ∘ k_j) ⊗ v_j has rank n, so what is linear in it is cheaper on its factors.
+        """
+        rows = self.qkv(self._turn(item))  # [B, d, 3 * n]
+        rows = self.qkv_norm(rows.mT) if self.variant.qkv_norm == "items" else self.qkv_norm(rows).mT  # [B, 3 * n, d]
+        query, key, value = rows.chunk(3, dim=1)  # [B, n, d]
+        bindings = (key.unsqueeze(2) * query.unsqueeze(1)).tanh()  # [B, n keys, n queries, d]
+        return bindings.flatten(2), value
+
+    def _write_relation(self, state: Any, fresh: Tensor) -> Tensor:
+        """Eq. 12: M^r_t = λ M^r_{t-1} + g SAM_t, [B, n, d, d]."""
+        match self.variant.relation_update:
+            case "add":
+                return torch.addcmul(state.relation, self.alpha1, fresh)
+            case "leak":
+                return torch.addcmul(fresh, self.alpha1, state.relation)
+            case "decay":
+                return torch.lerp(fresh, state.relation, self.decay.sigmoid().view(-1, 1, 1))
+        return fresh
+
+    def _transfer(self, bindings: Tensor, values: Tensor, relation: Tensor) -> Tensor:
+        """Eq. 13: what flows back into the item memory [B, d, d]."""
+        if self.variant.transfer_from == "fresh":
+            mixed = F.linear(bindings, self.transfer.weight)  # [B, n keys, d]: G1(SAM) = Vᵀ (F W1ᵀ)
+            flow = torch.baddbmm(self.transfer.bias, values.mT, mixed)
+        else:
+            flow = self.transfer(relation.flatten(1, 2).mT)  # [B, d values, d]
+        return self._turn(flow)
+
+    def _read_out(self, relation: Tensor) -> Tensor:
+        """Eq. 14: M^r [..., n, d, d] -> y [..., O]."""
+        features = self.relation_readout(relation.flatten(-2))  # [..., n, r]
+        return self.out(self.mlp(self.readout_norm(self.output_readout(features.flatten(-2)))))
+
+    def _turn(self, memory: Tensor) -> Tensor:
+        """Present the axis to mix last, where linear maps act."""
+        return memory if self.variant.mix == "columns" else memory.mT
