@@ -157,6 +157,22 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         """Values [B] of observations [B, ...]."""
         return self._values(self._remember(obs, state, starts.unsqueeze(0))[0])
 
+    @torch.no_grad()
+    def memory_statistics(self, obs: PyTorchObs, state: State, starts: Tensor) -> dict[str, Tensor]:
+        """What a log shows of the memory, averaged over environments: the norm of each leaf of the state, and the
+        mean of each gate at the coming step.
+
+        :param obs: coming observations [B, ...]
+        :param state: state of the core
+        :param starts: [B], true where the observation is the first of an episode
+        """
+        norms = {
+            f"{name}_norm": leaf.flatten(1).norm(dim=1).mean()
+            for name, leaf in zip(self.core.state_spec, state, strict=True)
+        }
+        gates = self.core.gates(self._features(obs), self.core.reset(state, starts))
+        return norms | {f"{name}_mean": gate.mean() for name, gate in gates.items()}
+
     def _remember(self, obs: PyTorchObs, state: State, starts: Tensor) -> tuple[Tensor, State]:
         """Features and core: obs [T * B, ...], starts [T, B] -> (latent [T * B, O], state)."""
         features = self._features(obs).unflatten(0, starts.shape)  # [T, B, F]

@@ -7,7 +7,6 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from .buffer import SequenceBuffer
 from .checks import require_number
 from .cores.base import State, require_positive
+from .interaction import to_env, values_after_timeout
 from .policy import MemoryActorCriticPolicy
 from .precision import features_dtype
 
@@ -182,7 +182,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         for t in range(n_rollout_steps):
             with torch.no_grad():
                 actions, values, log_probs, next_state = self.policy.act(obs, self._state, starts)
-            env.step_async(self._to_env(actions))
+            env.step_async(to_env(self.policy, actions))
             rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
             self._state = next_state
             new_obs, rewards, dones, infos = env.step_wait()
@@ -195,7 +195,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
             learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
             if dones.any():
-                learned = learned + self.gamma * self._values_after_timeout(dones, infos)
+                learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
             rollout_buffer.end_step(t, actions, values, log_probs, learned)
             self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
             obs, starts = self._to_tensors(new_obs, dones)
@@ -209,32 +209,6 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     def _to_tensors(self, obs: Any, starts: np.ndarray) -> tuple[Any, Tensor]:
         return obs_as_tensor(obs, self.device), torch.as_tensor(starts, dtype=torch.bool, device=self.device)
-
-    def _to_env(self, actions: Tensor) -> np.ndarray:
-        array = actions.cpu().numpy().reshape(-1, *(self.action_space.shape or ()))
-        if isinstance(self.action_space, spaces.Box):
-            if self.policy.squash_output:
-                return self.policy.unscale_action(array)
-            return np.clip(array, self.action_space.low, self.action_space.high)
-        return array
-
-    def _values_after_timeout(self, dones: np.ndarray, infos: list[dict[str, Any]]) -> Tensor:
-        """Value [N] of the state in which a time limit cut an episode; zero where none did. The episode could have
-        gone on, so its return is bootstrapped."""
-        values = torch.zeros(len(dones), device=self.device)
-        cut = [i for i in np.flatnonzero(dones) if infos[i].get("TimeLimit.truncated", False)]
-        if cut:
-            final = [infos[i]["terminal_observation"] for i in cut]
-            obs = (
-                {k: np.stack([f[k] for f in final]) for k in final[0]}
-                if isinstance(final[0], dict)
-                else np.stack(final)
-            )
-            state = type(self._state)(*(leaf[cut] for leaf in self._state))
-            final_obs, starts = self._to_tensors(obs, np.zeros(len(cut), dtype=bool))
-            with torch.no_grad():
-                values[cut] = self.policy.value(final_obs, state, starts)
-        return values
 
     # ---------------------------------------------------------------- update
 
@@ -305,8 +279,10 @@ class MemoryPPO(OnPolicyAlgorithm):
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
         self.logger.record("train/ent_coef", ent_coef)
-        for name, leaf in zip(self.policy.core.state_spec, self._state, strict=True):
-            self.logger.record(f"memory/{name}_norm", leaf.flatten(1).norm(dim=1).mean().item())
+        assert self._last_obs is not None and self._last_episode_starts is not None
+        last = self._to_tensors(self._last_obs, self._last_episode_starts)
+        for name, value in self.policy.memory_statistics(last[0], self._state, last[1]).items():
+            self.logger.record(f"memory/{name}", value.item())
 
     # ---------------------------------------------------------------- SB3 plumbing
 

@@ -90,6 +90,10 @@ class MemoryCore(nn.Module):
             outputs.append(y)
         return torch.stack(outputs), state
 
+    def gates(self, x: Tensor, state: State) -> dict[str, Tensor]:
+        """The gates that ``step`` would use, by name, each in (0, 1), for logs; a core without gates has none."""
+        return {}
+
     def reset(self, state: State, starts: Tensor) -> State:
         """Replace the state by the initial one where starts [B] is true, by selection: a state that has overflowed
         does not leak, and an initial state may be anything."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import MemoryCore, full_precision, require_positive, reset_free_segments
@@ -47,3 +48,10 @@ class GRUCore(MemoryCore):
             state = GRUState(hidden.squeeze(0))
             outputs.append(y)
         return self.out(torch.cat(outputs)), state  # [T, B, O]
+
+    def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:
+        weights = self.gru
+        logits = F.linear(x, weights.weight_ih_l0, weights.bias_ih_l0)
+        logits = logits + F.linear(state.hidden, weights.weight_hh_l0, weights.bias_hh_l0)  # [B, 3 * H]
+        reset_gate, update_gate, _ = logits.sigmoid().chunk(3, dim=1)
+        return {"reset_gate": reset_gate, "update_gate": update_gate}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import MemoryCore, full_precision, require_positive, reset_free_segments
@@ -50,6 +51,13 @@ class LSTMCore(MemoryCore):
             y, state = self._segment(x[begin:end], self.reset(state, starts[begin]))
             outputs.append(y)
         return self.out(torch.cat(outputs)), state  # [T, B, O]
+
+    def gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:
+        weights = self.lstm
+        logits = F.linear(x, weights.weight_ih_l0, weights.bias_ih_l0)
+        logits = logits + F.linear(state.hidden, weights.weight_hh_l0, weights.bias_hh_l0)  # [B, 4 * H]
+        input_gate, forget_gate, _, output_gate = logits.sigmoid().chunk(4, dim=1)
+        return {"input_gate": input_gate, "forget_gate": forget_gate, "output_gate": output_gate}
 
     def _segment(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """The fused kernel over a stretch without resets: x [S, B, F]."""

@@ -206,6 +206,12 @@ class STMCore(MemoryCore):
             relations.append(relation)
         return self._read_out(torch.stack(relations)), state
 
+    def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
+        if not self.variant.gated:
+            return {}
+        take, keep = self._gates(self._project(x), state.item)
+        return {"input_gate": take, "forget_gate": keep}
+
     def _project(self, x: Tensor) -> Write:
         """x [..., F] -> what it writes and where it reads."""
         row = self.f1(x)  # [..., d]
@@ -233,11 +239,16 @@ class STMCore(MemoryCore):
         """Eq. 9 and 10: item [B, d, d] -> [B, d, d]."""
         if not self.variant.gated:
             return item + write.candidate
+        take, keep = self._gates(write, item)
+        return torch.addcmul(take * write.candidate, keep, item)
+
+    def _gates(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor]:
+        """Input and forget gate, each [B, d, d]."""
         gates = self.gate_memory(self._turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
         if self.variant.sigmoid_gates:
             gates = gates.sigmoid()
         take, keep = (self._turn(gate) for gate in gates.chunk(2, dim=2))
-        return torch.addcmul(take * write.candidate, keep, item)
+        return take, keep
 
     def _read_relation(self, write: Write, relation: Tensor) -> Tensor:
         """Eq. 11: relation [B, n, d, d] -> v^r [B, d]."""
