@@ -28,4 +28,4 @@ class IdentityCore(MemoryCore):
 
     @full_precision
     def forward(self, x: Tensor, state: IdentityState, starts: Tensor) -> tuple[Tensor, IdentityState]:
-        return self.out(x), state
+        return self.out(x), self.reset(state, starts.any(dim=0))
