@@ -40,6 +40,13 @@ class Write(NamedTuple):
     cue: Tensor  # f2(x) [..., d]
 
 
+class Relations(NamedTuple):
+    """SAM as factors: its n matrices have rank n, so what is linear in them is cheaper on the factors."""
+
+    bindings: Tensor  # F(q_s ∘ k_j) [..., n keys, n queries, d]
+    values: Tensor  # v_j [..., n keys, d]
+
+
 @register_core("stm")
 class STMCore(MemoryCore):
     """Items are written into an associative memory ``item``; self-attentive associative memory (SAM) relates them
@@ -135,7 +142,6 @@ class STMCore(MemoryCore):
             (item, relation) if variant.carries_relation else (item,),
         )
         self.variant = variant
-        self._relation_shape = relation
         bias = variant.mix == "columns"
         self.f1 = nn.Linear(input_size, d)
         self.f2 = nn.Linear(input_size, d)
@@ -190,27 +196,48 @@ class STMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        relation, state = self._advance(self._project(x), state)
-        return self._read_out(relation), state
+        fresh, state = self._advance(self._project(x), state)
+        relation = state.relation if self.variant.carries_relation else self._matrices(fresh)
+        return self._read_out(self._read_relations(relation)), state
 
     @full_precision
     def forward(self, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        """As in the base class. What depends on the input alone is computed for the whole sequence before the loop,
-        and what nothing depends on, the read-out, after it."""
-        relations = []
-        steps = zip(*(part.unbind() for part in self._project(x)), strict=True)
-        for write, starts_t, any_start in zip(steps, starts, starts.any(dim=1).tolist(), strict=True):
+        """The numbers of a loop of steps with less work: what depends on the input alone is computed for the whole
+        sequence before the loop, and the read-out, on which no step depends, after it."""
+        writes = map(Write._make, zip(*(part.unbind() for part in self._project(x)), strict=True))
+        resets = starts.any(dim=1).tolist()
+        first, fresh = state, []
+        for write, starts_t, any_start in zip(writes, starts, resets, strict=True):
             if any_start:
                 state = self.reset(state, starts_t)
-            relation, state = self._advance(Write(*write), state)
-            relations.append(relation)
-        return self._read_out(torch.stack(relations)), state
+            relations, state = self._advance(write, state)
+            fresh.append(relations)
+        bindings, values = (torch.stack(parts) for parts in zip(*fresh, strict=True))  # [T, B, n, n * d], [T, B, n, d]
+        features = self._read_relations(self._matrices(Relations(bindings, values)))  # [T, B, n, r]
+        if self.variant.carries_relation:
+            features = self._accumulate(features, self._read_relations(first.relation), starts, resets)
+        return self._read_out(features), state
+
+    def _accumulate(self, fresh: Tensor, seen: Tensor, starts: Tensor, resets: list[bool]) -> Tensor:
+        """Features of M^r over a sequence: reading is linear, so what is read from M^r follows the same recurrence.
+
+        :param fresh: features of what each step adds [T, B, n, r]
+        :param seen: features of M^r before the first step [B, n, r]
+        """
+        keep, _ = self._rates()
+        features = []
+        for fresh_t, starts_t, any_start in zip(fresh, starts, resets, strict=True):
+            if any_start:
+                initial = self._read_relations(self.initial_state(1).relation)  # [1, n, r]
+                seen = torch.where(starts_t.bool().view(-1, 1, 1), initial, seen)
+            seen = torch.addcmul(fresh_t, keep, seen)
+            features.append(seen)
+        return torch.stack(features)
 
     def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
-        if not self.variant.gated:
+        if not (self.variant.gated and self.variant.sigmoid_gates):
             return {}
-        take, keep = self._gates(self._project(x), state.item)
-        return {"input_gate": take, "forget_gate": keep}
+        return dict(zip(("input_gate", "forget_gate"), self._gates(self._project(x), state.item), strict=True))
 
     def _project(self, x: Tensor) -> Write:
         """x [..., F] -> what it writes and where it reads."""
@@ -222,18 +249,20 @@ class STMCore(MemoryCore):
         biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(self.f1.out_features)
         return Write(candidate, self.gate_input(row) + biases, self.f3(x).softmax(-1), cue)
 
-    def _advance(self, write: Write, state: Any) -> tuple[Tensor, Any]:
-        """One step without its output -> (M^r_t [B, n, d, d], next state)."""
+    def _advance(self, write: Write, state: Any) -> tuple[Relations, Any]:
+        """One step without its output -> (what it adds to M^r, next state)."""
         item = self._write_item(write, state.item)
-        attended = item
         if self.variant.carries_relation:
-            read = self._read_relation(write, state.relation)
-            attended = item + self.alpha2 * (read.unsqueeze(2) * write.cue.unsqueeze(1))  # [B, d, d]
-        bindings, values = self._attend(attended)
-        fresh = torch.bmm(bindings.mT, values).view(-1, *self._relation_shape)  # SAM, Eq. 8
-        relation = self._write_relation(state, fresh)
-        item = item + self.alpha3 * self._transfer(bindings, values, relation)
-        return relation, STMState(item, relation) if self.variant.carries_relation else STMItemState(item)
+            read = self.alpha2 * self._cued(write, state.relation)  # α2 v^r [B, d]
+            sam = self._attend(torch.baddbmm(item, read.unsqueeze(2), write.cue.unsqueeze(1)))
+        else:
+            sam = self._attend(item)
+        keep, take = self._rates()
+        fresh = Relations(take * sam.bindings, sam.values)
+        if not self.variant.carries_relation:
+            return fresh, STMItemState(item + self._transfer(sam, None))
+        relation = torch.addcmul(self._matrices(fresh), keep.unsqueeze(-1), state.relation)  # Eq. 12
+        return fresh, STMState(item + self._transfer(sam, relation), relation)
 
     def _write_item(self, write: Write, item: Tensor) -> Tensor:
         """Eq. 9 and 10: item [B, d, d] -> [B, d, d]."""
@@ -243,57 +272,64 @@ class STMCore(MemoryCore):
         return torch.addcmul(take * write.candidate, keep, item)
 
     def _gates(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Input and forget gate, each [B, d, d]."""
+        """Appendix D: input and forget gate, each [B, d, d]."""
         gates = self.gate_memory(self._turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
         if self.variant.sigmoid_gates:
             gates = gates.sigmoid()
-        take, keep = (self._turn(gate) for gate in gates.chunk(2, dim=2))
-        return take, keep
+        take, keep = gates.chunk(2, dim=2)
+        return self._turn(take), self._turn(keep)
 
-    def _read_relation(self, write: Write, relation: Tensor) -> Tensor:
-        """Eq. 11: relation [B, n, d, d] -> v^r [B, d]."""
+    def _cued(self, write: Write, relation: Tensor) -> Tensor:
+        """Eq. 11: what the input calls up from relation [B, n, d, d]: v^r [B, d]."""
         if self.variant.read_axis == "key":
             address = write.address.unsqueeze(2) * write.cue.unsqueeze(1)  # [B, n, d]
             return torch.bmm(address.flatten(1).unsqueeze(1), relation.flatten(1, 2)).squeeze(1)
-        chosen = torch.bmm(write.address.unsqueeze(1), relation.flatten(2)).view(len(relation), *relation.shape[2:])
+        chosen = torch.bmm(write.address.unsqueeze(1), relation.flatten(2)).view_as(relation[:, 0])  # [B, d, d]
         return torch.bmm(chosen, write.cue.unsqueeze(2)).squeeze(2)
 
-    def _attend(self, item: Tensor) -> tuple[Tensor, Tensor]:
-        """Eq. 4 to 8, factored: item [B, d, d] -> bindings F(q ∘ k) [B, n, n * d], values [B, n, d].
-
-        SAM[s] = Σ_j tanh(q_s ∘ k_j) ⊗ v_j has rank n, so what is linear in it is cheaper on its factors.
-        """
+    def _attend(self, item: Tensor) -> Relations:
+        """Eq. 4 to 7: item [B, d, d] -> SAM."""
         rows = self.qkv(self._turn(item))  # [B, d, 3 * n]
         rows = self.qkv_norm(rows.mT) if self.variant.qkv_norm == "items" else self.qkv_norm(rows).mT  # [B, 3 * n, d]
-        query, key, value = rows.chunk(3, dim=1)  # [B, n, d]
-        bindings = (key.unsqueeze(2) * query.unsqueeze(1)).tanh()  # [B, n keys, n queries, d]
-        return bindings.flatten(2), value
+        query, key, value = rows.chunk(3, dim=1)  # each [B, n, d]
+        return Relations(torch.tanh(key.unsqueeze(2) * query.unsqueeze(1)), value)
 
-    def _write_relation(self, state: Any, fresh: Tensor) -> Tensor:
-        """Eq. 12: M^r_t = λ M^r_{t-1} + g SAM_t, [B, n, d, d]."""
+    def _matrices(self, relations: Relations) -> Tensor:
+        """Eq. 8: the matrices Σ_j F(q_s ∘ k_j) ⊗ v_j of each query s, [..., n, d, d]."""
+        bindings, values = relations
+        return torch.matmul(bindings.flatten(-2).mT, values).unflatten(-2, bindings.shape[-2:])
+
+    def _rates(self) -> tuple[Tensor, Tensor]:
+        """λ and g of M^r_t = λ M^r_{t-1} + g SAM_t, each [n, 1] or [1]."""
+        one = self._like.new_ones(1)
         match self.variant.relation_update:
             case "add":
-                return torch.addcmul(state.relation, self.alpha1, fresh)
+                return one, self.alpha1
             case "leak":
-                return torch.addcmul(fresh, self.alpha1, state.relation)
+                return self.alpha1, one
             case "decay":
-                return torch.lerp(fresh, state.relation, self.decay.sigmoid().view(-1, 1, 1))
-        return fresh
+                keep = self.decay.sigmoid().unsqueeze(1)
+                return keep, 1 - keep
+        return torch.zeros_like(one), one
 
-    def _transfer(self, bindings: Tensor, values: Tensor, relation: Tensor) -> Tensor:
+    def _transfer(self, sam: Relations, relation: Tensor | None) -> Tensor:
         """Eq. 13: what flows back into the item memory [B, d, d]."""
-        if self.variant.transfer_from == "fresh":
-            mixed = F.linear(bindings, self.transfer.weight)  # [B, n keys, d]: G1(SAM) = Vᵀ (F W1ᵀ)
-            flow = torch.baddbmm(self.transfer.bias, values.mT, mixed)
-        else:
-            flow = self.transfer(relation.flatten(1, 2).mT)  # [B, d values, d]
-        return self._turn(flow)
+        bias = self.alpha3 * self.transfer.bias
+        if self.variant.transfer_from == "fresh":  # G1(Fᵀ V) = Vᵀ (F G1ᵀ), where F G1ᵀ is small
+            mixed = self.alpha3 * F.linear(sam.bindings.flatten(2), self.transfer.weight)  # [B, n, d]
+            return self._turn(torch.baddbmm(bias, sam.values.mT, mixed))
+        relation = self._matrices(sam) if relation is None else relation
+        return self._turn(F.linear(relation.flatten(1, 2).mT, self.alpha3 * self.transfer.weight, bias))
 
-    def _read_out(self, relation: Tensor) -> Tensor:
-        """Eq. 14: M^r [..., n, d, d] -> y [..., O]."""
-        features = self.relation_readout(relation.flatten(-2))  # [..., n, r]
+    def _read_relations(self, relation: Tensor) -> Tensor:
+        """G2 of Eq. 14 but for its bias: M^r [..., n, d, d] -> features [..., n, r]."""
+        return F.linear(relation.flatten(-2), self.relation_readout.weight)
+
+    def _read_out(self, features: Tensor) -> Tensor:
+        """The rest of Eq. 14: features [..., n, r] -> y [..., O]."""
+        features = features + self.relation_readout.bias
         return self.out(self.mlp(self.readout_norm(self.output_readout(features.flatten(-2)))))
 
     def _turn(self, memory: Tensor) -> Tensor:
-        """Present the axis to mix last, where linear maps act."""
+        """Bring the axis that is to be mixed to the end, where linear maps act; or bring it back."""
         return memory if self.variant.mix == "columns" else memory.mT
