@@ -69,7 +69,10 @@ class SequenceBuffer:
         self.advantages, self.returns = allocate(), allocate()
         self.starts = allocate(dtype=torch.bool)
         with torch.no_grad():
-            self.state = core.initial_state(self.n_sequences)
+            initial = core.initial_state(self.n_sequences)  # may be a view of learned parameters
+            self.state = type(initial)(
+                *(torch.zeros_like(leaf, memory_format=torch.contiguous_format) for leaf in initial)
+            )
 
     @property
     def state_bytes(self) -> int:
