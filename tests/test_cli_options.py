@@ -111,7 +111,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
     assert "usage: relmem train" in capsys.readouterr().out
 
 
-PLAIN = ["--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "CartPole-v1", "--env.n_envs", "2"]
+PLAIN = ["--core.name", "lstm", "--env.id", "CartPole-v1", "--env.n_envs", "2"]
 A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
 
 

@@ -21,6 +21,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from relmem.agents import A3C, MemoryPPO
 from relmem.cli import main
 from relmem.cli.callbacks import Checkpoints, ProgressBar, read_episodes
+from relmem.cli.config_files import shipped_configs
 from relmem.cli.curve import running_mean
 from relmem.cli.interrupt import StopRequest
 from relmem.cli.options import parse
@@ -88,6 +89,12 @@ def test_the_first_lines_say_where_the_run_is_and_how_to_watch_it(tmp_path, monk
     folder = Path(first.removeprefix("Run folder:  "))
     assert folder.parent == Path("runs") and folder.name.startswith("ppo_lstm_") and (folder / "model.zip").is_file()
     assert second.endswith(f"tensorboard --logdir {folder}")
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_every_shipped_config_trains(name, tmp_path):
+    assert main(["train", "--config", name, "--smoke", "--run_dir", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "run" / "model.zip").is_file()
 
 
 def test_frames_are_steps_times_frame_skip(tmp_path):
