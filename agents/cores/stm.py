@@ -230,7 +230,7 @@ class STMCore(MemoryCore):
             if any_start:
                 initial = self._read_relations(self.initial_state(1).relation)  # [1, n, r]
                 seen = torch.where(starts_t.bool().view(-1, 1, 1), initial, seen)
-            seen = torch.addcmul(fresh_t, keep, seen)
+            seen = keep * seen + fresh_t
             features.append(seen)
         return torch.stack(features)
 
@@ -261,7 +261,7 @@ class STMCore(MemoryCore):
         fresh = Relations(take * sam.bindings, sam.values)
         if not self.variant.carries_relation:
             return fresh, STMItemState(item + self._transfer(sam, None))
-        relation = torch.addcmul(self._matrices(fresh), keep.unsqueeze(-1), state.relation)  # Eq. 12
+        relation = keep.unsqueeze(-1) * state.relation + self._matrices(fresh)  # Eq. 12
         return fresh, STMState(item + self._transfer(sam, relation), relation)
 
     def _write_item(self, write: Write, item: Tensor) -> Tensor:

@@ -83,12 +83,13 @@ RELEASED = STMVariant(
 )
 
 PRESETS: dict[str, STMVariant] = {
-    # Equations 4-14 and appendix D to the letter. Its relational memory grows without bound.
+    # Equations 4-14 and appendix D. The appendix prints no sigmoid around the gates, but a gate is one, and without it
+    # the item memory overflows within a hundred steps. The relational memory grows without bound.
     "paper": STMVariant(
         write="hetero",
         gated=True,
         squash_write=False,
-        sigmoid_gates=False,
+        sigmoid_gates=True,
         mix="rows",
         qkv_norm="items",
         read_axis="value",
@@ -98,7 +99,7 @@ PRESETS: dict[str, STMVariant] = {
         readout_mlp=False,
         learned_initial_state=False,
         glorot_init=False,
-        alpha_start=1.0,
+        alpha_start=0.1,
     ),
     # What produced the published supervised results.
     "released": RELEASED,
