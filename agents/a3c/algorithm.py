@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import pathlib
+import pickle
 import secrets
 import sys
 import time
@@ -14,11 +14,13 @@ from typing import Any, ClassVar, TypeVar
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, safe_mean
-from torch import multiprocessing
+from torch import Tensor, multiprocessing
 
+from ...envs.atari_vec import available_processors
 from ..checks import require_number
 from ..cores.base import require_positive
 from ..cores.registry import unknown
@@ -26,7 +28,7 @@ from ..policy import MemoryActorCriticPolicy
 from ..precision import features_dtype
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
-from .learner import Settings
+from .learner import Report, Settings
 from .optimizer import SharedOptimizer
 from .pool import WorkerPool
 from .worker import Task, run_worker
@@ -114,18 +116,8 @@ class A3C(BaseAlgorithm):
     ) -> None:
         if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
-        workers = processor_cores() if workers is None else workers
-        require_positive(workers=workers, envs_per_worker=envs_per_worker, t_max=t_max)
-        require_number("learning_rate", learning_rate)
-        require_number("gamma", gamma, high=1)
-        require_number("gae_lambda", gae_lambda, high=1)
-        require_number("ent_coef", ent_coef)
-        require_number("vf_coef", vf_coef)
-        require_number("max_grad_norm", max_grad_norm, low_allowed=False, optional=True)
-        require_number("clip_reward", clip_reward, low_allowed=False, optional=True)
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(unknown("optimizer", optimizer, OPTIMIZERS))
-        self.workers = workers
+        require_positive(envs_per_worker=envs_per_worker)
+        self.workers = available_processors() if workers is None else workers
         self.envs_per_worker = envs_per_worker
         self.t_max = t_max
         self.gamma = gamma
@@ -155,6 +147,17 @@ class A3C(BaseAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        # Here and not in `__init__`, so that what `load` changes is checked too.
+        require_positive(workers=self.workers, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
+        require_number("learning_rate", self.learning_rate)
+        require_number("gamma", self.gamma, high=1)
+        require_number("gae_lambda", self.gae_lambda, high=1)
+        require_number("ent_coef", self.ent_coef)
+        require_number("vf_coef", self.vf_coef)
+        require_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
+        require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(unknown("optimizer", self.optimizer, OPTIMIZERS))
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
@@ -195,7 +198,7 @@ class A3C(BaseAlgorithm):
         shared = SharedOptimizer(self.policy.optimizer, context)
         callback.on_training_start(locals(), globals())
 
-        updates, refreshed, proceed = 0, time.monotonic(), True
+        updates, refreshed = 0, time.monotonic()
         try:
             with WorkerPool(context, ask_to_stop=budget.close) as pool:
                 pool.start(self.workers, run_worker, task, shared, budget)
@@ -203,22 +206,11 @@ class A3C(BaseAlgorithm):
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
                         shared.copy_to(self.policy.optimizer)
                         refreshed = time.monotonic()
-                    callback.on_rollout_start()
-                    for rewards, dones, infos in report.steps():
-                        self.num_timesteps += len(rewards)
-                        callback.update_locals(locals())
-                        proceed = callback.on_step()
-                        if not proceed:
-                            break
-                        self._update_info_buffer(infos, dones)
-                    if not proceed:
+                    if not self._take_in(report, callback):
                         break
                     updates += 1
                     self._n_updates = shared.steps
                     self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-                    for name, value in report.statistics.items():
-                        self.logger.record_mean(name, value)
-                    callback.on_rollout_end()
                     if log_interval is not None and updates % log_interval == 0:
                         self.dump_logs(updates)
         finally:
@@ -228,7 +220,25 @@ class A3C(BaseAlgorithm):
         callback.on_training_end()
         return self
 
-    def _pickled_task(self) -> bytes:
+    def _take_in(self, report: Report, callback: BaseCallback) -> bool:
+        """Count the steps of a segment and show them to callbacks and log.
+
+        :return: False if a callback asks to stop
+        """
+        callback.on_rollout_start()
+        for rewards, dones, infos in report.steps():
+            self.num_timesteps += len(rewards)
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            self._update_info_buffer(infos, dones)
+        for name, value in report.statistics.items():
+            self.logger.record_mean(name, value)
+        callback.on_rollout_end()
+        return True
+
+    def _pickled_task(self) -> Tensor:
+        """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
         # As for environments that are continued, the seed moves on with the steps taken.
@@ -245,11 +255,12 @@ class A3C(BaseAlgorithm):
         )
         assert self._env_factory is not None
         try:
-            return cloudpickle.dumps(Task(policy, self._env_factory, self.envs_per_worker, seed, settings))
-        except (TypeError, AttributeError, ValueError) as error:
+            task = cloudpickle.dumps(Task(policy, self._env_factory, self.envs_per_worker, seed, settings))
+        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"A3C cannot send the policy, the schedules or the environment factory to its workers: {error}"
             ) from error
+        return torch.frombuffer(bytearray(task), dtype=torch.uint8).share_memory_()
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log.
@@ -299,7 +310,8 @@ class A3C(BaseAlgorithm):
         :param device: cpu or auto
         :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``
         """
-        model = super().load(path, None, device, **kwargs)
+        # Not left to SB3, which would put saved tensors on a GPU where there is one.
+        model = super().load(path, None, "cpu" if device == "auto" else device, **kwargs)
         if env is not None:
             model.set_env(env)
         return model
@@ -309,8 +321,3 @@ class A3C(BaseAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_env_factory", "_last_obs"]
-
-
-def processor_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

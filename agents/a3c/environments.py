@@ -9,6 +9,8 @@ from typing import Any
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from ...envs import make_vec_env
+
 EnvFactory = Callable[[int, int], VecEnv]
 """``factory(n_envs, seed)`` -> a vector environment of ``n_envs`` environments, the i-th seeded with ``seed + i``."""
 
@@ -48,6 +50,4 @@ def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
 
 
 def _from_id(env_id: str, env_kwargs: dict[str, Any], n_envs: int, seed: int) -> VecEnv:
-    from ...envs import make_vec_env
-
     return make_vec_env(env_id, n_envs, seed=seed, **env_kwargs)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.context import BaseContext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,27 +26,42 @@ class SharedOptimizer:
     """
 
     def __init__(self, optimizer: Optimizer, context: BaseContext) -> None:
-        self._optimizer = copy.deepcopy(optimizer)
-        self.parameters = _parameters(self._optimizer)
-        if not self._optimizer.state:
-            self._create_state()
-        states = self._optimizer.state.values()
-        self._steps = context.Value("q", int(max((state["step"] for state in states if "step" in state), default=0)))
-        for tensor in (*self.parameters, *(value for state in states for value in state.values())):
-            tensor.share_memory_()
+        optimizer = copy.deepcopy(optimizer)
+        parameters = _parameters(optimizer)
+        if not optimizer.state:
+            _create_state(optimizer)
+        states = [optimizer.state[parameter] for parameter in parameters]
+        self._class: Callable[..., Optimizer] = type(optimizer)
+        self._groups = optimizer.state_dict()["param_groups"]
+        self._shapes = [parameter.shape for parameter in parameters]
+        self._statistics = [name for name in states[0] if name != "step"]
+        # One block of memory is one handle to pass on: the parameters in the first row, then a row per statistic.
+        rows = [parameters, *([state[name] for state in states] for name in self._statistics)]
+        self._memory = torch.stack([torch.cat([tensor.detach().flatten() for tensor in row]) for row in rows])
+        self._memory.share_memory_()  # [1 + S, P]
+        self._steps = context.Value("q", int(states[0].get("step", 0)))
+        self._attach()
 
-    def _create_state(self) -> None:
-        """torch creates the state in the first step, which is too late to share it: take one and undo it."""
-        before = [parameter.detach().clone() for parameter in self.parameters]
-        for parameter in self.parameters:
-            parameter.grad = torch.zeros_like(parameter)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        with torch.no_grad():
-            for parameter, value in zip(self.parameters, before, strict=True):
-                parameter.copy_(value)
-                for statistic in self._optimizer.state[parameter].values():
-                    statistic.zero_()
+    def _attach(self) -> None:
+        """An optimizer of this process's own, over views of the shared memory."""
+        sizes = [shape.numel() for shape in self._shapes]
+        self.parameters, *statistics = (
+            [view.view(shape) for view, shape in zip(row.split(sizes), self._shapes, strict=True)]
+            for row in self._memory
+        )
+        self._optimizer = self._class(self.parameters)
+        self._optimizer.load_state_dict({"state": {}, "param_groups": self._groups})
+        for i, parameter in enumerate(self.parameters):
+            self._optimizer.state[parameter] = {"step": torch.tensor(0.0)}
+            for name, views in zip(self._statistics, statistics, strict=True):
+                self._optimizer.state[parameter][name] = views[i]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("parameters", "_optimizer")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._attach()
 
     @property
     def steps(self) -> int:
@@ -64,10 +80,8 @@ class SharedOptimizer:
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             # Afresh every time: `zero_grad` of recent torch drops gradients instead of zeroing them, so that a
             # shared parameter bound to a gradient once would keep that first one for ever.
-            parameter.grad = gradient
-            state = self._optimizer.state[parameter]
-            if "step" in state:
-                state["step"] = torch.tensor(float(before))  # this process's own, for torch to increment
+            parameter.grad = None if gradient is None else gradient.contiguous()
+            self._optimizer.state[parameter]["step"].fill_(before)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
@@ -79,13 +93,30 @@ class SharedOptimizer:
             theirs.copy_(shared)
 
     def copy_to(self, optimizer: Optimizer) -> None:
-        """Copy the shared parameters and state into an optimizer like the one that this was made from."""
+        """Copy the shared parameters and statistics into an optimizer like the one that this was made from."""
         self.load_into(_parameters(optimizer))
-        for state in self._optimizer.state.values():
-            if "step" in state:
-                state["step"].fill_(self.steps)
-        optimizer.load_state_dict(copy.deepcopy(self._optimizer.state_dict()))
+        state = {
+            i: {name: value.clone() for name, value in self._optimizer.state[parameter].items()}
+            | {"step": torch.tensor(float(self.steps))}
+            for i, parameter in enumerate(self.parameters)
+        }
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _create_state(optimizer: Optimizer) -> None:
+    """torch creates the state in the first step, which is too late to share it: take one and undo it."""
+    parameters = _parameters(optimizer)
+    before = [parameter.detach().clone() for parameter in parameters]
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    with torch.no_grad():
+        for parameter, value in zip(parameters, before, strict=True):
+            parameter.copy_(value)
+            for statistic in optimizer.state[parameter].values():
+                statistic.zero_()

@@ -45,11 +45,10 @@ class WorkerPool:
             receiver, sender = self._context.Pipe(duplex=False)
             # Not a daemon, which could not have processes of its own: environments may want some.
             process = self._context.Process(target=target, args=(rank, *args, sender), name=f"A3C worker {rank}")
-            self._processes.append(process)
-            self._connections[receiver] = rank
-            with _interrupts_blocked():
+            with _interrupts_blocked(), sender:  # closed here, so that the pipe ends with the worker that holds it
                 process.start()
-            sender.close()  # with the worker's own copy closed too, its death ends the pipe
+                self._processes.append(process)
+            self._connections[receiver] = rank
 
     def reports(self) -> Iterator[Report]:
         """What the workers report, as it comes, until all are done.
@@ -91,17 +90,16 @@ class WorkerPool:
                         finished = True
                     if finished:
                         del self._connections[connection]
-            for process in self._started():
+            for process in self._processes:
                 process.join(max(0.0, deadline - time.monotonic()))
         finally:  # also after a second Ctrl-C
-            for process in self._started():
+            for process in self._processes:
                 process.terminate()
-            for process in self._started():
+            for process in self._processes:
                 process.join(GRACE_SECONDS / 5)
-                process.kill()
-
-    def _started(self) -> list[BaseProcess]:
-        return [process for process in self._processes if process.pid is not None]
+                if process.exitcode is None:
+                    process.kill()
+                    process.join()
 
     def _death(self, rank: int) -> str:
         code = self._processes[rank].exitcode

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.utils import set_random_seed
+from torch import Tensor
 
 from ..policy import MemoryActorCriticPolicy
 from .budget import StepBudget
@@ -45,17 +46,18 @@ class Done:
     error: str | None = None
 
 
-def run_worker(rank: int, task: bytes, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
+def run_worker(rank: int, task: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
     """Train until the budget is used up; send a ``Report`` after each update and ``Done`` at the end.
 
     :param rank: number of this worker, from 0
-    :param task: a pickled ``Task``
+    :param task: a pickled ``Task``, as bytes in shared memory. (What is sent along with a new process must be small:
+        the main process would wait for ever for one that dies before it has read more than a pipe holds.)
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
     torch.set_num_threads(1)  # the other cores belong to the other workers
     done = Done()
     try:
-        for report in _train(rank, cloudpickle.loads(task), optimizer, budget):
+        for report in _train(rank, cloudpickle.loads(task.numpy().tobytes()), optimizer, budget):
             if not _send(reports, report):
                 return
     except Exception:
