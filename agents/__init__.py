@@ -1,7 +1,8 @@
 """Agents with relational memory: cores, policy and trainers."""
 
 from .a3c import A3C
-from .cores import MemoryCore, make_core, register_core, registered_cores
+from .cores import MemoryCore, StackedCore, make_core, register_core, registered_cores
+from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
 
@@ -10,6 +11,8 @@ __all__ = [
     "MemoryActorCriticPolicy",
     "MemoryCore",
     "MemoryPPO",
+    "StackedCore",
+    "load",
     "make_core",
     "register_core",
     "registered_cores",

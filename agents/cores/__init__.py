@@ -5,6 +5,8 @@ from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
 from .registry import core_options, make_core, register_core, registered_cores
+from .rmc import RMCCore
+from .stacked import StackedCore
 from .stm import STMCore
 
 __all__ = [
@@ -12,7 +14,9 @@ __all__ = [
     "IdentityCore",
     "LSTMCore",
     "MemoryCore",
+    "RMCCore",
     "STMCore",
+    "StackedCore",
     "core_options",
     "make_core",
     "register_core",

@@ -1,0 +1,120 @@
+"""Cores in a row: each reads the output of the one before."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections import namedtuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .base import MemoryCore, full_precision, require_positive
+from .lstm import LSTMCore
+from .registry import register_core
+from .stm import STMCore
+
+
+class StackedCore(MemoryCore):
+    """A chain of cores as one core.
+
+    Its state is flat; the leaves carry the names of their cores: ``lstm_hidden``, ``lstm_cell``, ``stm_item``.
+
+    :param cores: the cores by name, first to last; each takes the output of the one before as its input
+    :param concatenate: whether the outputs of all cores side by side, last core first, are the output, or that of the
+        last core alone
+    :param output_size: a linear map to as many features follows; None: no map
+    :raises ValueError: if there is no core, or one does not fit the one before
+    """
+
+    def __init__(
+        self, cores: Mapping[str, MemoryCore], concatenate: bool = False, output_size: int | None = None
+    ) -> None:
+        if not cores:
+            raise ValueError("a stack needs at least one core")
+        for before, (name, core) in zip(cores.values(), list(cores.items())[1:], strict=False):
+            if core.input_size != before.output_size:
+                raise ValueError(
+                    f"core '{name}' takes {core.input_size} features, but the one before it gives {before.output_size}"
+                )
+        chain = list(cores.values())
+        width = sum(core.output_size for core in chain) if concatenate else chain[-1].output_size
+        shapes = {f"{name}_{leaf}": shape for name, core in cores.items() for leaf, shape in core.state_spec.items()}
+        super().__init__(
+            chain[0].input_size,
+            width if output_size is None else output_size,
+            namedtuple("StackedState", shapes),  # type: ignore[misc]
+            tuple(shapes.values()),
+        )
+        self.cores = nn.ModuleDict(cores)
+        self.concatenate = concatenate
+        self.out = nn.Identity() if output_size is None else nn.Linear(width, output_size)
+
+    def initial_state(self, batch_size: int) -> Any:
+        return self._join(core.initial_state(batch_size) for core in self._chain)
+
+    @full_precision
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        return self._run(x, state, lambda core, x, part: core.step(x, part))
+
+    @full_precision
+    def forward(self, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
+        """Core after core, each over the whole sequence."""
+        return self._run(x, state, lambda core, x, part: core(x, part, starts))
+
+    def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
+        gates = {}
+        for (name, core), part in zip(self.cores.items(), self._split(state), strict=True):
+            gates.update({f"{name}_{gate}": value for gate, value in core.gates(x, part).items()})
+            x, _ = core.step(x, part)
+        return gates
+
+    def _run(self, x: Tensor, state: Any, run: Callable[[MemoryCore, Tensor, Any], tuple[Tensor, Any]]) -> Any:
+        """Hand x through the chain: x [..., F] -> y [..., O], next state."""
+        outputs, parts = [], []
+        for core, part in zip(self._chain, self._split(state), strict=True):
+            x, part = run(core, x, part)
+            outputs.append(x)
+            parts.append(part)
+        return self.out(torch.cat(outputs[::-1], dim=-1) if self.concatenate else x), self._join(parts)
+
+    @property
+    def _chain(self) -> list[MemoryCore]:
+        return cast(list[MemoryCore], list(self.cores.values()))
+
+    def _join(self, parts: Iterable[Any]) -> Any:
+        """One flat state of the states of the cores."""
+        return self._state_type(*itertools.chain.from_iterable(parts))
+
+    def _split(self, state: Any) -> list[Any]:
+        """The states of the cores, of one flat state."""
+        leaves = iter(state)
+        return [core._state_type(*itertools.islice(leaves, len(core.state_spec))) for core in self._chain]
+
+
+@register_core("lstm_stm")
+def lstm_stm(input_size: int, output_size: int | None = None, lstm_size: int = 256, **options: Any) -> StackedCore:
+    """An LSTM before an STM of the same output width, both outputs side by side: the wiring of the released Pong agent.
+
+    :param lstm_size: number of cells of the LSTM
+    :param options: the options of ``stm``
+    :raises ValueError: if an option is out of range
+    """
+    require_positive(lstm_size=lstm_size)
+    lstm = LSTMCore(input_size, hidden_size=lstm_size)
+    stm = STMCore(lstm_size, lstm_size, **options)
+    return StackedCore({"lstm": lstm, "stm": stm}, concatenate=True, output_size=output_size)
+
+
+def _signature(factory: Callable[..., MemoryCore], options_of: type[MemoryCore]) -> inspect.Signature:
+    """The signature of a factory, with what its ``**options`` stand for spelt out, for the registry and the command
+    line."""
+    own = inspect.signature(factory, eval_str=True).parameters
+    options = inspect.signature(options_of, eval_str=True).parameters
+    named = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+    return inspect.Signature([*named, *(p for name, p in options.items() if name not in own)])
+
+
+lstm_stm.__signature__ = _signature(lstm_stm, STMCore)  # type: ignore[attr-defined]
