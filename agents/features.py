@@ -15,6 +15,10 @@ from .cores.registry import unknown
 class ConvFeatures(BaseFeaturesExtractor):
     """A convolutional stack over channel-first images, run in the channels-last memory format.
 
+    Each image is first brought to zero mean and unit variance. In most games nearly all of an image is background;
+    what moves would otherwise be a small disturbance of large constant features, and a recurrent core driven by those
+    saturates before it learns anything.
+
     :param observation_space: image space [C, H, W]
     :param layers: the convolutions, over images as ``prepare`` leaves them
     :param hidden_size: width of a fully connected layer after them; None: there is none
@@ -34,12 +38,19 @@ class ConvFeatures(BaseFeaturesExtractor):
             self._features_dim = hidden_size
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bring images [B, C, H, W] in [0, 1] to the size that the stack expects."""
+        """Bring images [B, C, H, W] to the size that the stack expects."""
         return images
 
     def forward(self, images: Tensor) -> Tensor:
-        images = self.prepare(images).contiguous(memory_format=torch.channels_last)
+        images = standardize(self.prepare(images)).contiguous(memory_format=torch.channels_last)
         return self.stack(images)  # [B, C, H, W] -> [B, F]
+
+
+def standardize(images: Tensor) -> Tensor:
+    """Images [B, C, H, W] in [0, 1], each brought to zero mean and unit variance; a blank image to zeros."""
+    std, mean = torch.std_mean(images.flatten(1), dim=1)
+    scale = (std + 1e-3).reciprocal()
+    return images * scale.view(-1, 1, 1, 1) - (mean * scale).view(-1, 1, 1, 1)
 
 
 def image_channels(observation_space: spaces.Space) -> int:
@@ -84,9 +95,8 @@ class A3CFeatures(ConvFeatures):
     """The four-layer stack of the released STM agent: 80x80 -> 1024 features.
 
     Native Atari frames (210x160) are cropped to rows 34 to 193, the field of play, and halved; other sizes are
-    resized by area. Each image is then brought to zero mean and unit variance. (The released agent tracked running
-    averages of both with a decay of 0.9999; in Pong they hardly differ from one frame to the next, and without them
-    the extractor stays a pure function.)
+    resized by area. (The released agent normalised by running averages of mean and variance with a decay of 0.9999; in
+    Pong they hardly differ from one frame to the next, and without them the extractor stays a pure function.)
     """
 
     def __init__(self, observation_space: spaces.Box) -> None:
@@ -100,9 +110,7 @@ class A3CFeatures(ConvFeatures):
     def prepare(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (210, 160):
             images = images[..., 34:194, :]
-        images = F.adaptive_avg_pool2d(images, 80)  # [B, C, 80, 80]
-        std, mean = torch.std_mean(images, dim=(1, 2, 3), keepdim=True)
-        return (images - mean) / (std + 1e-8)
+        return F.adaptive_avg_pool2d(images, 80)  # [B, C, 80, 80]
 
 
 class MlpFeatures(BaseFeaturesExtractor):

@@ -10,7 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from relmem.agents import MemoryPPO, make_core, registered_cores
+from relmem.agents import A3C, MemoryPPO, load, make_core, registered_cores
 from relmem.agents.buffer import SequenceBuffer
 from relmem.agents.ppo import minibatch_shape
 from relmem.agents.precision import features_dtype, has_native_bf16
@@ -196,6 +196,25 @@ def test_loads_with_another_number_of_environments(tmp_path):
     loaded = MemoryPPO.load(tmp_path / "model", env=sb3_make_vec_env("CartPole-v1", n_envs=3))
     loaded.learn(48)
     assert evaluate_policy(loaded, sb3_make_vec_env("CartPole-v1", n_envs=2), n_eval_episodes=2)[0] > 0
+
+
+@pytest.mark.parametrize("name", ["model", "model.zip", "."])
+def test_load_finds_out_the_algorithm(name, tmp_path):
+    model = MemoryPPO("MemoryPolicy", sb3_make_vec_env("CartPole-v1"), n_steps=8)
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / name)
+    assert type(loaded) is MemoryPPO
+    assert torch.equal(loaded.policy.value_net.weight, model.policy.value_net.weight)
+    A3C("MemoryPolicy", "CartPole-v1", workers=1, envs_per_worker=1).save(tmp_path / "model")
+    assert type(load(tmp_path / name)) is A3C
+
+
+def test_load_says_what_is_wrong_with_a_file(tmp_path):
+    with pytest.raises(ValueError, match="no saved agent"):
+        load(tmp_path / "nothing")
+    (tmp_path / "text.zip").write_text("not a zip")
+    with pytest.raises(ValueError, match="not a saved agent"):
+        load(tmp_path / "text.zip")
 
 
 def test_same_seed_same_parameters():

@@ -28,9 +28,8 @@ class GRUCore(MemoryCore):
         require_positive(hidden_size=hidden_size)
         super().__init__(input_size, output_size or hidden_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
-        for weight in (self.gru.weight_ih_l0, self.gru.weight_hh_l0):
-            for gate in weight.chunk(3):
-                nn.init.orthogonal_(gate)
+        nn.init.orthogonal_(self.gru.weight_ih_l0)
+        nn.init.orthogonal_(self.gru.weight_hh_l0)
         nn.init.zeros_(self.gru.bias_ih_l0)
         nn.init.zeros_(self.gru.bias_hh_l0)
         self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)

@@ -21,7 +21,7 @@ class LSTMState(NamedTuple):
 class LSTMCore(MemoryCore):
     """One LSTM layer, followed by a linear map where ``output_size`` is given.
 
-    Weights start orthogonal and biases at zero, but for the forget gate's, which starts at 1.
+    Weights start orthogonal, biases at zero.
 
     :param hidden_size: number of cells H; the natural output width
     :raises ValueError: if a size is not a positive integer
@@ -31,12 +31,10 @@ class LSTMCore(MemoryCore):
         require_positive(hidden_size=hidden_size)
         super().__init__(input_size, output_size or hidden_size, LSTMState, ((hidden_size,), (hidden_size,)))
         self.lstm = nn.LSTM(input_size, hidden_size)
-        for weight in (self.lstm.weight_ih_l0, self.lstm.weight_hh_l0):
-            for gate in weight.chunk(4):
-                nn.init.orthogonal_(gate)
+        nn.init.orthogonal_(self.lstm.weight_ih_l0)
+        nn.init.orthogonal_(self.lstm.weight_hh_l0)
         nn.init.zeros_(self.lstm.bias_ih_l0)
         nn.init.zeros_(self.lstm.bias_hh_l0)
-        self.lstm.bias_ih_l0.data[hidden_size : 2 * hidden_size] = 1.0
         self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
 
     @full_precision

@@ -1,0 +1,36 @@
+"""Load a trained agent without knowing which algorithm trained it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+from stable_baselines3.common.save_util import json_to_data
+
+from .a3c import A3C
+from .ppo import MemoryPPO
+
+
+def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
+    """Load an agent that ``MemoryPPO`` or ``A3C`` saved.
+
+    :param path: the saved file, with or without its ending ``.zip``, or a run folder, whose ``model.zip`` is loaded
+    :param kwargs: passed on to the algorithm's own ``load``, such as ``env``
+    :raises ValueError: if there is no such file, or it is not one that relmem's algorithms saved
+    """
+    path = Path(path)
+    candidates = [path / "model.zip", path, path.with_name(path.name + ".zip")]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if file is None:
+        raise ValueError(f"there is no saved agent at '{path}'")
+    try:
+        with ZipFile(file) as archive:
+            saved = json_to_data(archive.read("data").decode())
+    except (BadZipFile, KeyError) as error:
+        raise ValueError(f"'{file}' is not a saved agent") from error
+    for algorithm, mark in ((MemoryPPO, "bptt_length"), (A3C, "envs_per_worker")):  # arguments that only it has
+        if mark in saved:
+            return algorithm.load(file, **kwargs)
+    raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
