@@ -46,7 +46,7 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param clip_range_vf: clipping of the change of the value, a number or a schedule; None: none
     :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
     :param ent_coef: weight of the entropy bonus, a number or a schedule
-    :param vf_coef: weight of the value loss, which is taken in units of the variance of the rollout's returns where that
+    :param vf_coef: weight of the value loss, taken in units of the variance of the rollout's returns where that
         exceeds 1: one core serves both losses, and large returns would drown the policy's gradient
     :param max_grad_norm: gradients are scaled down to this norm
     :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; None: never
