@@ -47,6 +47,8 @@ class MemoryCore(nn.Module):
     :param shapes: shape of each leaf of the state, without the batch dimension
     """
 
+    _like: Tensor
+
     def __init__(self, input_size: int, output_size: int, state: type, shapes: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
         require_positive(input_size=input_size, output_size=output_size)

@@ -45,7 +45,7 @@ class StackedCore(MemoryCore):
         super().__init__(
             chain[0].input_size,
             width if output_size is None else output_size,
-            namedtuple("StackedState", shapes),  # type: ignore[misc]
+            namedtuple("StackedState", shapes),
             tuple(shapes.values()),
         )
         self.cores = nn.ModuleDict(cores)
@@ -66,7 +66,7 @@ class StackedCore(MemoryCore):
 
     def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
         gates = {}
-        for (name, core), part in zip(self.cores.items(), self._split(state), strict=True):
+        for name, core, part in zip(self.cores, self._chain, self._split(state), strict=True):
             gates.update({f"{name}_{gate}": value for gate, value in core.gates(x, part).items()})
             x, _ = core.step(x, part)
         return gates

@@ -157,11 +157,9 @@ class STMCore(MemoryCore):
         readout_size = READOUT if variant.readout_mlp else self.output_size
         self.output_readout = nn.Linear(n * relation_size, readout_size)  # G3
         self.readout_norm = nn.LayerNorm(readout_size) if variant.readout_norm else nn.Identity()
-        if variant.readout_mlp:
-            self.mlp = nn.Sequential(nn.Linear(READOUT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU())
-            self.out = nn.Linear(HIDDEN, self.output_size)
-        else:
-            self.mlp, self.out = nn.Sequential(), nn.Identity()
+        layers = [nn.Linear(READOUT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()]
+        self.mlp = nn.Sequential(*layers if variant.readout_mlp else ())
+        self.out = nn.Linear(HIDDEN, self.output_size) if variant.readout_mlp else nn.Identity()
         self._create_alphas(n)
         self._create_initial_state(n, d)
         if variant.glorot_init:

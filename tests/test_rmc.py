@@ -1,0 +1,91 @@
+"""RMC: parity with the naive version, initial state and options."""
+
+import pytest
+import torch
+from naive_rmc import naive_rmc_sequence
+
+from relmem.agents import make_core
+
+SHAPES = [
+    {},
+    {"blocks": 3},
+    {"mlp_layers": 1},
+    {"mlp_layers": 4},
+    {"key_size": 5},
+    {"slots": 1, "heads": 1, "head_size": 4},
+    {"slots": 7, "heads": 1, "head_size": 3},
+]
+
+
+@pytest.mark.parametrize("preset", ["sonnet", "l0sg"])
+@pytest.mark.parametrize("gate", ["unit", "memory", "none"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("output_size", [None, 3])
+def test_values_and_gradients_match_the_naive_version(preset, gate, shape, output_size):
+    options = {"slots": 3, "heads": 2, "head_size": 4, **shape}
+    core = make_core("rmc", 5, output_size, preset=preset, gate=gate, **options).double()
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    x = torch.randn(4, 2, 5, dtype=torch.float64)
+    starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0]]).bool()
+    begin = type(core.initial_state(2))(torch.randn(2, *core.state_spec["memory"], dtype=torch.float64))
+    y, end = core(x, begin, starts)
+    expected_y, expected_memory = naive_rmc_sequence(core, x, begin, starts)
+    torch.testing.assert_close(y, expected_y, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(end.memory, expected_memory, rtol=1e-9, atol=1e-9)
+
+    weights = torch.randn_like(y)
+    gradients = torch.autograd.grad((y * weights).sum(), list(core.parameters()))
+    expected = torch.autograd.grad((expected_y * weights).sum(), list(core.parameters()))
+    for (name, _), got, want in zip(core.named_parameters(), gradients, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize(("slots", "heads", "head_size"), [(3, 2, 4), (5, 1, 2)])
+def test_episodes_begin_with_the_rows_of_an_identity(slots, heads, head_size):
+    core = make_core("rmc", 5, slots=slots, heads=heads, head_size=head_size)
+    memory = core.initial_state(2).memory
+    assert memory.shape == (2, slots, heads * head_size)
+    for i in range(slots):
+        expected = torch.zeros(heads * head_size)
+        expected[i : i + 1] = 1.0  # beyond the width: a row of zeros
+        assert torch.equal(memory[0, i], expected)
+        assert torch.equal(memory[1, i], expected)
+
+
+def test_blocks_share_their_weights():
+    counts = {
+        sum(p.numel() for p in make_core("rmc", 5, slots=2, heads=2, head_size=4, blocks=blocks).parameters())
+        for blocks in (1, 4)
+    }
+    assert len(counts) == 1
+
+
+def test_gate_biases_are_learned_in_the_port_only():
+    for preset, learned in (("sonnet", False), ("l0sg", True)):
+        core = make_core("rmc", 5, preset=preset)
+        assert ("forget_bias" in dict(core.named_parameters())) is learned
+        assert core.forget_bias.item() == 1.0
+        assert core.input_bias.item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"preset": "sonet"}, "did you mean 'sonnet'?"),
+        ({"gate": "units"}, "did you mean 'unit'?"),
+        ({"gate": None}, "unknown gate of core 'rmc' 'None'"),
+        ({"slots": 0}, "slots must be an integer of at least 1, got 0"),
+        ({"heads": -3}, "heads must be an integer of at least 1, got -3"),
+        ({"head_size": 1.5}, "head_size must be an integer of at least 1, got 1.5"),
+        ({"key_size": True}, "key_size must be an integer of at least 1, got True"),
+        ({"blocks": float("nan")}, "blocks must be an integer of at least 1, got nan"),
+        ({"mlp_layers": 0}, "mlp_layers must be an integer of at least 1, got 0"),
+    ],
+    ids=str,
+)
+def test_bad_options_are_refused_in_one_sentence(options, message):
+    with pytest.raises(ValueError) as error:
+        make_core("rmc", 5, **options)
+    assert message in str(error.value)
