@@ -64,6 +64,8 @@ class STMCore(MemoryCore):
     :param write: auto writes f1(x) ⊗ f1(x) into the item memory, hetero f1(x) ⊗ f2(x)
     :param squash_write: whether what is written passes a tanh, where gated
     :param sigmoid_gates: whether gates are squashed into (0, 1)
+    :param item_update: sum (two gates decide what is added and what is kept) or average (the gates sum to one, and what
+        is transferred passes the input gate too, so that the item memory stays bounded), where gated
     :param mix: what the linear maps of the item memory mix: its columns, or its rows and then without bias vectors
     :param qkv_norm: layer normalisation of queries, keys and values: joint over all, over the columns that each row of
         the item memory yields, or of each by itself (items)
@@ -98,6 +100,7 @@ class STMCore(MemoryCore):
         write: str | None = None,
         squash_write: bool | None = None,
         sigmoid_gates: bool | None = None,
+        item_update: str | None = None,
         mix: str | None = None,
         qkv_norm: str | None = None,
         read_axis: str | None = None,
@@ -118,6 +121,7 @@ class STMCore(MemoryCore):
             write=write,
             squash_write=squash_write,
             sigmoid_gates=sigmoid_gates,
+            item_update=item_update,
             mix=mix,
             qkv_norm=qkv_norm,
             read_axis=read_axis,
@@ -249,7 +253,7 @@ class STMCore(MemoryCore):
 
     def _advance(self, write: Write, state: Any) -> tuple[Relations, Any]:
         """One step without its output -> (what it adds to M^r, next state)."""
-        item = self._write_item(write, state.item)
+        item, take_item = self._write_item(write, state.item)
         if self.variant.carries_relation:
             read = self.alpha2 * self._cued(write, state.relation)  # α2 v^r [B, d]
             sam = self._attend(torch.baddbmm(item, read.unsqueeze(2), write.cue.unsqueeze(1)))
@@ -258,23 +262,27 @@ class STMCore(MemoryCore):
         keep, take = self._rates()
         fresh = Relations(take * sam.bindings, sam.values)
         if not self.variant.carries_relation:
-            return fresh, STMItemState(item + self._transfer(sam, None))
+            return fresh, STMItemState(item + take_item * self._transfer(sam, None))
         relation = keep.unsqueeze(-1) * state.relation + self._matrices(fresh)  # Eq. 12
-        return fresh, STMState(item + self._transfer(sam, relation), relation)
+        return fresh, STMState(item + take_item * self._transfer(sam, relation), relation)
 
-    def _write_item(self, write: Write, item: Tensor) -> Tensor:
-        """Eq. 9 and 10: item [B, d, d] -> [B, d, d]."""
+    def _write_item(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Eq. 9 and 10: item [B, d, d] -> [B, d, d], and the gate that the transfer (Eq. 13) passes."""
         if not self.variant.gated:
-            return item + write.candidate
+            return item + write.candidate, 1.0
         take, keep = self._gates(write, item)
-        return torch.addcmul(take * write.candidate, keep, item)
+        averaged = self.variant.item_update == "average"
+        return torch.addcmul(take * write.candidate, keep, item), take if averaged else 1.0
 
     def _gates(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor]:
         """Appendix D: input and forget gate, each [B, d, d]."""
         gates = self.gate_memory(self._turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
-        if self.variant.sigmoid_gates:
-            gates = gates.sigmoid()
         take, keep = gates.chunk(2, dim=2)
+        if self.variant.item_update == "average":
+            take = (take - keep).sigmoid()
+            keep = 1 - take
+        elif self.variant.sigmoid_gates:
+            take, keep = take.sigmoid(), keep.sigmoid()
         return self._turn(take), self._turn(keep)
 
     def _cued(self, write: Write, relation: Tensor) -> Tensor:

@@ -37,6 +37,7 @@ class STMVariant:
     gated: bool
     squash_write: bool
     sigmoid_gates: bool
+    item_update: Literal["sum", "average"]
     mix: Literal["columns", "rows"]
     qkv_norm: Literal["joint", "columns", "items"]
     read_axis: Literal["key", "value"]
@@ -70,6 +71,7 @@ RELEASED = STMVariant(
     gated=True,
     squash_write=True,
     sigmoid_gates=True,
+    item_update="sum",
     mix="columns",
     qkv_norm="joint",
     read_axis="key",
@@ -90,6 +92,7 @@ PRESETS: dict[str, STMVariant] = {
         gated=True,
         squash_write=False,
         sigmoid_gates=True,
+        item_update="sum",
         mix="rows",
         qkv_norm="items",
         read_axis="value",
@@ -109,7 +112,13 @@ PRESETS: dict[str, STMVariant] = {
     ),
     # What we recommend: bounded memories, and a gradient for every parameter from the first step.
     "default": dataclasses.replace(
-        RELEASED, write="hetero", qkv_norm="items", relation_update="decay", readout_norm=True, alpha_start=0.1
+        RELEASED,
+        write="hetero",
+        item_update="average",
+        qkv_norm="items",
+        relation_update="decay",
+        readout_norm=True,
+        alpha_start=0.1,
     ),
 }
 
