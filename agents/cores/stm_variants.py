@@ -115,7 +115,6 @@ PRESETS: dict[str, STMVariant] = {
         RELEASED,
         write="hetero",
         item_update="average",
-        qkv_norm="items",
         relation_update="decay",
         readout_norm=True,
         alpha_start=0.1,
