@@ -25,7 +25,7 @@ from .cores import make_core
 from .cores.base import State
 from .features import features_class
 
-Halves = tuple[Tensor, Tensor]
+Halves = tuple[Tensor, ...]
 """A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
 
 
@@ -103,7 +103,9 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         )
         # What stock RecurrentPPO asks an LSTM about: the shape of the two arrays to keep the state in.
         half = max(1, (self.core.state_size + 1) // 2)
-        self.lstm_actor = SimpleNamespace(num_layers=1, hidden_size=half, input_size=self.features_dim)
+        self.lstm_actor = SimpleNamespace(  # type: ignore[assignment]
+            num_layers=1, hidden_size=half, input_size=self.features_dim
+        )
         self.lstm_hidden_state_shape = (1, 1, half)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -212,7 +214,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         latent, state = self.core(x, self.from_halves(lstm_states), starts)
         return latent.transpose(0, 1).flatten(0, 1), self.to_halves(state)  # [B * T, O]
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False
     ) -> tuple[Tensor, Tensor, Tensor, RNNStates]:
         """As in the parent class, but actor and critic share one core, whose state is ``lstm_states.pi``."""
