@@ -61,6 +61,8 @@ class STMCore(MemoryCore):
     :param item_size: width d of an item; the memories hold d * d and n * d * d numbers
     :param relation_size: number r of features read from each matrix of the relational memory
     :param gated: whether gates decide what the item memory takes in and forgets
+    :param normalized_input: whether f1(x) and f2(x) are brought to zero mean and unit variance, so that their product
+        neither saturates nor vanishes with the scale of the input
     :param write: auto writes f1(x) ⊗ f1(x) into the item memory, hetero f1(x) ⊗ f2(x)
     :param squash_write: whether what is written passes a tanh, where gated
     :param sigmoid_gates: whether gates are squashed into (0, 1)
@@ -75,6 +77,8 @@ class STMCore(MemoryCore):
     :param transfer_from: what flows back into the item memory: the fresh relations or the accumulated memory
     :param readout_norm: whether the read-out passes a layer normalisation
     :param readout_mlp: whether a ReLU network follows the read-out
+    :param input_skip: whether a linear map of the input is added to the output, so that what needs no memory need not
+        pass through it
     :param learned_initial_state: whether episodes begin with learned memories, or with zeros
     :param glorot_init: Glorot-uniform weights and zero biases, or PyTorch's default
     :param alpha_start: start of the learned α1 (write), α2 (read) and α3 (transfer)
@@ -97,6 +101,7 @@ class STMCore(MemoryCore):
         item_size: int = 64,
         relation_size: int = 64,
         gated: bool | None = None,
+        normalized_input: bool | None = None,
         write: str | None = None,
         squash_write: bool | None = None,
         sigmoid_gates: bool | None = None,
@@ -108,6 +113,7 @@ class STMCore(MemoryCore):
         transfer_from: str | None = None,
         readout_norm: bool | None = None,
         readout_mlp: bool | None = None,
+        input_skip: bool | None = None,
         learned_initial_state: bool | None = None,
         glorot_init: bool | None = None,
         alpha_start: float | None = None,
@@ -118,6 +124,7 @@ class STMCore(MemoryCore):
         variant = stm_variant(
             preset,
             gated=gated,
+            normalized_input=normalized_input,
             write=write,
             squash_write=squash_write,
             sigmoid_gates=sigmoid_gates,
@@ -129,6 +136,7 @@ class STMCore(MemoryCore):
             transfer_from=transfer_from,
             readout_norm=readout_norm,
             readout_mlp=readout_mlp,
+            input_skip=input_skip,
             learned_initial_state=learned_initial_state,
             glorot_init=glorot_init,
             alpha_start=alpha_start,
@@ -164,6 +172,8 @@ class STMCore(MemoryCore):
         layers = [nn.Linear(READOUT, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, HIDDEN), nn.ReLU()]
         self.mlp = nn.Sequential(*layers if variant.readout_mlp else ())
         self.out = nn.Linear(HIDDEN, self.output_size) if variant.readout_mlp else nn.Identity()
+        if variant.input_skip:
+            self.skip = nn.Linear(input_size, self.output_size)
         self._create_alphas(n)
         self._create_initial_state(n, d)
         if variant.glorot_init:
@@ -200,15 +210,20 @@ class STMCore(MemoryCore):
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         fresh, state = self._advance(self._project(x), state)
         relation = state.relation if self.variant.carries_relation else self._matrices(fresh)
-        return self._read_out(self._read_relations(relation)), state
+        return self._read_out(self._read_relations(relation), x), state
 
     @full_precision
     def forward(self, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
         """The numbers of a loop of steps with less work: what depends on the input alone is computed for the whole
         sequence before the loop, and the read-out, on which no step depends, after it."""
+        if len(x) == 1:  # nothing to save
+            return super().forward(x, state, starts)
         writes = map(Write._make, zip(*(part.unbind() for part in self._project(x)), strict=True))
         resets = starts.any(dim=1).tolist()
-        first, fresh = state, []
+        if resets[0]:
+            state = self.reset(state, starts[0])
+        first, resets[0] = state, False
+        fresh = []
         for write, starts_t, any_start in zip(writes, starts, resets, strict=True):
             if any_start:
                 state = self.reset(state, starts_t)
@@ -218,7 +233,7 @@ class STMCore(MemoryCore):
         features = self._read_relations(self._matrices(Relations(bindings, values)))  # [T, B, n, r]
         if self.variant.carries_relation:
             features = self._accumulate(features, self._read_relations(first.relation), starts, resets)
-        return self._read_out(features), state
+        return self._read_out(features, x), state
 
     def _accumulate(self, fresh: Tensor, seen: Tensor, starts: Tensor, resets: list[bool]) -> Tensor:
         """Features of M^r over a sequence: reading is linear, so what is read from M^r follows the same recurrence.
@@ -243,8 +258,9 @@ class STMCore(MemoryCore):
 
     def _project(self, x: Tensor) -> Write:
         """x [..., F] -> what it writes and where it reads."""
-        row = self.f1(x)  # [..., d]
-        cue = self.f2(x)  # [..., d]
+        row, cue = self.f1(x), self.f2(x)  # [..., d]
+        if self.variant.normalized_input:
+            row, cue = F.layer_norm(row, row.shape[-1:]), F.layer_norm(cue, cue.shape[-1:])
         candidate = row.unsqueeze(-1) * (row if self.variant.write == "auto" else cue).unsqueeze(-2)  # [..., d, d]
         if self.variant.gated and self.variant.squash_write:
             candidate = candidate.tanh()
@@ -331,10 +347,11 @@ class STMCore(MemoryCore):
         """G2 of Eq. 14 but for its bias: M^r [..., n, d, d] -> features [..., n, r]."""
         return F.linear(relation.flatten(-2), self.relation_readout.weight)
 
-    def _read_out(self, features: Tensor) -> Tensor:
+    def _read_out(self, features: Tensor, x: Tensor) -> Tensor:
         """The rest of Eq. 14: features [..., n, r] -> y [..., O]."""
         features = features + self.relation_readout.bias
-        return self.out(self.mlp(self.readout_norm(self.output_readout(features.flatten(-2)))))
+        y = self.out(self.mlp(self.readout_norm(self.output_readout(features.flatten(-2)))))
+        return y + self.skip(x) if self.variant.input_skip else y
 
     def _turn(self, memory: Tensor) -> Tensor:
         """Bring the axis that is to be mixed to the end, where linear maps act; or bring it back."""

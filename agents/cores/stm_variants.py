@@ -33,6 +33,7 @@ class STMVariant:
     :raises ValueError: if an option has no such value, or would have no effect on this variant
     """
 
+    normalized_input: bool
     write: Literal["auto", "hetero"]
     gated: bool
     squash_write: bool
@@ -45,6 +46,7 @@ class STMVariant:
     transfer_from: Literal["fresh", "accumulated"]
     readout_norm: bool
     readout_mlp: bool
+    input_skip: bool
     learned_initial_state: bool
     glorot_init: bool
     alpha_start: float
@@ -67,6 +69,7 @@ class STMVariant:
 
 
 RELEASED = STMVariant(
+    normalized_input=False,
     write="auto",
     gated=True,
     squash_write=True,
@@ -79,6 +82,7 @@ RELEASED = STMVariant(
     transfer_from="fresh",
     readout_norm=False,
     readout_mlp=True,
+    input_skip=False,
     learned_initial_state=True,
     glorot_init=False,
     alpha_start=0.0,
@@ -88,6 +92,7 @@ PRESETS: dict[str, STMVariant] = {
     # Equations 4-14 and appendix D. The appendix prints no sigmoid around the gates, but a gate is one, and without it
     # the item memory overflows within a hundred steps. The relational memory grows without bound.
     "paper": STMVariant(
+        normalized_input=False,
         write="hetero",
         gated=True,
         squash_write=False,
@@ -100,6 +105,7 @@ PRESETS: dict[str, STMVariant] = {
         transfer_from="accumulated",
         readout_norm=False,
         readout_mlp=False,
+        input_skip=False,
         learned_initial_state=False,
         glorot_init=False,
         alpha_start=0.1,
@@ -113,10 +119,12 @@ PRESETS: dict[str, STMVariant] = {
     # What we recommend: bounded memories, and a gradient for every parameter from the first step.
     "default": dataclasses.replace(
         RELEASED,
+        normalized_input=True,
         write="hetero",
         item_update="average",
         relation_update="decay",
         readout_norm=True,
+        input_skip=True,
         alpha_start=0.1,
     ),
 }
