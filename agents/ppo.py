@@ -179,26 +179,28 @@ class MemoryPPO(OnPolicyAlgorithm):
                 self._state = self.policy.initial_state(env.num_envs)
         obs, starts = self._to_tensors(self._last_obs, self._last_episode_starts)
 
-        for t in range(n_rollout_steps):
-            with torch.no_grad():
-                actions, values, log_probs, next_state = self.policy.act(obs, self._state, starts)
-            env.step_async(to_env(self.policy, actions))
-            rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
-            self._state = next_state
-            new_obs, rewards, dones, infos = env.step_wait()
+        # Around the whole rollout, so that weights are cast to the features' bf16 once instead of once per step.
+        with torch.autocast(self.device.type, enabled=False):
+            for t in range(n_rollout_steps):
+                with torch.no_grad():
+                    actions, values, log_probs, next_state = self.policy.act(obs, self._state, starts)
+                env.step_async(to_env(self.policy, actions))
+                rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
+                self._state = next_state
+                new_obs, rewards, dones, infos = env.step_wait()
 
-            self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-            self._update_info_buffer(infos, dones)
-            rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
-            learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
-            if dones.any():
-                learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
-            rollout_buffer.end_step(t, actions, values, log_probs, learned)
-            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-            obs, starts = self._to_tensors(new_obs, dones)
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+                self._update_info_buffer(infos, dones)
+                rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
+                learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
+                if dones.any():
+                    learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
+                rollout_buffer.end_step(t, actions, values, log_probs, learned)
+                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                obs, starts = self._to_tensors(new_obs, dones)
 
         with torch.no_grad():
             last_values = self.policy.value(obs, self._state, starts)
