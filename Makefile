@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 LINKS := build/types/relmem
 FOLDERS := agents cli configs envs tasks
 
-.PHONY: pong test lint types smoke clean
+.PHONY: pong test lint types smoke bench clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
@@ -31,6 +31,9 @@ smoke: $(INSTALLED)
 	for config in $$(cd configs && find . -name '*.yaml' | sort); do \
 		$(BIN)/python train.py --config configs/$$config --smoke || exit 1; \
 	done
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/ppo_throughput.py
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
