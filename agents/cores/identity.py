@@ -19,7 +19,7 @@ class IdentityCore(MemoryCore):
     """y_t = x_t, or a linear map of it where ``output_size`` is given."""
 
     def __init__(self, input_size: int, output_size: int | None = None) -> None:
-        super().__init__(input_size, output_size or input_size, IdentityState, ((1,),))
+        super().__init__(input_size, input_size if output_size is None else output_size, IdentityState, ((1,),))
         self.out = nn.Identity() if output_size is None else nn.Linear(input_size, output_size)
 
     @full_precision

@@ -29,7 +29,9 @@ class LSTMCore(MemoryCore):
 
     def __init__(self, input_size: int, output_size: int | None = None, hidden_size: int = 256) -> None:
         require_positive(hidden_size=hidden_size)
-        super().__init__(input_size, output_size or hidden_size, LSTMState, ((hidden_size,), (hidden_size,)))
+        super().__init__(
+            input_size, hidden_size if output_size is None else output_size, LSTMState, ((hidden_size,), (hidden_size,))
+        )
         self.lstm = nn.LSTM(input_size, hidden_size)
         nn.init.orthogonal_(self.lstm.weight_ih_l0)
         nn.init.orthogonal_(self.lstm.weight_hh_l0)
