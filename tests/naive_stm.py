@@ -22,6 +22,8 @@ def naive_stm(core, x: Tensor, item: Tensor, relation: Tensor) -> tuple[Tensor, 
 
     f1, f2 = affine("f1", x), affine("f2", x)
     f3 = affine("f3", x).exp() / affine("f3", x).exp().sum()
+    if v.normalized_input:
+        f1, f2 = ((f - f.mean()) / torch.sqrt(f.var(unbiased=False) + 1e-5) for f in (f1, f2))
 
     # Equations 9 and 10, appendix D: the maps of the item memory mix its columns or its rows.
     rows = v.mix == "rows"
@@ -32,7 +34,9 @@ def naive_stm(core, x: Tensor, item: Tensor, relation: Tensor) -> tuple[Tensor, 
         take, keep = gates[:, :d] + p["input_bias"], gates[:, d:] + p["forget_bias"]
         if rows:
             take, keep = take.T, keep.T
-        if v.sigmoid_gates:
+        if v.item_update == "average":  # the two gates compete, as in a softmax
+            take, keep = take.exp() / (take.exp() + keep.exp()), keep.exp() / (take.exp() + keep.exp())
+        elif v.sigmoid_gates:
             take, keep = 1 / (1 + torch.exp(-take)), 1 / (1 + torch.exp(-keep))
         written = take * (write.tanh() if v.squash_write else write) + keep * item
     else:
@@ -73,7 +77,8 @@ def naive_stm(core, x: Tensor, item: Tensor, relation: Tensor) -> tuple[Tensor, 
     # Equation 13.
     source = sam if v.transfer_from == "fresh" else relation
     flow = torch.stack([affine("transfer", source[:, :, value].flatten()) for value in range(d)])  # [d values, d]
-    item = written + p["alpha3"] * (flow.T if rows else flow)
+    passed = take if v.gated and v.item_update == "average" else 1.0
+    item = written + passed * p["alpha3"] * (flow.T if rows else flow)
 
     # Equation 14.
     features = torch.cat([affine("relation_readout", matrix.flatten()) for matrix in relation])
@@ -82,6 +87,8 @@ def naive_stm(core, x: Tensor, item: Tensor, relation: Tensor) -> tuple[Tensor, 
         out = normalise("readout_norm", out)
     if v.readout_mlp:
         out = affine("out", affine("mlp.2", affine("mlp.0", out).clamp(min=0)).clamp(min=0))
+    if v.input_skip:
+        out = out + affine("skip", x)
     return out, item, relation
 
 

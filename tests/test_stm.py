@@ -11,7 +11,10 @@ SIZES = {"queries": 3, "item_size": 5, "relation_size": 4}
 CHANGES = [
     {"gated": False},
     {"squash_write": False},
-    {"sigmoid_gates": False},
+    {"item_update": "sum"},
+    {"item_update": "sum", "sigmoid_gates": False},
+    {"normalized_input": False},
+    {"input_skip": False},
     {"write": "auto"},
     {"mix": "rows"},
     {"qkv_norm": "joint"},
