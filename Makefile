@@ -1,5 +1,4 @@
 # Every target sets itself up: Python 3.11 or later and make are all that it takes.
-# Without an NVIDIA card, PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu saves a download of several GB.
 
 PYTHON ?= python3
 VENV := .venv
