@@ -28,10 +28,11 @@ class GRUCore(MemoryCore):
         require_positive(hidden_size=hidden_size)
         super().__init__(input_size, hidden_size if output_size is None else output_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
-        nn.init.orthogonal_(self.gru.weight_ih_l0)
-        nn.init.orthogonal_(self.gru.weight_hh_l0)
-        nn.init.zeros_(self.gru.bias_ih_l0)
-        nn.init.zeros_(self.gru.bias_hh_l0)
+        weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()
+        nn.init.orthogonal_(weight_ih)
+        nn.init.orthogonal_(weight_hh)
+        nn.init.zeros_(bias_ih)
+        nn.init.zeros_(bias_hh)
         self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
 
     @full_precision
@@ -49,8 +50,7 @@ class GRUCore(MemoryCore):
         return self.out(torch.cat(outputs)), state  # [T, B, O]
 
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:
-        weights = self.gru
-        logits = F.linear(x, weights.weight_ih_l0, weights.bias_ih_l0)
-        logits = logits + F.linear(state.hidden, weights.weight_hh_l0, weights.bias_hh_l0)  # [B, 3 * H]
+        weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()
+        logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 3 * H]
         reset_gate, update_gate, _ = logits.sigmoid().chunk(3, dim=1)
         return {"reset_gate": reset_gate, "update_gate": update_gate}

@@ -33,10 +33,11 @@ class LSTMCore(MemoryCore):
             input_size, hidden_size if output_size is None else output_size, LSTMState, ((hidden_size,), (hidden_size,))
         )
         self.lstm = nn.LSTM(input_size, hidden_size)
-        nn.init.orthogonal_(self.lstm.weight_ih_l0)
-        nn.init.orthogonal_(self.lstm.weight_hh_l0)
-        nn.init.zeros_(self.lstm.bias_ih_l0)
-        nn.init.zeros_(self.lstm.bias_hh_l0)
+        weight_ih, weight_hh, bias_ih, bias_hh = self.lstm.parameters()
+        nn.init.orthogonal_(weight_ih)
+        nn.init.orthogonal_(weight_hh)
+        nn.init.zeros_(bias_ih)
+        nn.init.zeros_(bias_hh)
         self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
 
     @full_precision
@@ -53,9 +54,8 @@ class LSTMCore(MemoryCore):
         return self.out(torch.cat(outputs)), state  # [T, B, O]
 
     def gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:
-        weights = self.lstm
-        logits = F.linear(x, weights.weight_ih_l0, weights.bias_ih_l0)
-        logits = logits + F.linear(state.hidden, weights.weight_hh_l0, weights.bias_hh_l0)  # [B, 4 * H]
+        weight_ih, weight_hh, bias_ih, bias_hh = self.lstm.parameters()
+        logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 4 * H]
         input_gate, forget_gate, _, output_gate = logits.sigmoid().chunk(4, dim=1)
         return {"input_gate": input_gate, "forget_gate": forget_gate, "output_gate": output_gate}
 
