@@ -116,6 +116,7 @@ def test_callbacks_logger_and_progress_bar_work_as_in_sb3(tmp_path):
         "train/entropy_loss",
         "train/n_updates",
         "memory/hidden_norm",
+        "memory/forget_gate_mean",
         "memory/cell_norm",
         "memory/core_grad_norm",
     ):

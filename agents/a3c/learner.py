@@ -150,8 +150,8 @@ class SegmentLearner:
             "train/entropy_loss": entropy_loss,
             "memory/core_grad_norm": nn.utils.get_total_norm(core_gradients),
         }
-        for name, leaf in zip(policy.core.state_spec, self._state, strict=True):
-            statistics[f"memory/{name}_norm"] = leaf.flatten(1).norm(dim=1).mean()
+        memory = policy.memory_statistics(self._obs, self._state, self._starts)
+        statistics |= {f"memory/{name}": value for name, value in memory.items()}
         if self.settings.max_grad_norm is not None:
             statistics["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
         return [p.grad for p in self.parameters], {name: value.item() for name, value in statistics.items()}
