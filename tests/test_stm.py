@@ -149,6 +149,7 @@ def test_the_decay_averages_over_the_past_at_several_rates():
         ({"gated": 1}, "gated must be true or false, got 1"),
         ({"alpha_start": float("nan")}, "alpha_start must be a finite number, got nan"),
         ({"fixed_alpha3": True}, "fixed_alpha3 must be a finite number, got True"),
+        ({"sigmoid_gates": False}, "sigmoid_gates has no effect where item_update is 'average'"),
         ({"fixed_alpha1": 0.0}, "fixed_alpha1 has no effect where relation_update is 'decay'"),
         (
             {"preset": "released_rl", "fixed_alpha2": 0.0},

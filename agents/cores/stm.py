@@ -222,14 +222,14 @@ class STMCore(MemoryCore):
         resets = starts.any(dim=1).tolist()
         if resets[0]:
             state = self.reset(state, starts[0])
-        first, resets[0] = state, False
+        first, resets[0] = state, False  # what _accumulate starts from: nothing of a state that was reset
         fresh = []
         for write, starts_t, any_start in zip(writes, starts, resets, strict=True):
             if any_start:
                 state = self.reset(state, starts_t)
             relations, state = self._advance(write, state)
             fresh.append(relations)
-        bindings, values = (torch.stack(parts) for parts in zip(*fresh, strict=True))  # [T, B, n, n * d], [T, B, n, d]
+        bindings, values = (torch.stack(parts) for parts in zip(*fresh, strict=True))  # [T, B, n, n, d], [T, B, n, d]
         features = self._read_relations(self._matrices(Relations(bindings, values)))  # [T, B, n, r]
         if self.variant.carries_relation:
             features = self._accumulate(features, self._read_relations(first.relation), starts, resets)

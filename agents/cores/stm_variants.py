@@ -61,6 +61,8 @@ class STMVariant:
         for name in unused.get(self.relation_update, ()):
             if getattr(self, name) is not None:
                 raise ValueError(f"{name} has no effect where relation_update is '{self.relation_update}'")
+        if self.item_update == "average" and not self.sigmoid_gates:
+            raise ValueError("sigmoid_gates has no effect where item_update is 'average': its gates sum to 1")
 
     @property
     def carries_relation(self) -> bool:
