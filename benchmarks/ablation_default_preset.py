@@ -139,7 +139,7 @@ ended at. Chance is 0.125, 0.125 and 0.333.
 `{record["command"]}` at commit {record["commit"]}, torch {record["torch"]}, one thread,
 {record["cpu_seconds"]} s of processor time.
 """
-    (RESULTS / "README.md").write_text(text)
+    (RESULTS / "default_preset.md").write_text(text)
 
 
 def main() -> None:
