@@ -48,9 +48,7 @@ class ConvFeatures(BaseFeaturesExtractor):
 
 def standardize(images: Tensor) -> Tensor:
     """Images [B, C, H, W] in [0, 1], each brought to zero mean and unit variance; a blank image to zeros."""
-    std, mean = torch.std_mean(images.flatten(1), dim=1)
-    scale = (std + 1e-3).reciprocal()
-    return images * scale.view(-1, 1, 1, 1) - (mean * scale).view(-1, 1, 1, 1)
+    return F.layer_norm(images, images.shape[1:], eps=1e-6)
 
 
 def image_channels(observation_space: spaces.Space) -> int:

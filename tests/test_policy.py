@@ -11,6 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from relmem.agents import MemoryActorCriticPolicy, registered_cores
+from relmem.agents.features import standardize
 
 OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
 
@@ -118,6 +119,15 @@ def test_image_features(features, size, shape):
     policy.features_dtype = torch.bfloat16
     _, values, log_prob, state = policy.act(frames, policy.initial_state(2), torch.ones(2, dtype=torch.bool))
     assert values.dtype == log_prob.dtype == state.hidden.dtype == torch.float32
+
+
+def test_images_are_standardised_one_by_one():
+    images = torch.rand(3, 1, 8, 8) * torch.tensor([1.0, 0.2, 0.0]).view(3, 1, 1, 1) + 0.3
+    standardised = standardize(images)
+    torch.testing.assert_close(standardised.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        standardised.std(dim=(1, 2, 3), correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0
+    )
 
 
 def test_dictionary_observations_and_box_actions():
