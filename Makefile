@@ -32,7 +32,7 @@ smoke: $(INSTALLED)
 	done
 
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/ppo_throughput.py
+	$(BIN)/python -m benchmarks.run $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
