@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
 from .checks import require_number
 from .cores.base import State, require_positive
@@ -146,6 +147,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._saved_n_envs = self.n_envs
         length, sequences = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         self._sequences_per_batch = sequences
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._setup_lr_schedule()
         self._clip_range = FloatSchedule(self.clip_range)
         self._clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
