@@ -34,21 +34,36 @@ class ConvFeatures(BaseFeaturesExtractor):
         except RuntimeError as error:
             raise ValueError(f"images of shape {observation_space.shape} are too small for these features") from error
         if hidden_size is not None:
-            self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU()])
+            self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU(inplace=True)])
             self._features_dim = hidden_size
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bring images [B, C, H, W] to the size that the stack expects."""
+        """Bring images [B, C, H, W], bytes or floats in [0, 1], to the size that the stack expects."""
         return images
 
     def forward(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W], bytes or floats in [0, 1] -> features [B, F]."""
         images = standardize(self.prepare(images)).contiguous(memory_format=torch.channels_last)
-        return self.stack(images)  # [B, C, H, W] -> [B, F]
+        return self.stack(images)
 
 
 def standardize(images: Tensor) -> Tensor:
-    """Images [B, C, H, W] in [0, 1], each brought to zero mean and unit variance; a blank image to zeros."""
-    return F.layer_norm(images, images.shape[1:], eps=1e-6)
+    """Images [B, C, H, W], each brought to zero mean and unit variance; a blank image to zeros.
+
+    :param images: floats in [0, 1], or bytes: the result is the same
+    """
+    unit = 1.0
+    if images.dtype == torch.uint8:
+        # Unscaled, since bfloat16 holds whole numbers up to 256 exactly: what it is standardised from is not rounded.
+        device = images.device.type
+        images = images.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
+        unit = 255.0
+    return F.layer_norm(images, images.shape[1:], eps=1e-6 * unit**2)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """Images as floats in [0, 1]."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def image_channels(observation_space: spaces.Space) -> int:
@@ -69,7 +84,7 @@ class NatureFeatures(ConvFeatures):
         channels = image_channels(observation_space)
         layers: list[nn.Module] = []
         for out_channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU()]
+            layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU(inplace=True)]
             channels = out_channels
         super().__init__(observation_space, layers, features_dim)
 
@@ -81,12 +96,12 @@ class SmallFeatures(ConvFeatures):
         layers: list[nn.Module] = []
         channels = image_channels(observation_space)
         for _ in range(4):
-            layers += [nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.ReLU()]
+            layers += [nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
             channels = 32
         super().__init__(observation_space, layers)
 
     def prepare(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(images, 42)
+        return F.adaptive_avg_pool2d(to_unit(images), 42)
 
 
 class A3CFeatures(ConvFeatures):
@@ -101,14 +116,18 @@ class A3CFeatures(ConvFeatures):
         layers: list[nn.Module] = []
         channels = image_channels(observation_space)
         for out_channels, kernel, padding in ((32, 5, 2), (32, 5, 1), (64, 4, 1), (64, 3, 1)):
-            layers += [nn.Conv2d(channels, out_channels, kernel, padding=padding), nn.MaxPool2d(2), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, out_channels, kernel, padding=padding),
+                nn.MaxPool2d(2),
+                nn.ReLU(inplace=True),
+            ]
             channels = out_channels
         super().__init__(observation_space, layers)
 
     def prepare(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (210, 160):
             images = images[..., 34:194, :]
-        return F.adaptive_avg_pool2d(images, 80)  # [B, C, 80, 80]
+        return F.adaptive_avg_pool2d(to_unit(images), 80)  # [B, C, 80, 80]
 
 
 class MlpFeatures(BaseFeaturesExtractor):

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .cores import make_core
 from .cores.base import State
-from .features import features_class
+from .features import ConvFeatures, features_class
 
 Halves = tuple[Tensor, ...]
 """A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
@@ -183,6 +183,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
 
     def _features(self, obs: PyTorchObs) -> Tensor:
         with torch.autocast(self.device.type, self.features_dtype, enabled=self.features_dtype is not None):
+            if isinstance(self.features_extractor, ConvFeatures) and obs.dtype == torch.uint8:  # type: ignore[union-attr]
+                return self.features_extractor(obs).float()  # not scaled to [0, 1] first: it standardises images itself
             return self.extract_features(obs).float()  # type: ignore[union-attr]
 
     def _distribution(self, latent: Tensor) -> Distribution:

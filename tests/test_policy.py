@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from relmem.agents import MemoryActorCriticPolicy, registered_cores
-from relmem.agents.features import standardize
+from relmem.agents.features import FEATURES, standardize
 
 OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
 
@@ -128,6 +128,17 @@ def test_images_are_standardised_one_by_one():
     torch.testing.assert_close(
         standardised.std(dim=(1, 2, 3), correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0
     )
+
+
+@pytest.mark.parametrize("features", ["nature", "a3c", "small"])
+def test_images_in_bytes_are_images_in_zero_to_one(features):
+    extractor = FEATURES[features](spaces.Box(0, 255, (2, 84, 84), np.uint8))
+    frames = torch.randint(0, 256, (3, 2, 84, 84), dtype=torch.uint8)
+    frames[1] = frames[1] // 64 + 100  # of little contrast
+    frames[2] = 7  # blank
+    torch.testing.assert_close(extractor(frames), extractor(frames / 255), rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(standardize(frames), standardize(frames / 255).bfloat16(), rtol=2**-7, atol=1e-5)
 
 
 def test_dictionary_observations_and_box_actions():
