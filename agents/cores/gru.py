@@ -37,11 +37,15 @@ class GRUCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
-        y, hidden = self.gru(x.unsqueeze(0), state.hidden.unsqueeze(0))
-        return self.out(y.squeeze(0)), GRUState(hidden.squeeze(0))
+        # Not the fused kernel, which for a single step spends most of its time on rearranging the weights.
+        hidden = torch.gru_cell(x, state.hidden, *self.gru.parameters())
+        return self.out(hidden), GRUState(hidden)
 
     @full_precision
     def forward(self, x: Tensor, state: GRUState, starts: Tensor) -> tuple[Tensor, GRUState]:
+        if len(x) == 1:
+            y, state = self.step(x[0], self.reset(state, starts[0]))
+            return y.unsqueeze(0), state
         outputs = []
         for begin, end in reset_free_segments(starts):
             y, hidden = self.gru(x[begin:end], self.reset(state, starts[begin]).hidden.unsqueeze(0))

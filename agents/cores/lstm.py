@@ -42,14 +42,20 @@ class LSTMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        y, state = self._segment(x.unsqueeze(0), state)
-        return self.out(y.squeeze(0)), state
+        # Not the fused kernel, which for a single step spends most of its time on rearranging the weights.
+        state = LSTMState(*torch.lstm_cell(x, state, *self.lstm.parameters()))
+        return self.out(state.hidden), state
 
     @full_precision
     def forward(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
+        if len(x) == 1:
+            y, state = self.step(x[0], self.reset(state, starts[0]))
+            return y.unsqueeze(0), state
         outputs = []
         for begin, end in reset_free_segments(starts):
-            y, state = self._segment(x[begin:end], self.reset(state, starts[begin]))
+            hidden, cell = self.reset(state, starts[begin])
+            y, (hidden, cell) = self.lstm(x[begin:end], (hidden.unsqueeze(0), cell.unsqueeze(0)))  # [S, B, H]
+            state = LSTMState(hidden.squeeze(0), cell.squeeze(0))
             outputs.append(y)
         return self.out(torch.cat(outputs)), state  # [T, B, O]
 
@@ -58,8 +64,3 @@ class LSTMCore(MemoryCore):
         logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 4 * H]
         input_gate, forget_gate, _, output_gate = logits.sigmoid().chunk(4, dim=1)
         return {"input_gate": input_gate, "forget_gate": forget_gate, "output_gate": output_gate}
-
-    def _segment(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        """The fused kernel over a stretch without resets: x [S, B, F]."""
-        y, (hidden, cell) = self.lstm(x, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
-        return y, LSTMState(hidden.squeeze(0), cell.squeeze(0))
