@@ -78,19 +78,24 @@ class MemoryCore(nn.Module):
         raise NotImplementedError
 
     @full_precision
-    def forward(self, x: Tensor, state: State, starts: Tensor) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: State, starts: Tensor, since: int = 0) -> tuple[Tensor, State]:
         """A sequence of steps: x [T, B, F], state, starts [T, B] -> (y [T, B, O], state after the last step).
 
         ``starts[t, b]`` is true where ``x[t, b]`` is the first observation of an episode (SB3's
         ``episode_starts``); the state of that row is then replaced by the initial one before the input is used.
+
+        :param since: first step whose output is returned, counted from the end where negative: with -1, y is the
+            output of the last step alone [1, B, O]. What is not asked for need not be computed
+        :raises ValueError: if there is no such step
         """
+        since = first_output(since, len(x))
         outputs = []
         for x_t, starts_t, any_start in zip(x, starts, starts.any(dim=1).tolist(), strict=True):
             if any_start:
                 state = self.reset(state, starts_t)
             y, state = self.step(x_t, state)
             outputs.append(y)
-        return torch.stack(outputs), state
+        return torch.stack(outputs[since:]), state
 
     def gates(self, x: Tensor, state: State) -> dict[str, Tensor]:
         """The gates that ``step`` would use, by name, each in (0, 1), for logs; a core without gates has none."""
@@ -128,6 +133,13 @@ def reset_free_segments(starts: Tensor) -> list[tuple[int, int]]:
     cuts = starts.any(dim=1).nonzero().flatten().tolist()
     bounds = sorted({0, *cuts, len(starts)})
     return list(itertools.pairwise(bounds))
+
+
+def first_output(since: int, length: int) -> int:
+    """``since`` counted from the start of a sequence; a ValueError if the sequence has no such step."""
+    if not -length <= since < length:
+        raise ValueError(f"since must be a step of the sequence, from {-length} to {length - 1}, got {since}")
+    return since % length
 
 
 def require_positive(**sizes: int) -> None:

@@ -12,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import MemoryCore, full_precision, require_positive
+from . import stm_sequence
+from .base import MemoryCore, first_output, full_precision, require_positive
 from .registry import register_core
+from .stm_relation import recall
 from .stm_variants import stm_variant
 
 READOUT = 64  # width of the read-out o_t before the output MLP
@@ -34,7 +36,7 @@ class STMItemState(NamedTuple):
 class Write(NamedTuple):
     """What the input alone decides about a step, so that a whole sequence is projected at once."""
 
-    candidate: Tensor  # X_t [..., d, d]
+    factors: tuple[Tensor, Tensor]  # X_t is the outer product of these [..., d], squashed or not
     gates: Tensor  # the input's share of both gates [..., 2 * d]
     address: Tensor  # softmax(f3(x)) [..., n]
     cue: Tensor  # f2(x) [..., d]
@@ -208,74 +210,53 @@ class STMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        fresh, state = self._advance(self._project(x), state)
+        fresh, state = self._advance(self.project(x), state)
         relation = state.relation if self.variant.carries_relation else self._matrices(fresh)
-        return self._read_out(self._read_relations(relation), x), state
+        return self._read_out(self.read_relations(relation), x), state
 
-    @full_precision
-    def forward(self, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        """The numbers of a loop of steps with less work: what depends on the input alone is computed for the whole
-        sequence before the loop, and the read-out, on which no step depends, after it."""
-        if len(x) == 1:  # nothing to save
-            return super().forward(x, state, starts)
-        writes = map(Write._make, zip(*(part.unbind() for part in self._project(x)), strict=True))
-        resets = starts.any(dim=1).tolist()
-        if resets[0]:
-            state = self.reset(state, starts[0])
-        first, resets[0] = state, False  # what _accumulate starts from: nothing of a state that was reset
-        fresh = []
-        for write, starts_t, any_start in zip(writes, starts, resets, strict=True):
-            if any_start:
-                state = self.reset(state, starts_t)
-            relations, state = self._advance(write, state)
-            fresh.append(relations)
-        bindings, values = (torch.stack(parts) for parts in zip(*fresh, strict=True))  # [T, B, n, n, d], [T, B, n, d]
-        features = self._read_relations(self._matrices(Relations(bindings, values)))  # [T, B, n, r]
-        if self.variant.carries_relation:
-            features = self._accumulate(features, self._read_relations(first.relation), starts, resets)
-        return self._read_out(features, x), state
+    def forward(self, x: Tensor, state: Any, starts: Tensor, since: int = 0) -> tuple[Tensor, Any]:
+        """The numbers of a loop of steps, with less work and memory.
 
-    def _accumulate(self, fresh: Tensor, seen: Tensor, starts: Tensor, resets: list[bool]) -> Tensor:
-        """Features of M^r over a sequence: reading is linear, so what is read from M^r follows the same recurrence.
-
-        :param fresh: features of what each step adds [T, B, n, r]
-        :param seen: features of M^r before the first step [B, n, r]
+        Under ``torch.autocast`` the large matrix products run in its dtype, sums and memories in that of the
+        parameters.
         """
-        keep, _ = self._rates()
-        features = []
-        for fresh_t, starts_t, any_start in zip(fresh, starts, resets, strict=True):
-            if any_start:
-                initial = self._read_relations(self.initial_state(1).relation)  # [1, n, r]
-                seen = torch.where(starts_t.bool().view(-1, 1, 1), initial, seen)
-            seen = keep * seen + fresh_t
-            features.append(seen)
-        return torch.stack(features)
+        device = x.device.type
+        mixed = torch.is_autocast_enabled(device) and self.dtype == torch.float32
+        products = torch.get_autocast_dtype(device) if mixed else self.dtype
+        with torch.autocast(device, enabled=False):
+            since = first_output(since, len(x))
+            if len(x) == 1 or not stm_sequence.can_run(self):
+                return super().forward(x, state, starts, since)
+            x = x.to(self.dtype)
+            features, state = stm_sequence.run(self, x, state, starts.bool(), since, products)
+            return self._read_out(features, x[since:]), state
 
     def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
         if not (self.variant.gated and self.variant.sigmoid_gates):
             return {}
-        return dict(zip(("input_gate", "forget_gate"), self._gates(self._project(x), state.item), strict=True))
+        return dict(zip(("input_gate", "forget_gate"), self._gates(self.project(x), state.item), strict=True))
 
-    def _project(self, x: Tensor) -> Write:
+    def project(self, x: Tensor) -> Write:
         """x [..., F] -> what it writes and where it reads."""
         row, cue = self.f1(x), self.f2(x)  # [..., d]
         if self.variant.normalized_input:
             row, cue = F.layer_norm(row, row.shape[-1:]), F.layer_norm(cue, cue.shape[-1:])
-        candidate = row.unsqueeze(-1) * (row if self.variant.write == "auto" else cue).unsqueeze(-2)  # [..., d, d]
-        if self.variant.gated and self.variant.squash_write:
-            candidate = candidate.tanh()
+        factors = (row, row if self.variant.write == "auto" else cue)
         biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(self.f1.out_features)
-        return Write(candidate, self.gate_input(row) + biases, self.f3(x).softmax(-1), cue)
+        return Write(factors, self.gate_input(row) + biases, self.f3(x).softmax(-1), cue)
 
     def _advance(self, write: Write, state: Any) -> tuple[Relations, Any]:
         """One step without its output -> (what it adds to M^r, next state)."""
         item, take_item = self._write_item(write, state.item)
         if self.variant.carries_relation:
-            read = self.alpha2 * self._cued(write, state.relation)  # α2 v^r [B, d]
+            address, cue = write.address.unsqueeze(0), write.cue.unsqueeze(0)
+            read = self.alpha2 * recall(address, cue, state.relation, self.variant.read_axis).squeeze(
+                0
+            )  # α2 v^r [B, d]
             sam = self._attend(torch.baddbmm(item, read.unsqueeze(2), write.cue.unsqueeze(1)))
         else:
             sam = self._attend(item)
-        keep, take = self._rates()
+        keep, take = self.rates()
         fresh = Relations(take * sam.bindings, sam.values)
         if not self.variant.carries_relation:
             return fresh, STMItemState(item + take_item * self._transfer(sam, None))
@@ -284,34 +265,29 @@ class STMCore(MemoryCore):
 
     def _write_item(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor | float]:
         """Eq. 9 and 10: item [B, d, d] -> [B, d, d], and the gate that the transfer (Eq. 13) passes."""
+        row, column = write.factors
+        candidate = row.unsqueeze(2) * column.unsqueeze(1)
         if not self.variant.gated:
-            return item + write.candidate, 1.0
+            return item + candidate, 1.0
         take, keep = self._gates(write, item)
         averaged = self.variant.item_update == "average"
-        return torch.addcmul(take * write.candidate, keep, item), take if averaged else 1.0
+        candidate = candidate.tanh() if self.variant.squash_write else candidate
+        return torch.addcmul(take * candidate, keep, item), take if averaged else 1.0
 
     def _gates(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor]:
         """Appendix D: input and forget gate, each [B, d, d]."""
-        gates = self.gate_memory(self._turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
+        gates = self.gate_memory(self.turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
         take, keep = gates.chunk(2, dim=2)
         if self.variant.item_update == "average":
             take = (take - keep).sigmoid()
             keep = 1 - take
         elif self.variant.sigmoid_gates:
             take, keep = take.sigmoid(), keep.sigmoid()
-        return self._turn(take), self._turn(keep)
-
-    def _cued(self, write: Write, relation: Tensor) -> Tensor:
-        """Eq. 11: what the input calls up from relation [B, n, d, d]: v^r [B, d]."""
-        if self.variant.read_axis == "key":
-            address = write.address.unsqueeze(2) * write.cue.unsqueeze(1)  # [B, n, d]
-            return torch.bmm(address.flatten(1).unsqueeze(1), relation.flatten(1, 2)).squeeze(1)
-        chosen = torch.bmm(write.address.unsqueeze(1), relation.flatten(2)).view_as(relation[:, 0])  # [B, d, d]
-        return torch.bmm(chosen, write.cue.unsqueeze(2)).squeeze(2)
+        return self.turn(take), self.turn(keep)
 
     def _attend(self, item: Tensor) -> Relations:
         """Eq. 4 to 7: item [B, d, d] -> SAM."""
-        rows = self.qkv(self._turn(item))  # [B, d, 3 * n]
+        rows = self.qkv(self.turn(item))  # [B, d, 3 * n]
         rows = self.qkv_norm(rows.mT) if self.variant.qkv_norm == "items" else self.qkv_norm(rows).mT  # [B, 3 * n, d]
         query, key, value = rows.chunk(3, dim=1)  # each [B, n, d]
         return Relations(torch.tanh(key.unsqueeze(2) * query.unsqueeze(1)), value)
@@ -321,7 +297,7 @@ class STMCore(MemoryCore):
         bindings, values = relations
         return torch.matmul(bindings.flatten(-2).mT, values).unflatten(-2, bindings.shape[-2:])
 
-    def _rates(self) -> tuple[Tensor, Tensor]:
+    def rates(self) -> tuple[Tensor, Tensor]:
         """λ and g of M^r_t = λ M^r_{t-1} + g SAM_t, each [n, 1] or [1]."""
         one = self._like.new_ones(1)
         match self.variant.relation_update:
@@ -339,11 +315,11 @@ class STMCore(MemoryCore):
         bias = self.alpha3 * self.transfer.bias
         if self.variant.transfer_from == "fresh":  # G1(Fᵀ V) = Vᵀ (F G1ᵀ), where F G1ᵀ is small
             mixed = self.alpha3 * F.linear(sam.bindings.flatten(2), self.transfer.weight)  # [B, n, d]
-            return self._turn(torch.baddbmm(bias, sam.values.mT, mixed))
+            return self.turn(torch.baddbmm(bias, sam.values.mT, mixed))
         relation = self._matrices(sam) if relation is None else relation
-        return self._turn(F.linear(relation.flatten(1, 2).mT, self.alpha3 * self.transfer.weight, bias))
+        return self.turn(F.linear(relation.flatten(1, 2).mT, self.alpha3 * self.transfer.weight, bias))
 
-    def _read_relations(self, relation: Tensor) -> Tensor:
+    def read_relations(self, relation: Tensor) -> Tensor:
         """G2 of Eq. 14 but for its bias: M^r [..., n, d, d] -> features [..., n, r]."""
         return F.linear(relation.flatten(-2), self.relation_readout.weight)
 
@@ -353,6 +329,10 @@ class STMCore(MemoryCore):
         y = self.out(self.mlp(self.readout_norm(self.output_readout(features.flatten(-2)))))
         return y + self.skip(x) if self.variant.input_skip else y
 
-    def _turn(self, memory: Tensor) -> Tensor:
+    def turn(self, memory: Tensor) -> Tensor:
         """Bring the axis that is to be mixed to the end, where linear maps act; or bring it back."""
         return memory if self.variant.mix == "columns" else memory.mT
+
+    def sides(self, factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """The factors of an outer product such that the axis that is to be mixed is the second."""
+        return factors if self.variant.mix == "columns" else factors[::-1]
