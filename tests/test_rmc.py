@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from naive_rmc import naive_rmc_sequence
 
 from relmem.agents import make_core
+from relmem.agents.cores.rmc import GATES, PRESETS
 
 SHAPES = [
     {},
@@ -40,6 +43,41 @@ def test_values_and_gradients_match_the_naive_version(preset, gate, shape, outpu
     expected = torch.autograd.grad((expected_y * weights).sum(), list(core.parameters()))
     for (name, _), got, want in zip(core.named_parameters(), gradients, expected, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_any_shape_and_any_starts_match_the_naive_version(dtype, tolerance, data):
+    sizes = {name: data.draw(st.integers(1, 4), name) for name in ("slots", "heads", "head_size", "key_size")}
+    layers = {name: data.draw(st.integers(1, 3), name) for name in ("blocks", "mlp_layers")}
+    preset, gate = data.draw(st.sampled_from(PRESETS), "preset"), data.draw(st.sampled_from(GATES), "gate")
+    steps, batch = data.draw(st.integers(1, 5), "T"), data.draw(st.integers(1, 3), "B")
+    starts = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch), "starts")
+    torch.manual_seed(data.draw(st.integers(0, 999), "seed"))
+    core = make_core("rmc", 5, preset=preset, gate=gate, **sizes, **layers).double()
+    x = torch.randn(steps, batch, 5, dtype=torch.float64)
+    memory, end_weights = torch.randn(2, batch, *core.state_spec["memory"], dtype=torch.float64)
+    weights = torch.randn(steps, batch, core.output_size, dtype=torch.float64)
+    starts = torch.tensor(starts).view(steps, batch)
+
+    def results(run, dtype):
+        """Outputs, last memory, and the gradients of inputs, first memory and parameters."""
+        core.to(dtype)
+        sources = [x.to(dtype).requires_grad_(), memory.to(dtype).requires_grad_(), *core.parameters()]
+        y, end = run(sources[0], type(core.initial_state(1))(sources[1]))
+        loss = (y * weights.to(dtype)).sum() + (end * end_weights.to(dtype)).sum()
+        return y, end, *torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
+
+    def fast(x, state):
+        y, state = core(x, state, starts)
+        return y, state.memory
+
+    expected = results(lambda x, state: naive_rmc_sequence(core, x, state, starts), torch.float64)
+    for got, want in zip(results(fast, dtype), expected, strict=True):
+        assert got.dtype == dtype
+        scale = max(1.0, want.abs().max().item())
+        torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * scale)
 
 
 @pytest.mark.parametrize(("slots", "heads", "head_size"), [(3, 2, 4), (5, 1, 2)])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .base import MemoryCore, full_precision, require_positive
 from .registry import register_core, unknown
+from .rmc_sequence import Options, rmc_sequence
 
 PRESETS = ("sonnet", "l0sg")
 GATES = ("unit", "memory", "none")
@@ -47,6 +48,11 @@ class RMCCore(MemoryCore):
     :param gate: one gate per unit, per slot (memory), or none
     :raises ValueError: if a size is not a positive integer, or the preset or the kind of gate is unknown
     """
+
+    input_bias: Tensor
+    forget_bias: Tensor
+    mlp: nn.Sequential
+    mlp_shared: nn.Linear
 
     def __init__(
         self,
@@ -113,15 +119,27 @@ class RMCCore(MemoryCore):
 
     @full_precision
     def forward(self, x: Tensor, state: RMCState, starts: Tensor) -> tuple[Tensor, RMCState]:
-        """As in the base class, with the input's and the output's linear maps outside the loop."""
+        """As in the base class; the loop is that of ``rmc_sequence``."""
         row, gates = self._project(x)
-        memories = []
-        for t, any_start in enumerate(starts.any(dim=1).tolist()):
-            if any_start:
-                state = self.reset(state, starts[t])
-            state = self._advance(Projection(row[t], None if gates is None else gates[t]), state)
-            memories.append(state.memory)
-        return self.out(torch.stack(memories).flatten(2)), state  # [T, B, O]
+        if gates is not None:
+            biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(gates.shape[2] // 2)
+            gates = gates + self.gate_memory.bias + biases  # [T, B, 2 * g]
+        hoisted = self.preset == "sonnet" and self.blocks == 1
+        memories = rmc_sequence(
+            Options(self.heads, self.key_size, self.blocks, last_relu=self.preset == "l0sg"),
+            self.qkv_norm(self.qkv(row)) if hoisted else row,
+            gates,
+            state.memory,
+            self.initial_state(x.shape[1]).memory,
+            starts,
+            None if gates is None else self.gate_memory.weight,
+            *(
+                parameter
+                for layer in (self.qkv, self.qkv_norm, self.attention_norm, self.mlp_norm, *self._mlp_layers())
+                for parameter in layer.parameters()
+            ),
+        )
+        return self.out(memories.flatten(2)), RMCState(memories[-1])  # [T, B, O]
 
     def gates(self, x: Tensor, state: RMCState) -> dict[str, Tensor]:
         projection = self._project(x)
@@ -149,8 +167,9 @@ class RMCCore(MemoryCore):
         """Multi-head dot-product attention of every row to every row: [B, S + 1, m] -> [B, S + 1, m]."""
         qkv = self.qkv_norm(self.qkv(rows)).unflatten(2, (self.heads, -1)).transpose(1, 2)  # [B, H, S + 1, 2 k + v]
         query, key, value = qkv.split([self.key_size, self.key_size, qkv.shape[3] - 2 * self.key_size], dim=3)
-        weights = torch.softmax(query @ key.mT * self.key_size**-0.5, dim=3)  # [B, H, S + 1, S + 1]
-        return (weights @ value).transpose(1, 2).flatten(2)
+        # Keys by queries: a softmax over a short last dimension is several times slower.
+        weights = torch.softmax(key @ query.mT * self.key_size**-0.5, dim=2)  # [B, H, S + 1, S + 1]
+        return (weights.mT @ value).transpose(1, 2).flatten(2)
 
     def _mlp(self, rows: Tensor) -> Tensor:
         """The row-wise network after the attention."""
@@ -159,6 +178,12 @@ class RMCCore(MemoryCore):
         for _ in range(self.mlp_layers):
             rows = F.relu(self.mlp_shared(rows))
         return rows
+
+    def _mlp_layers(self) -> list[nn.Module]:
+        """The linear maps of the row-wise network."""
+        if self.preset == "l0sg":
+            return [self.mlp_shared] * self.mlp_layers
+        return [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
 
     def _gates(self, from_input: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Input and forget gate, each [B, S, m] or [B, S, 1]."""
