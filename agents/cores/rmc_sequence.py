@@ -224,7 +224,7 @@ class _Gate:
         self.weight, self.d_weight = weight, torch.zeros_like(weight)
 
     def forward(self, tape: Tape, candidate: Tensor, memory: Tensor, from_input: Tensor) -> Tensor:
-        squashed, candidate = _tanh(memory), _tanh(candidate)
+        squashed, candidate = memory.tanh(), candidate.tanh()
         gates = squashed @ self.weight.mT  # [B, S, 2 * g]
         gates.add_(from_input.unsqueeze(1)).sigmoid_()
         take, keep = gates.chunk(2, dim=2)
@@ -287,11 +287,6 @@ class _Norm:
         self.d_weight += d_weight
         self.d_bias += d_bias
         return d_x
-
-
-def _tanh(x: Tensor) -> Tensor:
-    """tanh x = 2 σ(2 x) - 1, which takes half the time of PyTorch's tanh on a CPU."""
-    return (x + x).sigmoid_().mul_(2).sub_(1)
 
 
 def _scaled_bmm(a: Tensor, b: Tensor, key_size: int) -> Tensor:
