@@ -92,15 +92,19 @@ class SharedOptimizer:
         for theirs, shared in zip(parameters, self.parameters, strict=True):
             theirs.copy_(shared)
 
+    @torch.no_grad()
     def copy_to(self, optimizer: Optimizer) -> None:
         """Copy the shared parameters and statistics into an optimizer like the one that this was made from."""
-        self.load_into(_parameters(optimizer))
-        state = {
-            i: {name: value.clone() for name, value in self._optimizer.state[parameter].items()}
-            | {"step": torch.tensor(float(self.steps))}
-            for i, parameter in enumerate(self.parameters)
-        }
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        parameters = _parameters(optimizer)
+        self.load_into(parameters)
+        if not optimizer.state:
+            _create_state(optimizer)
+        for parameter, shared in zip(parameters, self.parameters, strict=True):
+            state = optimizer.state[parameter]
+            for name in self._statistics:
+                state[name].copy_(self._optimizer.state[shared][name])
+            if "step" in state:
+                state["step"].fill_(self.steps)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
