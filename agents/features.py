@@ -9,6 +9,7 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
+from .block_conv import BlockConv2d
 from .cores.registry import unknown
 
 
@@ -83,9 +84,8 @@ class NatureFeatures(ConvFeatures):
     def __init__(self, observation_space: spaces.Box, features_dim: int = 512) -> None:
         channels = image_channels(observation_space)
         layers: list[nn.Module] = []
-        for out_channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            layers += [nn.Conv2d(channels, out_channels, kernel, stride), nn.ReLU(inplace=True)]
-            channels = out_channels
+        for convolution in (BlockConv2d(channels, 32, stride=4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3)):
+            layers += [convolution, nn.ReLU(inplace=True)]
         super().__init__(observation_space, layers, features_dim)
 
 
