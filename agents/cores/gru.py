@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import MemoryCore, full_precision, require_positive, reset_free_segments
+from .base import MemoryCore, first_output, full_precision, require_positive, reset_free_segments
 from .registry import register_core
 
 
@@ -42,7 +42,8 @@ class GRUCore(MemoryCore):
         return self.out(hidden), GRUState(hidden)
 
     @full_precision
-    def forward(self, x: Tensor, state: GRUState, starts: Tensor) -> tuple[Tensor, GRUState]:
+    def forward(self, x: Tensor, state: GRUState, starts: Tensor, since: int = 0) -> tuple[Tensor, GRUState]:
+        since = first_output(since, len(x))
         if len(x) == 1:
             y, state = self.step(x[0], self.reset(state, starts[0]))
             return y.unsqueeze(0), state
@@ -51,7 +52,7 @@ class GRUCore(MemoryCore):
             y, hidden = self.gru(x[begin:end], self.reset(state, starts[begin]).hidden.unsqueeze(0))
             state = GRUState(hidden.squeeze(0))
             outputs.append(y)
-        return self.out(torch.cat(outputs)), state  # [T, B, O]
+        return self.out(torch.cat(outputs)[since:]), state  # [T - since, B, O]
 
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:
         weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()

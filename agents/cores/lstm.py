@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import MemoryCore, full_precision, require_positive, reset_free_segments
+from .base import MemoryCore, first_output, full_precision, require_positive, reset_free_segments
 from .registry import register_core
 
 
@@ -47,7 +47,8 @@ class LSTMCore(MemoryCore):
         return self.out(state.hidden), state
 
     @full_precision
-    def forward(self, x: Tensor, state: LSTMState, starts: Tensor) -> tuple[Tensor, LSTMState]:
+    def forward(self, x: Tensor, state: LSTMState, starts: Tensor, since: int = 0) -> tuple[Tensor, LSTMState]:
+        since = first_output(since, len(x))
         if len(x) == 1:
             y, state = self.step(x[0], self.reset(state, starts[0]))
             return y.unsqueeze(0), state
@@ -57,7 +58,7 @@ class LSTMCore(MemoryCore):
             y, (hidden, cell) = self.lstm(x[begin:end], (hidden.unsqueeze(0), cell.unsqueeze(0)))  # [S, B, H]
             state = LSTMState(hidden.squeeze(0), cell.squeeze(0))
             outputs.append(y)
-        return self.out(torch.cat(outputs)), state  # [T, B, O]
+        return self.out(torch.cat(outputs)[since:]), state  # [T - since, B, O]
 
     def gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:
         weight_ih, weight_hh, bias_ih, bias_hh = self.lstm.parameters()
