@@ -27,9 +27,9 @@ def full_precision(method: Callable) -> Callable:
     """
 
     @functools.wraps(method)
-    def wrapper(self: MemoryCore, x: Tensor, *args: Any) -> Any:
+    def wrapper(self: MemoryCore, x: Tensor, *args: Any, **options: Any) -> Any:
         with torch.autocast(x.device.type, enabled=False):
-            return method(self, x.to(self.dtype), *args)
+            return method(self, x.to(self.dtype), *args, **options)
 
     return wrapper
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from .base import MemoryCore, full_precision
+from .base import MemoryCore, first_output, full_precision
 from .registry import register_core
 
 
@@ -27,5 +27,5 @@ class IdentityCore(MemoryCore):
         return self.out(x), state
 
     @full_precision
-    def forward(self, x: Tensor, state: IdentityState, starts: Tensor) -> tuple[Tensor, IdentityState]:
-        return self.out(x), self.reset(state, starts.any(dim=0))
+    def forward(self, x: Tensor, state: IdentityState, starts: Tensor, since: int = 0) -> tuple[Tensor, IdentityState]:
+        return self.out(x[first_output(since, len(x)) :]), self.reset(state, starts.any(dim=0))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import MemoryCore, full_precision, require_positive
+from .base import MemoryCore, first_output, full_precision, require_positive
 from .registry import register_core, unknown
 from .rmc_sequence import Options, rmc_sequence
 
@@ -118,8 +118,9 @@ class RMCCore(MemoryCore):
         return self.out(state.memory.flatten(1)), state
 
     @full_precision
-    def forward(self, x: Tensor, state: RMCState, starts: Tensor) -> tuple[Tensor, RMCState]:
+    def forward(self, x: Tensor, state: RMCState, starts: Tensor, since: int = 0) -> tuple[Tensor, RMCState]:
         """As in the base class; the loop is that of ``rmc_sequence``."""
+        since = first_output(since, len(x))
         row, gates = self._project(x)
         if gates is not None:
             biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(gates.shape[2] // 2)
@@ -139,7 +140,7 @@ class RMCCore(MemoryCore):
                 for parameter in layer.parameters()
             ),
         )
-        return self.out(memories.flatten(2)), RMCState(memories[-1])  # [T, B, O]
+        return self.out(memories[since:].flatten(2)), RMCState(memories[-1])  # [T - since, B, O]
 
     def gates(self, x: Tensor, state: RMCState) -> dict[str, Tensor]:
         projection = self._project(x)

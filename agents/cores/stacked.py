@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .base import MemoryCore, full_precision, require_positive
+from .base import MemoryCore, first_output, require_positive
 from .lstm import LSTMCore
 from .registry import register_core
 from .stm import STMCore
@@ -55,14 +55,23 @@ class StackedCore(MemoryCore):
     def initial_state(self, batch_size: int) -> Any:
         return self._join(core.initial_state(batch_size) for core in self._chain)
 
-    @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        return self._run(x, state, lambda core, x, part: core.step(x, part))
+        outputs, parts = [x], []
+        for core, part in zip(self._chain, self._split(state), strict=True):
+            y, part = core.step(outputs[-1], part)
+            outputs.append(y)
+            parts.append(part)
+        return self._output(outputs[1:]), self._join(parts)
 
-    @full_precision
-    def forward(self, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
-        """Core after core, each over the whole sequence."""
-        return self._run(x, state, lambda core, x, part: core(x, part, starts))
+    def forward(self, x: Tensor, state: Any, starts: Tensor, since: int = 0) -> tuple[Tensor, Any]:
+        """Core after core, each over the whole sequence; the last gives no more outputs than are asked for."""
+        since = first_output(since, len(x))
+        outputs, parts = [x], []
+        for core, part in zip(self._chain, self._split(state), strict=True):
+            y, part = core(outputs[-1], part, starts, since if core is self._chain[-1] else 0)
+            outputs.append(y)
+            parts.append(part)
+        return self._output([*(y[since:] for y in outputs[1:-1]), outputs[-1]]), self._join(parts)
 
     def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
         gates = {}
@@ -71,14 +80,11 @@ class StackedCore(MemoryCore):
             x, _ = core.step(x, part)
         return gates
 
-    def _run(self, x: Tensor, state: Any, run: Callable[[MemoryCore, Tensor, Any], tuple[Tensor, Any]]) -> Any:
-        """Hand x through the chain: x [..., F] -> y [..., O], next state."""
-        outputs, parts = [], []
-        for core, part in zip(self._chain, self._split(state), strict=True):
-            x, part = run(core, x, part)
-            outputs.append(x)
-            parts.append(part)
-        return self.out(torch.cat(outputs[::-1], dim=-1) if self.concatenate else x), self._join(parts)
+    def _output(self, outputs: list[Tensor]) -> Tensor:
+        """Outputs of the cores [..., O_i] -> y [..., O]."""
+        y = torch.cat(outputs[::-1], dim=-1) if self.concatenate else outputs[-1]
+        with torch.autocast(y.device.type, enabled=False):
+            return self.out(y)
 
     @property
     def _chain(self) -> list[MemoryCore]:

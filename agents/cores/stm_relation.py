@@ -19,7 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .stm_scan import bind, bind_backward
 
-BLOCK = 64  # sample-steps whose matrices exist at the same time
+BLOCK = 2**22  # numbers in the matrices that exist at the same time
 
 
 class Fading(NamedTuple):
@@ -73,10 +73,13 @@ class ReadFresh(torch.autograd.Function):
         ctx.save_for_backward(qkv, weight)
         ctx.products = products
         transposed = weight.to(products).T  # [d * d, r]
+        blocks, matrices = _blocks(qkv, products)
         features = []
-        for block in qkv.split(BLOCK):
-            matrices = torch.bmm(bind(block).flatten(2).to(products).mT, _values(block).to(products))  # [K, n * d, d]
-            features.append(torch.mm(matrices.view(-1, len(transposed)), transposed).to(qkv.dtype))  # [K * n, r]
+        for block in blocks:
+            m = torch.bmm(
+                bind(block).flatten(2).to(products).mT, _values(block).to(products), out=matrices[: len(block)]
+            )
+            features.append(torch.mm(m.view(-1, len(transposed)), transposed).to(qkv.dtype))  # [K * n, r]
         return torch.cat(features).view(len(qkv), -1, len(weight))
 
     @staticmethod
@@ -85,10 +88,11 @@ class ReadFresh(torch.autograd.Function):
         qkv, weight = ctx.saved_tensors
         d_qkv, d_weight = [], torch.zeros_like(weight)
         cast = weight.to(ctx.products)
-        for block, d_block in zip(qkv.split(BLOCK), d_features.to(ctx.products).split(BLOCK), strict=True):
+        blocks, buffer = _blocks(qkv, ctx.products)
+        for block, d_block in zip(blocks, d_features.to(ctx.products).split(len(buffer)), strict=True):
             bindings, values = bind(block), _values(block).to(ctx.products)
             keys = bindings.flatten(2).to(ctx.products)  # [K, n keys, n * d]
-            matrices = torch.bmm(keys.mT, values)  # [K, n * d, d]
+            matrices = torch.bmm(keys.mT, values, out=buffer[: len(block)])  # [K, n * d, d]
             d_block = d_block.flatten(0, 1)  # [K * n, r]
             d_weight.add_(d_block.T @ matrices.view(len(d_block), -1))
             d_matrices = torch.mm(d_block, cast, out=matrices.view(len(d_block), -1)).view_as(matrices)
@@ -139,6 +143,13 @@ def recall(address: Tensor, cue: Tensor, relation: Tensor, axis: str) -> Tensor:
     return (matched * address.permute(1, 2, 0).unsqueeze(2)).sum(1).permute(2, 0, 1)
 
 
+def _blocks(qkv: Tensor, products: torch.dtype) -> tuple[tuple[Tensor, ...], Tensor]:
+    """qkv [N, 3 n, d] in blocks of K, and room for the matrices of a block [K, n * d, d]."""
+    n, d = qkv.shape[1] // 3, qkv.shape[2]
+    size = min(len(qkv), max(1, BLOCK // (n * d * d)))
+    return qkv.split(size), qkv.new_empty(size, n * d, d, dtype=products)
+
+
 def _values(qkv: Tensor) -> Tensor:
     return qkv[:, 2 * qkv.shape[1] // 3 :]
 
@@ -150,6 +161,7 @@ def _sequence(steps: Tensor, batch: int) -> Tensor:
 
 def _rows(qkv: Tensor, weights: Tensor):
     """Blocks of whole sequences: qkv [b * T, 3 n, d] and weights [b, T, n]."""
-    size = max(1, 4 * BLOCK // len(qkv))
+    n, d = weights.shape[2], qkv.shape[3]
+    size = max(1, BLOCK // (len(qkv) * n * n * d))
     for block, w in zip(qkv.split(size, dim=1), weights.split(size, dim=1), strict=True):
         yield block.transpose(0, 1).flatten(0, 1), w.transpose(0, 1)
