@@ -11,7 +11,8 @@ it is read from what each step adds, and summed up afterwards. Backward passes c
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ class ReadFresh(torch.autograd.Function):
     """(qkv [N, 3 n, d], G2 [r, d * d], dtype of the products) -> what G2 reads from the N fresh matrices [N, n, r]."""
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, weight: Tensor, products: torch.dtype) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, qkv: Tensor, weight: Tensor, products: torch.dtype) -> Tensor:
         ctx.save_for_backward(qkv, weight)
         ctx.products = products
         transposed = weight.to(products).T  # [d * d, r]
@@ -84,7 +85,7 @@ class ReadFresh(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_features: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor, Tensor, None]:
         qkv, weight = ctx.saved_tensors
         d_qkv, d_weight = [], torch.zeros_like(weight)
         cast = weight.to(ctx.products)
@@ -106,7 +107,7 @@ class Remember(torch.autograd.Function):
     """(qkv [T, B, 3 n, d], w [T, B, n], M [B, n, d, d], w' [B, n]) -> w' M + Σ_t w_t[s] Σ_j F(q_ts ∘ k_tj) ⊗ v_tj."""
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, weights: Tensor, origin: Tensor, left: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, qkv: Tensor, weights: Tensor, origin: Tensor, left: Tensor) -> Tensor:
         ctx.save_for_backward(qkv, weights, origin, left)
         memories = []
         for block, w in _rows(qkv, weights):
@@ -116,7 +117,7 @@ class Remember(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, d_memory: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, d_memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         qkv, weights, origin, left = ctx.saved_tensors
         d_qkv, d_weights = torch.empty_like(qkv), torch.empty_like(weights)
         rows = 0
@@ -159,7 +160,7 @@ def _sequence(steps: Tensor, batch: int) -> Tensor:
     return steps.reshape(batch, -1, steps[0, 0].numel())
 
 
-def _rows(qkv: Tensor, weights: Tensor):
+def _rows(qkv: Tensor, weights: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of whole sequences: qkv [b * T, 3 n, d] and weights [b, T, n]."""
     n, d = weights.shape[2], qkv.shape[3]
     size = max(1, BLOCK // (len(qkv) * n * n * d))

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .stm_relation import Fading, ReadFresh, Remember, recall
-from .stm_scan import Inputs, ItemScan, Maps, Rule, Start
+from .stm_scan import ItemScan, Operands, Rule
 
 if TYPE_CHECKING:
-    from .stm import STMCore, STMState, Write
+    from .stm import STMCore, Write
 
 CHUNK = 64  # steps within which the relational memory is read as attention over earlier steps
 
@@ -56,27 +56,20 @@ def _run_chunk(
         state = core.reset(state, starts[0])
         starts, resets[0] = torch.cat([torch.zeros_like(starts[:1]), starts[1:]]), False
     initial = type(state)(*(leaf[0] for leaf in core.initial_state(1))) if any(resets) else None
-    carries, write = core.variant.carries_relation, core.project(x)
     keep, take = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # [n]
 
-    recalled = (
-        _recalled(core, write, state, initial, Fading.of(keep, starts, before=True), take) if carries else (None,) * 3
-    )
-    rule = Rule(
-        core.variant, [row.view(-1, 1, 1) if new else None for row, new in zip(starts, resets, strict=True)], products
-    )
-    inputs = Inputs(*core.sides(write.factors), _gates(core, write.gates), *recalled)
-    start = Start(*_item_and_flow(core, state), *_item_and_flow(core, initial))
-    qkv, item = ItemScan.apply(rule, *inputs, *start, *_maps(core, take))  # [T, B, 3 * n, d], [B, d, d]
+    where = [row.view(-1, 1, 1) if reset else None for row, reset in zip(starts, resets, strict=True)]
+    operands = _operands(core, core.project(x), state, initial, starts, keep, take)
+    qkv, item = ItemScan.apply(Rule(core.variant, where, products), *operands)  # [T, B, 3 * n, d], [B, d, d]
     item = core.turn(item)
 
-    def read_fresh(begin: int) -> Tensor:
-        """What G2 reads from the relations of each step [T - begin, B, n, r]."""
-        read = ReadFresh.apply(qkv[begin:].flatten(0, 1), core.relation_readout.weight, products)
+    def read_fresh() -> Tensor:
+        """What G2 reads from the relations of each step [T - since, B, n, r]."""
+        read = ReadFresh.apply(qkv[since:].flatten(0, 1), core.relation_readout.weight, products)
         return read.unflatten(0, (-1, x.shape[1]))
 
-    if not carries:
-        return [read_fresh(since)] if since < len(x) else [], type(state)(item)
+    if not core.variant.carries_relation:
+        return [read_fresh()] if since < len(x) else [], type(state)(item)
 
     fading = Fading.of(keep, starts)
 
@@ -88,61 +81,59 @@ def _run_chunk(
         return Remember.apply(qkv[: t + 1], take * fading.between[t, : t + 1], origin, fading.origin[t])
 
     last = memory(len(x) - 1)
-    if since >= len(x):
-        features = []
-    elif since == len(x) - 1:
+    features = []
+    if since == len(x) - 1:
         features = [core.read_relations(last).unsqueeze(0)]
-    else:
+    elif since < len(x):
         before = core.read_relations(memory(since - 1) if since else state.relation)  # [B, n, r]
         anew = None if initial is None else core.read_relations(initial.relation)  # [n, r]
-        features = [fading.add_up(take.unsqueeze(1) * read_fresh(since), since, before, anew)]
+        features = [fading.add_up(take.unsqueeze(1) * read_fresh(), since, before, anew)]
     return features, type(state)(item, last)
 
 
-def _recalled(
-    core: STMCore, write: Write, state: STMState, initial: STMState | None, fading: Fading, take: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Cues and what they read from the memory that their episode began with, both [T, B, d], and the addresses by which
-    a step reads what the steps before it add [τ, B, t, n]."""
-    address, axis = core.alpha2 * write.address, core.variant.read_axis  # [T, B, n]
-    faded = address * fading.origin
-    reads = recall(faded, write.cue, state.relation, axis)
-    if initial is not None:
-        anew = recall(faded, write.cue, initial.relation.expand_as(state.relation), axis)
-        reads = torch.where(fading.episode.unsqueeze(2) > 0, anew, reads)
-    return write.cue, reads, (take * address.unsqueeze(1) * fading.between).permute(1, 2, 0, 3)
+def _operands(
+    core: STMCore, write: Write, state: Any, initial: Any, starts: Tensor, keep: Tensor, take: Tensor
+) -> Operands:
+    """The scan's inputs, with what every step would multiply the same already multiplied.
 
-
-def _item_and_flow(core: STMCore, state: Any) -> tuple[Tensor | None, Tensor | None]:
-    """The item memory, turned, and what flows into it from an accumulated relational memory, but for its bias."""
-    if state is None:
-        return None, None
-    flow = None
-    if core.variant.carries_relation and core.variant.transfer_from == "accumulated":
-        flow = F.linear(state.relation.flatten(-3, -2).mT, core.alpha3 * core.transfer.weight)
-    return core.turn(state.item), flow
-
-
-def _gates(core: STMCore, gates: Tensor) -> Tensor | None:
-    """The input's share of the gates, all biases included; the difference of the two where they sum to one."""
-    if not core.variant.gated:
-        return None
-    if core.gate_memory.bias is not None:
-        gates = gates + core.gate_memory.bias
-    return _one_gate(core, gates, dim=-1)
-
-
-def _one_gate(core: STMCore, gates: Tensor, dim: int) -> Tensor:
-    take, keep = gates.chunk(2, dim=dim)
-    return take - keep if core.variant.item_update == "average" else gates
-
-
-def _maps(core: STMCore, take: Tensor) -> Maps:
+    :param initial: memories of a new episode, without a batch dimension; None: no episode begins
+    :param keep: λ of M^r_t = λ M^r_{t-1} + g SAM_t [n]
+    :param take: g [n]
+    """
+    v, left, right = core.variant, *core.sides(write.factors)
+    cue = reads = address = flow = initial_flow = None
     transfer = core.alpha3 * core.transfer.weight
-    if core.variant.carries_relation and core.variant.transfer_from == "accumulated":
-        transfer = transfer * take.repeat_interleave(core.f1.out_features)
-    return Maps(
-        gate=_one_gate(core, core.gate_memory.weight, dim=0) if core.variant.gated else None,
+    if v.carries_relation:
+        fading, cue = Fading.of(keep, starts, before=True), write.cue
+        address = core.alpha2 * write.address  # [T, B, n]
+        reads = recall(address * fading.origin, cue, state.relation, v.read_axis)
+        if initial is not None:
+            anew = recall(address * fading.origin, cue, initial.relation.expand_as(state.relation), v.read_axis)
+            reads = torch.where(fading.episode.unsqueeze(2) > 0, anew, reads)
+        address = (take * address.unsqueeze(1) * fading.between).permute(1, 2, 0, 3)  # [τ, B, t, n]
+        if v.transfer_from == "accumulated":
+            flow = F.linear(state.relation.flatten(-3, -2).mT, transfer)
+            initial_flow = None if initial is None else F.linear(initial.relation.flatten(-3, -2).mT, transfer)
+            transfer = transfer * take.repeat_interleave(core.f1.out_features)
+    gate = gates = None
+    if v.gated:
+        gate, gates = core.gate_memory.weight, write.gates  # [2 * d, d], [T, B, 2 * d]
+        if core.gate_memory.bias is not None:
+            gates = gates + core.gate_memory.bias
+        if v.item_update == "average":  # gates that sum to one depend on the difference of their logits
+            gate, gates = (torch.sub(*both.chunk(2, dim=dim)) for both, dim in ((gate, 0), (gates, 2)))
+    return Operands(
+        left=left,
+        right=right,
+        gates=gates,
+        cue=cue,
+        reads=reads,
+        address=address,
+        item=core.turn(state.item),
+        flow=flow,
+        initial_item=None if initial is None else core.turn(initial.item),
+        initial_flow=initial_flow,
+        gate=gate,
         qkv=core.qkv.weight,
         qkv_bias=core.qkv.bias,
         norm=core.qkv_norm.weight,
