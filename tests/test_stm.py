@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given, reject, settings
+from hypothesis import strategies as st
 from naive_stm import naive_stm_sequence
 
 from relmem.agents import make_core
+from relmem.agents.cores import stm_relation, stm_sequence
 from relmem.agents.cores.stm_variants import PRESETS
 
 SIZES = {"queries": 3, "item_size": 5, "relation_size": 4}
@@ -41,28 +44,49 @@ def stm(preset="default", output_size=3, input_size=6, **options):
     return core
 
 
-def assert_parity(core):
-    """Values, states and gradients of the core are those of the naive version, with resets on the way."""
-    x = torch.randn(5, 3, core.input_size, dtype=torch.float64, requires_grad=True)
-    starts = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]]).bool()
-    begin = core.initial_state(3)
-    begin = type(begin)(*(torch.randn_like(leaf) for leaf in begin))
-    y, end = core(x, begin, starts)
-    expected_y, expected_ends = naive_stm_sequence(core, x, begin, starts)
-    torch.testing.assert_close(y, expected_y, rtol=1e-9, atol=1e-9)
-    for b, (item, relation) in enumerate(expected_ends):
-        torch.testing.assert_close(end.item[b], item, rtol=1e-9, atol=1e-9)
-        if hasattr(end, "relation"):
-            torch.testing.assert_close(end.relation[b], relation, rtol=1e-9, atol=1e-9)
+STARTS = torch.tensor([[1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 0]]).bool()
 
-    weights = torch.randn_like(y)
-    sources = dict(core.named_parameters()) | {"x": x}
-    loss = (y * weights).sum() + end.item.square().sum()
-    expected_loss = (expected_y * weights).sum() + sum(item.square().sum() for item, _ in expected_ends)
+
+def outcome(core, run, x, begin, starts):
+    """Outputs, last memories, and the gradients of every parameter, of the inputs and of the first memories."""
+    sources = dict(core.named_parameters()) | {"x": x} | begin._asdict()
+    y, end = run(core, x, begin, starts)
+    outputs = {"y": y} | {f"last {name}": leaf for name, leaf in end.items()}
+    generator = torch.Generator().manual_seed(1)
+    loss = sum((v * torch.randn(v.shape, generator=generator, dtype=torch.float64)).sum() for v in outputs.values())
     gradients = torch.autograd.grad(loss, sources.values(), allow_unused=True, materialize_grads=True)
-    expected = torch.autograd.grad(expected_loss, sources.values(), allow_unused=True, materialize_grads=True)
-    for name, got, want in zip(sources, gradients, expected, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+    return outputs | {f"gradient of {name}": gradient for name, gradient in zip(sources, gradients, strict=True)}
+
+
+def fast(core, x, begin, starts):
+    y, end = core(x, begin, starts)
+    return y, end._asdict()
+
+
+def naive(core, x, begin, starts):
+    y, ends = naive_stm_sequence(core, x, begin, starts)
+    return y, {name: torch.stack([end[i] for end in ends]) for i, name in enumerate(begin._fields)}
+
+
+def begin_with(core, batch):
+    """Random first memories."""
+    like = core.initial_state(batch)
+    return type(like)(*(torch.randn_like(leaf).requires_grad_() for leaf in like))
+
+
+def assert_close(got, expected, tolerance):
+    """Everything within ``tolerance`` of the largest number of its tensor."""
+    for name, want in expected.items():
+        scale = want.abs().max().clamp(min=1.0)
+        error = (got[name] - want).abs().max() / scale
+        assert error <= tolerance, f"{name} is off by {error:.1e} of its largest number"
+
+
+def assert_parity(core, starts=STARTS, tolerance=1e-9):
+    """Values, memories and gradients of the core are those of the naive version, with resets on the way."""
+    x = torch.randn(*starts.shape, core.input_size, dtype=torch.float64, requires_grad=True)
+    begin = begin_with(core, starts.shape[1])
+    assert_close(outcome(core, fast, x, begin, starts), outcome(core, naive, x, begin, starts), tolerance)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -80,6 +104,74 @@ def test_options_match_the_naive_version(change):
 @pytest.mark.parametrize("preset", PRESETS)
 def test_shapes_match_the_naive_version(preset, sizes):
     assert_parity(stm(preset, **dict(zip(SIZES, sizes, strict=True))))
+
+
+@st.composite
+def cases(draw):
+    """An STM in double precision, and where episodes begin in its sequences [T, B]."""
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    options = draw(st.fixed_dictionaries({name: st.integers(1, 5) for name in SIZES}))
+    for change in draw(st.lists(st.sampled_from(CHANGES), max_size=2)):
+        options |= change
+    try:
+        core = stm(draw(st.sampled_from(sorted(PRESETS))), **options)
+    except ValueError:  # options that exclude each other
+        reject()
+    shape = draw(st.integers(2, 7)), draw(st.integers(1, 3))
+    return core, torch.rand(shape) < draw(st.sampled_from([0.0, 0.2, 1.0]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(case=cases())
+def test_any_core_and_any_resets_match_the_naive_version(case):
+    assert_parity(*case)
+
+
+def test_chunks_of_a_long_sequence_join_without_a_seam(monkeypatch):
+    monkeypatch.setattr(stm_sequence, "CHUNK", 3)
+    for preset in PRESETS:
+        assert_parity(stm(preset), torch.rand(8, 2) < 0.2)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_blocks_of_relations_join_without_a_seam(preset, monkeypatch):
+    monkeypatch.setattr(stm_relation, "BLOCK", 2 * 3 * 5 * 5)
+    assert_parity(stm(preset))
+
+
+@pytest.mark.parametrize(
+    ("products", "of_values", "of_gradient"),
+    [(torch.float32, 1e-5, 1e-4), (torch.bfloat16, 0.01, 0.1)],
+    ids=["float32", "bfloat16"],
+)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_single_precision_stays_close_to_double(preset, products, of_values, of_gradient):
+    double = make_core("stm", 10, 8, preset=preset, queries=4, item_size=16, relation_size=8, alpha_start=0.1).double()
+    core = make_core("stm", 10, 8, preset=preset, queries=4, item_size=16, relation_size=8)
+    core.load_state_dict(double.state_dict())
+    starts = torch.rand(8, 4) < 0.1
+    x, begin = torch.randn(8, 4, 10, dtype=torch.float64, requires_grad=True), double.initial_state(4)
+    begin = type(begin)(*(leaf.detach().requires_grad_() for leaf in begin))
+    expected = outcome(double, fast, x, begin, starts)
+    single = type(begin)(*(leaf.detach().float().requires_grad_() for leaf in begin))
+    with torch.autocast("cpu", torch.bfloat16, enabled=products == torch.bfloat16):
+        got = outcome(core, fast, x.detach().float().requires_grad_(), single, starts)
+    assert {leaf.dtype for leaf in got.values()} == {torch.float32}
+    gradients = [name for name in expected if name.startswith("gradient")]
+    parts = {name: [name] for name in expected if name not in gradients} | {"gradient as a whole": gradients}
+    for part, names in parts.items():
+        want, found = (torch.cat([tensors[name].flatten().double() for name in names]) for tensors in (expected, got))
+        error = (found - want).norm() / want.norm()
+        assert error <= (of_gradient if names is gradients else of_values), f"{part} is off by {error:.1e}"
+
+
+def test_the_last_output_alone_has_the_gradients_of_a_full_run():
+    core = stm()
+    x = torch.randn(5, 3, core.input_size, dtype=torch.float64, requires_grad=True)
+    begin = begin_with(core, 3)
+    last = outcome(core, lambda *inputs: (core(*inputs[1:], since=-1)[0], {}), x, begin, STARTS)
+    full = outcome(core, lambda *inputs: (core(*inputs[1:])[0][-1:], {}), x, begin, STARTS)
+    assert_close(last, full, 1e-9)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,18 @@ def full_precision(method: Callable) -> Callable:
     return wrapper
 
 
+def without_autocast(backward: Callable) -> Callable:
+    """For the ``backward(ctx, grad, ...)`` of an autograd function: what it computes is not cast, even where the
+    caller runs the backward pass inside autocast."""
+
+    @functools.wraps(backward)
+    def wrapper(ctx: Any, grad: Tensor, *grads: Any) -> Any:
+        with torch.autocast(grad.device.type, enabled=False):
+            return backward(ctx, grad, *grads)
+
+    return wrapper
+
+
 class MemoryCore(nn.Module):
     """A recurrent memory: ``step`` defines it, ``forward`` runs it over a sequence with exact episode resets.
 

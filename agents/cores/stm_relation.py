@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .base import without_autocast
 from .stm_scan import bind, bind_backward
 
 BLOCK = 2**22  # numbers in the matrices that exist at the same time
@@ -85,6 +86,7 @@ class ReadFresh(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor, Tensor, None]:
         qkv, weight = ctx.saved_tensors
         d_qkv, d_weight = [], torch.zeros_like(weight)
@@ -117,6 +119,7 @@ class Remember(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, d_memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         qkv, weights, origin, left = ctx.saved_tensors
         d_qkv, d_weights = torch.empty_like(qkv), torch.empty_like(weights)

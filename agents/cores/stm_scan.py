@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .base import without_autocast
 from .stm_variants import STMVariant
 
 
@@ -130,13 +131,14 @@ class ItemScan(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, d_qkv: Tensor, d_item: Tensor) -> tuple[Tensor | None, ...]:
         *operands, items, reads, qkv = ctx.saved_tensors
         p = Operands(*operands)
         d = Operands(*(None if operand is None else torch.zeros_like(operand) for operand in p))
         cell = Cell(ctx.rule, p)
         d_reads = torch.zeros_like(reads)  # [B, T, d]
-        d_item = d_item.clone()
+        d_item = d_item.clone(memory_format=torch.contiguous_format)
         for t in reversed(range(len(qkv))):
             # What the forward pass computed, from the item memory before the step and q, k, v.
             written = cell.write(t, items[t])
