@@ -1,13 +1,17 @@
 """Agent steps per second of recurrent PPO on Pong, beside stock ``sb3_contrib.RecurrentPPO`` at the same settings.
 
 8 environments x 128 steps, 4 epochs of minibatches of 256, Nature CNN, LSTM 512 shared by actor and critic. All
-contestants step the same native vector environment, so that only the learners differ.
+contestants step the same native vector environment, so that only the learners differ, and each has a process of its
+own, because our learners change how the whole process allocates memory. The STM learns from sequences of 32 steps, the
+others from whole rollouts.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from sb3_contrib import RecurrentPPO
@@ -38,10 +42,11 @@ def measure(quick: bool, rounds: int) -> Group:
             {"skip": skip, "learner": name, "agent steps/s": per_second(1, mine), "times as fast": speedups[name]}
             for name, mine in seconds.items()
         ]
+        phases = [{"learner": name} | learner.milliseconds() for name, learner in learners.items()]
         if skip == 4:
             targets.append(Target(f"{LSTM}, Pong skip 4, agent steps/s against {STOCK}", speedups[LSTM], 5, 7))
             targets.append(Target(f"{STM}, Pong skip 4, agent steps/s against {STOCK}", speedups[STM], 2.5, 4))
-            parts = [{"learner": name} | learner.milliseconds() for name, learner in learners.items()]
+            parts = phases
     gib = [{"learner": name, "GiB": peak_memory(one_rollout, name, quick)} for name in (STOCK, LSTM, STM)]
     return Group(
         targets,
@@ -60,6 +65,8 @@ def make_learner(name: str, skip: int, quick: bool) -> OnPolicyAlgorithm:
     if name == STOCK:
         lstm = {"lstm_hidden_size": 512, "shared_lstm": True, "enable_critic_lstm": False}
         return RecurrentPPO("CnnLstmPolicy", env, policy_kwargs=lstm, **settings)
+    if name == STM:
+        settings["bptt_length"] = min(32, steps)
     return MemoryPPO("MemoryPolicy", env, policy_kwargs=CORES[name] | {"features": "nature"}, **settings)
 
 
@@ -69,38 +76,56 @@ def one_rollout(name: str, quick: bool) -> Callable[[], object]:
 
 
 class Learner:
-    """A contestant that notes where its time goes."""
+    """A contestant in a process of its own, which notes where its time goes."""
 
     def __init__(self, name: str, skip: int, quick: bool) -> None:
-        self.model = make_learner(name, skip, quick)
-        self.steps = self.model.n_steps * N_ENVS
+        spawn = multiprocessing.get_context("spawn")
+        self._process = ProcessPoolExecutor(1, spawn, initializer=_start, initargs=(name, skip, quick))
         self.phases: list[tuple[float, float, float]] = []  # seconds of each round
-        self._clocks = {"step_async": 0.0, "step_wait": 0.0, "train": 0.0}
-        env = self.model.get_env()
-        for owner, method in ((env, "step_async"), (env, "step_wait"), (self.model, "train")):
-            setattr(owner, method, self._clocked(method, getattr(owner, method)))
 
     def seconds_per_step(self) -> float:
         """Collect a rollout and learn from it."""
-        self._clocks = dict.fromkeys(self._clocks, 0.0)
-        begin = time.perf_counter()
-        self.model.learn(self.steps, reset_num_timesteps=False)
-        total = time.perf_counter() - begin
-        environment, update = self._clocks["step_async"] + self._clocks["step_wait"], self._clocks["train"]
-        self.phases.append((environment, total - environment - update, update))
-        return total / self.steps
+        steps, phases = self._process.submit(_round).result()
+        self.phases.append(phases)
+        return sum(phases) / steps
 
     def milliseconds(self) -> dict[str, Spread]:
-        """Of each phase, in a round."""
+        """Of each phase, in a round; ends the process."""
+        self._process.shutdown()
         rounds = zip(*self.phases[1:], strict=True)  # without the one that warms up
         return {name: Spread.of([1e3 * s for s in seconds]) for name, seconds in zip(PHASES, rounds, strict=True)}
 
-    def _clocked(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def clocked(*args: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return method(*args)
-            finally:
-                self._clocks[name] += time.perf_counter() - begin
 
-        return clocked
+_model: OnPolicyAlgorithm
+_clocks: dict[str, float]
+
+
+def _start(name: str, skip: int, quick: bool) -> None:
+    global _model
+    _model = make_learner(name, skip, quick)
+    env = _model.get_env()
+    for owner, method in ((env, "step_async"), (env, "step_wait"), (_model, "train")):
+        setattr(owner, method, _clocked(method, getattr(owner, method)))
+
+
+def _round() -> tuple[int, tuple[float, float, float]]:
+    """Agent steps, and seconds of each phase."""
+    global _clocks
+    _clocks = dict.fromkeys(("step_async", "step_wait", "train"), 0.0)
+    steps = _model.n_steps * N_ENVS
+    begin = time.perf_counter()
+    _model.learn(steps, reset_num_timesteps=False)
+    total = time.perf_counter() - begin
+    environment, update = _clocks["step_async"] + _clocks["step_wait"], _clocks["train"]
+    return steps, (environment, total - environment - update, update)
+
+
+def _clocked(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    def clocked(*args: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return method(*args)
+        finally:
+            _clocks[name] += time.perf_counter() - begin
+
+    return clocked
