@@ -39,7 +39,7 @@ def make_model(config: TrainConfig) -> MemoryPPO | A3C:
 
     :raises ValueError: if an option does not fit the environment or another option
     """
-    _require_device(config.device)
+    require_device(config.device)
     arguments = config.algo.arguments() | {
         "policy_kwargs": {
             "core": config.core["name"],
@@ -61,7 +61,7 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
 
     :raises ValueError: if the file is no checkpoint, or of another core, observation space or action space
     """
-    _require_device(config.device)
+    require_device(config.device)
     algorithm = MemoryPPO if isinstance(config.env, VecEnvConfig) else A3C
     try:
         model = algorithm.load(checkpoint, device=config.device, precision=config.precision)
@@ -87,7 +87,11 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
     return model
 
 
-def _require_device(name: str) -> None:
+def require_device(name: str) -> None:
+    """Refuse a device that there is not.
+
+    :raises ValueError: if it is unknown, or torch cannot use it
+    """
     try:
         kind = "cpu" if name == "auto" else torch.device(name).type
     except RuntimeError as error:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from stable_baselines3.common.callbacks import BaseCallback
 
 from .interrupt import StopRequest
-from .run_folder import save_atomically
+from .progress import Progress
+from .run_folder import save_checkpoint
 
 
 class Stop(BaseCallback):
@@ -104,15 +103,13 @@ class Checkpoints(BaseCallback):
 
     def _on_step(self) -> bool:
         if time.monotonic() - self._last >= self.seconds:
-            save_atomically(self.model, self.folder / f"step_{self.num_timesteps:012d}.zip")
-            for old in sorted(self.folder.glob("step_*.zip"))[: -self.keep]:
-                old.unlink()
+            save_checkpoint(self.model, self.folder, self.num_timesteps, ".zip", self.keep)
             self._last = time.monotonic()
         return True
 
 
 class ProgressBar(BaseCallback):
-    """A progress bar with speed, time left and current mean return; without a terminal, a line now and then.
+    """A progress bar with speed, time left and current mean return.
 
     :param total_timesteps: agent steps at the end of the run
     :param seconds: time between two lines where there is no terminal
@@ -120,47 +117,19 @@ class ProgressBar(BaseCallback):
 
     def __init__(self, total_timesteps: int, seconds: float = 30.0) -> None:
         super().__init__()
-        self.total_timesteps, self.seconds = total_timesteps, seconds
-        self._console = Console()
-        self._progress = Progress(
-            BarColumn(bar_width=12),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} steps, {task.fields[status]},"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
+        self._progress = Progress(total_timesteps, "steps", seconds)
 
     def _on_training_start(self) -> None:
-        self._began, self._first_step = time.monotonic(), self.num_timesteps
-        self._last_line = self._began
-        self._task = self._progress.add_task(
-            "", total=self.total_timesteps, completed=self.num_timesteps, status=self._status()
-        )
-        self._progress.start()
+        self._progress.start(self.num_timesteps, self._status())
 
     def _on_step(self) -> bool:
-        now = time.monotonic()
-        if self._console.is_terminal:
-            self._progress.update(self._task, completed=self.num_timesteps, status=self._status())
-        elif now - self._last_line >= self.seconds:
-            self._last_line = now
-            left = (self.total_timesteps - self.num_timesteps) / max(self._speed(), 1e-9)
-            print(
-                f"{self.num_timesteps:,} of {self.total_timesteps:,} steps, {self._status()}, "
-                f"{time.strftime('%H:%M:%S', time.gmtime(left))} left",
-                flush=True,
-            )
+        self._progress.update(self.num_timesteps, self._status())
         return True
-
-    def _speed(self) -> float:
-        return (self.num_timesteps - self._first_step) / max(time.monotonic() - self._began, 1e-9)
 
     def _status(self) -> str:
         episodes = self.model.ep_info_buffer
-        mean = f"{np.mean([episode['r'] for episode in episodes]):.1f}" if episodes else "-"
-        return f"{self._speed():,.0f} steps/s, return {mean}"
+        return f"return {np.mean([episode['r'] for episode in episodes]):.1f}" if episodes else "return -"
 
     def close(self) -> None:
         """Leave the terminal as it was, however the training ended."""
-        self._progress.stop()
+        self._progress.close()

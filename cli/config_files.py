@@ -12,7 +12,7 @@ from ..agents.cores.registry import unknown
 
 SHIPPED = Path(configs.__file__).parent
 
-GROUPS = ("env", "policy", "core", "algo")
+GROUPS = ("env", "policy", "core", "algo", "task", "head", "training")
 """The keys of a config that hold options of their own."""
 
 

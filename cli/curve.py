@@ -1,7 +1,8 @@
-"""The picture of a run: return against agent steps."""
+"""The picture of a run: return against agent steps, or a task's metric against updates."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -45,6 +46,38 @@ def draw_learning_curve(
             "top", functions=(partial(np.multiply, frames_per_step), partial(np.multiply, 1 / frames_per_step))
         )
         frames.set_xlabel("frames")
+    figure.savefig(path, dpi=120)
+
+
+def draw_task_curve(
+    path: Path,
+    history: Sequence[Mapping[str, float]],
+    metric: str,
+    title: str,
+    trivial: Mapping[str, float],
+    test: float | None = None,
+) -> None:
+    """Save a learning curve: the metric on the validation set, beside what is trivially reached.
+
+    :param path: the PNG file
+    :param history: a trainer's
+    :param metric: name of the metric
+    :param title: of the picture
+    :param trivial: levels by name, drawn as constant lines
+    :param test: the metric on the test set, drawn at the end
+    """
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    updates = [entry["update"] for entry in history]
+    axes.plot(updates, [entry[f"valid_{metric}"] for entry in history], color="tab:blue", label="validation set")
+    for name, level in trivial.items():
+        axes.axhline(level, linestyle="--", color="tab:gray", label=f"{name}: {level:.3g}")
+    if test is not None:
+        axes.plot(updates[-1:], [test], "*", markersize=12, color="tab:orange", label=f"test set: {test:.3g}")
+    axes.set(xlabel="updates", ylabel=metric.replace("_", " "), title=title)
+    axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="best", frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -18,8 +18,11 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from ..agents.cores.registry import core_factory, make_core, registered_cores, unknown
+from ..agents.heads import memories, memory_factory
+from ..tasks.registry import registered_tasks, task_factory
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
 from .config_files import GROUPS, config_name, find_config, flatten, read_config
+from .task_config import HeadConfig, TaskTrainConfig, TrainingConfig
 
 DEFAULT = TrainConfig()
 
@@ -27,34 +30,70 @@ DEFAULT = TrainConfig()
 class Invocation(NamedTuple):
     """What a command line asks for."""
 
-    config: TrainConfig
+    config: TrainConfig | TaskTrainConfig
     name: str  # of the config, for the run folder
     run_dir: Path | None
     resume: Path | None
     smoke: bool
 
 
+class _Parsed(NamedTuple):
+    config: TrainConfig | TaskTrainConfig
+    values: Namespace
+    name: str  # of the run where no config file gives it one
+
+
+class Group(NamedTuple):
+    """Options that begin with one word, such as ``core``."""
+
+    name: str
+    title: str
+    source: Callable  # whose parameters the options are
+    choices: Iterable[str] = ()  # of its option ``name``, if it has one
+    chosen: str = ""
+
+
 def parse(argv: Sequence[str]) -> Invocation:
     """Read, merge and check the options of ``relmem train``.
 
-    A flag wins over the config file, and the file over the defaults. Another core on the command line drops the
-    file's core options, and another algorithm its algorithm options.
+    A ``task`` makes it a supervised training, else environments are trained on. A flag wins over the config file, and
+    the file over the defaults. Another core (task, algorithm) on the command line drops the file's options of the core
+    (task, algorithm).
 
     :raises ValueError: for anything unknown or out of range, in one sentence
     """
     first = _first_look(argv)
     file = _file(first)
     options = flatten(read_config(file)) if file else {}
-    core = str(first.core or options.get("core.name", DEFAULT.core["name"]))
-    algo = str(first.algo or options.get("algo.name", DEFAULT.algo.name))
-    if core != options.get("core.name", DEFAULT.core["name"]):
-        options = {key: value for key, value in options.items() if not key.startswith("core.")}
-    if algo != options.get("algo.name", DEFAULT.algo.name):
-        options = {key: value for key, value in options.items() if not key.startswith(("algo.", "env.n_envs"))}
-    options |= {"core.name": core, "algo.name": algo}
+    if first.task or any(key.startswith("task.") for key in options):
+        if first.task and any(key.startswith("env.") for key in options):
+            raise ValueError(f"{file} is a config of environments: task.name needs a config of a task, or none")
+        config, values, name = _parse_task(first, options, file, argv)
+    else:
+        config, values, name = _parse_environments(first, options, file, argv)
+    return Invocation(
+        config=config.smoke() if values.smoke else config,
+        name=config_name(file) if file else name,
+        run_dir=Path(values.run_dir) if values.run_dir else None,
+        resume=Path(values.resume) if values.resume else None,
+        smoke=values.smoke,
+    )
 
-    parser = TrainParser(core, algo)
-    values = parser.read(options, file, argv)
+
+def _parse_environments(
+    first: argparse.Namespace, options: dict[str, Any], file: Path | None, argv: Sequence[str]
+) -> _Parsed:
+    core, options = _choose("core", first.core, options, DEFAULT.core["name"])
+    algo, options = _choose("algo", first.algo, options, DEFAULT.algo.name, "env.n_envs")
+    if algo not in ALGORITHMS:
+        raise ValueError(unknown("algorithm", algo, ALGORITHMS))
+    groups = [
+        Group("env", "the environment", ALGORITHMS[algo].env),
+        Group("policy", "the policy", PolicyConfig),
+        Group("core", f"core '{core}'", core_factory(core), registered_cores(), core),
+        Group("algo", f"algorithm '{algo}'", ALGORITHMS[algo].options, ALGORITHMS, algo),
+    ]
+    values = TrainParser(TrainConfig, groups).read(options, file, argv)
     config = TrainConfig(
         **_plain({key: values[key] for key in ("total_timesteps", "seed", "device", "precision")}),
         env=ALGORITHMS[algo].env(**_plain(vars(values.env))),
@@ -63,13 +102,38 @@ def parse(argv: Sequence[str]) -> Invocation:
         algo=ALGORITHMS[algo].options(**_plain(vars(values.algo))),
     )
     make_core(core, 8, **config.core_options)  # checks the ranges of its options, before any environment starts
-    return Invocation(
-        config=config.smoke() if values.smoke else config,
-        name=config_name(file) if file else f"{algo}_{core}",
-        run_dir=Path(values.run_dir) if values.run_dir else None,
-        resume=Path(values.resume) if values.resume else None,
-        smoke=values.smoke,
+    return _Parsed(config, values, f"{algo}_{core}")
+
+
+def _parse_task(first: argparse.Namespace, options: dict[str, Any], file: Path | None, argv: Sequence[str]) -> _Parsed:
+    core, options = _choose("core", first.core, options, DEFAULT.core["name"])
+    task, options = _choose("task", first.task, options, "")
+    groups = [
+        Group("task", f"task '{task}'", task_factory(task), registered_tasks(), task),
+        Group("head", "the head", HeadConfig),
+        Group("core", f"core '{core}'", memory_factory(core), memories(), core),
+        Group("training", "the training", TrainingConfig),
+    ]
+    values = TrainParser(TaskTrainConfig, groups).read(options, file, argv)
+    config = TaskTrainConfig(
+        **_plain({key: values[key] for key in ("total_updates", "max_minutes", "seed", "device", "precision")}),
+        task=_plain(vars(values.task)),
+        head=HeadConfig(**_plain(vars(values.head))),
+        core=_plain(vars(values.core)),
+        training=TrainingConfig(**_plain(vars(values.training))),
     )
+    return _Parsed(config, values, f"{task}_{core}")
+
+
+def _choose(
+    group: str, asked: str | None, options: dict[str, Any], default: str, *dependent: str
+) -> tuple[str, dict[str, Any]]:
+    """The name of the core, task or algorithm, and the file's options without those of another one."""
+    in_file = str(options.get(f"{group}.name", default))
+    chosen = asked or in_file
+    if chosen != in_file:
+        options = {key: value for key, value in options.items() if not key.startswith((f"{group}.", *dependent))}
+    return chosen, options | {f"{group}.name": chosen}
 
 
 def _file(first: argparse.Namespace) -> Path | None:
@@ -91,6 +155,7 @@ def _first_look(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--resume")
     parser.add_argument("--core.name", dest="core")
     parser.add_argument("--algo.name", dest="algo")
+    parser.add_argument("--task.name", dest="task")
     try:
         return parser.parse_known_args(argv)[0]
     except argparse.ArgumentError as error:
@@ -98,17 +163,15 @@ def _first_look(argv: Sequence[str]) -> argparse.Namespace:
 
 
 class TrainParser:
-    """The flags of ``relmem train`` for one core and one algorithm.
+    """The flags of ``relmem train``.
 
-    :raises ValueError: if one of the two is unknown
+    :param config: what they describe
+    :param groups: its groups of options
     """
 
-    def __init__(self, core: str, algo: str) -> None:
-        if algo not in ALGORITHMS:
-            raise ValueError(unknown("algorithm", algo, ALGORITHMS))
+    def __init__(self, config: type[TrainConfig] | type[TaskTrainConfig], groups: Sequence[Group]) -> None:
         self._types: dict[str, Any] = {}
-        self._core, self._algo = core, algo
-        factory = core_factory(core)
+        self._groups = {group.name: group for group in groups}
         self._parser = ArgumentParser(
             prog="relmem train",
             usage="relmem train [--config CONFIG] [options]",
@@ -122,23 +185,14 @@ class TrainParser:
         add("--smoke", action="store_true", help="cut the run down to a few seconds, to see whether it works")
         self._flags = ["config", "run_dir", "resume", "smoke", "help"]
 
-        self._add(self._parser, "", TrainConfig, skip=GROUPS)
-        for title, prefix, source in (
-            ("environment", "env.", ALGORITHMS[algo].env),
-            ("policy", "policy.", PolicyConfig),
-            (f"memory core '{core}'", "core.", factory),
-            (f"algorithm '{algo}'", "algo.", ALGORITHMS[algo].options),
-        ):
-            group = self._parser.add_argument_group(title)
-            if prefix == "core.":
-                self._add_choice(group, "core.name", registered_cores(), core)
-            if prefix == "algo.":
-                self._add_choice(group, "algo.name", ALGORITHMS, algo)
-            self._add(group, prefix, source, skip=("input_size", "output_size", "name"))
-
-    def _add_choice(self, group: Any, name: str, choices: Iterable[str], default: str) -> None:
-        self._types[name] = Literal[tuple(choices)]
-        group.add_argument(f"--{name}", type=self._types[name], default=default)
+        self._add(self._parser, "", config, skip=GROUPS)
+        for group in groups:
+            target = self._parser.add_argument_group(group.title)
+            if group.choices:
+                key = f"{group.name}.name"
+                self._types[key] = Literal[tuple(group.choices)]
+                target.add_argument(f"--{key}", type=self._types[key], default=group.chosen)
+            self._add(target, f"{group.name}.", group.source, skip=("input_size", "output_size", "name"))
 
     def _add(self, group: Any, prefix: str, source: Callable, skip: Iterable[str]) -> None:
         """One flag for every parameter of a class or function."""
@@ -184,17 +238,14 @@ class TrainParser:
 
     def _unknown(self, kind: str, key: str, valid: Iterable[str]) -> str:
         """Say which option is nearest, in the same group if there is that group."""
-        owners = {
-            "env": " of the environment",
-            "policy": " of the policy",
-            "core": f" of core '{self._core}'",
-            "algo": f" of algorithm '{self._algo}'",
-        }
         group, dot, name = key.partition(".")
-        if not dot or group not in owners:
+        if not dot or group not in GROUPS:
             return unknown(kind, key, valid)
+        if group not in self._groups:
+            other = "a task" if "task" in self._groups else "environments"
+            return f"unknown {kind} '{key}': a training on {other} has the groups {', '.join(self._groups)}"
         siblings = [option.removeprefix(f"{group}.") for option in valid if option.startswith(f"{group}.")]
-        return unknown(kind + owners[group], name, siblings)
+        return unknown(f"{kind} of {self._groups[group].title}", name, siblings)
 
     def _explain(self, error: argparse.ArgumentError, given: dict[str, Any]) -> str:
         """Put a parser's complaint into one sentence in plain words."""

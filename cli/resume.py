@@ -5,20 +5,25 @@ from __future__ import annotations
 from .config import TrainConfig
 from .config_files import flatten, read_config
 from .run_folder import RunFolder
+from .task_config import TaskTrainConfig
 
-MAY_CHANGE = ("total_timesteps", "device", "precision")
+MAY_CHANGE = {
+    TrainConfig: ("total_timesteps", "device", "precision"),
+    TaskTrainConfig: ("total_updates", "max_minutes", "device", "precision"),
+}
 
 
-def require_same_run(run: RunFolder, config: TrainConfig) -> None:
+def require_same_run(run: RunFolder, config: TrainConfig | TaskTrainConfig) -> None:
     """Only the length of a run and the hardware that it runs on may change when it is continued.
 
     :raises ValueError: naming the first option that differs from the run's own
     """
+    may_change = MAY_CHANGE[type(config)]
     saved = flatten(read_config(run.config))
     asked = flatten(config.as_dict())
     for key in (*asked, *saved):
-        if key not in MAY_CHANGE and saved.get(key) != asked.get(key):
+        if key not in may_change and saved.get(key) != asked.get(key):
             raise ValueError(
                 f"cannot continue {run.path} with {key} {asked.get(key)}: that run has {key} {saved.get(key)} "
-                f"(only {', '.join(MAY_CHANGE)} may change)"
+                f"(only {', '.join(may_change)} may change)"
             )

@@ -1,7 +1,7 @@
 """A run folder: everything that one training run leaves behind.
 
-``config.yaml`` (resolved), ``command.txt``, ``versions.txt``, ``episodes.csv``, TensorBoard events, ``checkpoints/``,
-``model.zip`` and ``learning_curve.png``.
+``config.yaml`` (resolved), ``command.txt``, ``versions.txt``, TensorBoard events, ``checkpoints/`` and
+``learning_curve.png``; of an agent ``episodes.csv`` and ``model.zip``, of a task ``results.json`` and ``model.pt``.
 """
 
 from __future__ import annotations
@@ -15,29 +15,38 @@ import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import Any, Protocol
 
 import yaml
-from stable_baselines3.common.base_class import BaseAlgorithm
 
 from .config import TrainConfig
+from .task_config import TaskTrainConfig
 
 PACKAGES = ("relmem", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy")
+
+
+class Model(Protocol):
+    """What is saved: an algorithm or a trainer."""
+
+    def save(self, file: Any, /) -> Any: ...
 
 
 class RunFolder:
     """Names of the files of a run.
 
     :param path: the folder; it need not exist yet
+    :param ending: of the files that hold a model: .zip of SB3, or .pt of PyTorch
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, ending: str = ".zip") -> None:
+        self.path, self.ending = path, ending
         self.config = path / "config.yaml"
         self.command = path / "command.txt"
         self.versions = path / "versions.txt"
         self.episodes = path / "episodes.csv"
         self.checkpoints = path / "checkpoints"
-        self.model = path / "model.zip"
+        self.model = path / f"model{ending}"
+        self.results = path / "results.json"
         self.curve = path / "learning_curve.png"
 
     def require_free(self) -> None:
@@ -53,7 +62,7 @@ class RunFolder:
                 f"or continue the run that it holds with --resume {self.path}"
             )
 
-    def create(self, config: TrainConfig, argv: Sequence[str]) -> None:
+    def create(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
         """Make the folder and write down how the run came about.
 
         :raises ValueError: if the folder cannot be made
@@ -77,7 +86,7 @@ class RunFolder:
 
         :raises ValueError: if nothing was saved yet
         """
-        saved = [path for path in (self.model, *self.checkpoints.glob("*.zip")) if path.is_file()]
+        saved = [path for path in (self.model, *self.checkpoints.glob(f"*{self.ending}")) if path.is_file()]
         if not saved:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
         return max(saved, key=lambda path: path.stat().st_mtime_ns)
@@ -103,7 +112,7 @@ def default_path(name: str) -> Path:
     return path
 
 
-def save_atomically(model: BaseAlgorithm, path: Path) -> None:
+def save_atomically(model: Model, path: Path) -> None:
     """Save a model so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile."""
     partial = path.with_name(f".{path.name}.partial")
     try:
@@ -114,6 +123,16 @@ def save_atomically(model: BaseAlgorithm, path: Path) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_checkpoint(model: Model, folder: Path, step: int, ending: str, keep: int) -> None:
+    """Save a model and keep the newest few.
+
+    :param step: of the training, for the file's name
+    """
+    save_atomically(model, folder / f"step_{step:012d}{ending}")
+    for old in sorted(folder.glob(f"step_*{ending}"))[:-keep]:
+        old.unlink()
 
 
 def _versions() -> str:

@@ -1,4 +1,4 @@
-"""``relmem train``: from a command line to a run folder."""
+"""``relmem train``: from a command line to a run folder. What trains on a task goes on in ``cli.train_task``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
+from . import train_task
 from .build import frames_per_step, load_model, make_env, make_model
 from .callbacks import Checkpoints, EpisodeLog, Frames, ProgressBar, Stop, read_episodes
+from .config import TrainConfig
 from .curve import draw_learning_curve
 from .interrupt import StopRequest
 from .options import Invocation, parse
@@ -28,35 +30,41 @@ class Run(NamedTuple):
     """A training that is ready to start."""
 
     model: BaseAlgorithm
+    config: TrainConfig
     folder: RunFolder
     invocation: Invocation
     argv: Sequence[str]
 
 
-def prepare(argv: Sequence[str]) -> Run:
+def prepare(argv: Sequence[str]) -> Run | train_task.TaskRun:
     """Check everything that can be checked before training; only then make the run folder.
 
     :param argv: the command line after ``relmem train``
     :raises ValueError: if the command line asks for something impossible
     """
     invocation = parse(argv)
+    config = invocation.config
+    if not isinstance(config, TrainConfig):
+        return train_task.prepare(config, invocation, argv)
     folder = RunFolder(invocation.resume or invocation.run_dir or default_path(invocation.name))
     if invocation.resume:
-        require_same_run(folder, invocation.config)
-        model = load_model(invocation.config, folder.newest_checkpoint())
+        require_same_run(folder, config)
+        model = load_model(config, folder.newest_checkpoint())
     else:
         folder.require_free()
-        model = make_model(invocation.config)
-        folder.create(invocation.config, argv)
-    return Run(model, folder, invocation, argv)
+        model = make_model(config)
+        folder.create(config, argv)
+    return Run(model, config, folder, invocation, argv)
 
 
-def execute(run: Run) -> int:
+def execute(run: Run | train_task.TaskRun) -> int:
     """Train, save, evaluate.
 
     :return: exit code: 0, or 128 plus the number of the signal that ended the run early
     """
-    model, folder, config = run.model, run.folder, run.invocation.config
+    if isinstance(run, train_task.TaskRun):
+        return train_task.execute(run)
+    model, folder, config = run.model, run.folder, run.config
     if run.invocation.resume:
         if model.num_timesteps >= config.total_timesteps:
             print(
@@ -71,7 +79,7 @@ def execute(run: Run) -> int:
         learn(model, folder, config.total_timesteps, stop)
         save_atomically(model, folder.model)  # before anything that may fail or take time
         stop.at_once = True
-        finish(model, folder, run.invocation)
+        finish(model, folder, config, run.invocation.smoke)
     model.logger.close()
     return 128 + stop.signal if stop.signal else 0
 
@@ -92,11 +100,10 @@ def learn(model: BaseAlgorithm, folder: RunFolder, total_timesteps: int, stop: S
         episodes.close()
 
 
-def finish(model: BaseAlgorithm, folder: RunFolder, invocation: Invocation) -> None:
+def finish(model: BaseAlgorithm, folder: RunFolder, config: TrainConfig, smoke: bool) -> None:
     """Evaluate the trained policy and draw the learning curve."""
-    config = invocation.config
     env = make_env(config, EVALUATION_ENVS, config.seed + EVALUATION_SEED)
-    returns = evaluate(model, env, seconds=1.0 if invocation.smoke else EVALUATION_SECONDS)
+    returns = evaluate(model, env, seconds=1.0 if smoke else EVALUATION_SECONDS)
     mean = float(np.mean(returns)) if len(returns) else None
     if mean is None:
         print("Final evaluation: no episode ended within the time for it.")

@@ -1,0 +1,64 @@
+"""LSTM encoder and decoder with additive attention (Bahdanau, Cho and Bengio 2015): a supervised baseline.
+
+It looks back at all inputs, so its memory grows with the sequence and it is no step core.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .cores.base import full_precision, require_positive
+
+
+class AttentionalLSTM(nn.Module):
+    """One LSTM reads the inputs; a second one writes the answer and at each of its steps attends to the first one's
+    outputs.
+
+    Unlike in machine translation the decoder is not told its previous answer, as no other model here is.
+
+    :param input_size: number of input features F
+    :param output_size: number of output features O; None: hidden state and context side by side
+    :param hidden_size: number of cells H of each of the two
+    :param attention_size: width A of the attention's hidden layer; None: ``hidden_size``
+    :raises ValueError: if a size is not a positive integer
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int | None = None,
+        hidden_size: int = 256,
+        attention_size: int | None = None,
+    ) -> None:
+        super().__init__()
+        attention_size = hidden_size if attention_size is None else attention_size
+        self.output_size = 2 * hidden_size if output_size is None else output_size
+        require_positive(input_size=input_size, hidden_size=hidden_size, attention_size=attention_size)
+        require_positive(output_size=self.output_size)
+        self.encoder = nn.LSTM(input_size, hidden_size)
+        self.decoder = nn.LSTMCell(hidden_size, hidden_size)
+        self.key = nn.Linear(hidden_size, attention_size, bias=False)
+        self.query = nn.Linear(hidden_size, attention_size)
+        self.score = nn.Linear(attention_size, 1, bias=False)
+        self.out = nn.Identity() if output_size is None else nn.Linear(2 * hidden_size, output_size)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the parameters."""
+        return self.score.weight.dtype
+
+    @full_precision
+    def forward(self, x: Tensor, steps: int) -> Tensor:
+        """x [T, B, F] -> the answer in so many steps [S, B, O]."""
+        encoded, (hidden, cell) = self.encoder(x)  # [T, B, H]
+        hidden, cell = hidden.squeeze(0), cell.squeeze(0)
+        keys = self.key(encoded)  # [T, B, A]
+        outputs = []
+        for _ in range(steps):
+            weights = F.softmax(self.score(torch.tanh(keys + self.query(hidden))), dim=0)  # [T, B, 1]
+            context = (weights * encoded).sum(dim=0)  # [B, H]
+            hidden, cell = self.decoder(context, (hidden, cell))
+            outputs.append(torch.cat([hidden, context], dim=1))
+        return self.out(torch.stack(outputs))

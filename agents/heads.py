@@ -1,0 +1,139 @@
+"""Supervised heads: what stands around a memory on a task, and the loss of each kind of answer."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..tasks.base import IGNORED
+from .attentional_lstm import AttentionalLSTM
+from .cores import MemoryCore, registered_cores
+from .cores.base import require_positive
+from .cores.registry import core_factory, make_core, unknown
+
+NO_CORES: dict[str, Callable[..., nn.Module]] = {"attentional_lstm": AttentionalLSTM}
+"""Supervised baselines that read a whole sequence at once, which no step core can."""
+
+
+class SequenceModel(nn.Module):
+    """From the inputs of a task to its answer: embedding, memory, head.
+
+    The answer is read from the last steps of a sequence. Where it is one class, these carry inputs like any other;
+    where it is a sequence, the inputs have ended by then, and the memory is stepped on with zeros.
+
+    :param input_size: number of input features F
+    :param output_size: number of logits O per step of the answer
+    :param kind: of answer: class, bits or classes
+    :param memory: name of a registered core, or attentional_lstm
+    :param memory_kwargs: its options
+    :param embedding_size: width of a linear map without bias before the memory, which embeds one-hot tokens; None: none
+    :param net_arch: sizes of hidden ReLU layers between memory and logits; the memory then has its natural width
+    :raises ValueError: if the memory or an option is unknown, or a size is not a positive integer
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        output_size: int,
+        kind: str,
+        memory: str = "stm",
+        memory_kwargs: Mapping[str, Any] | None = None,
+        embedding_size: int | None = None,
+        net_arch: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        if kind not in LOSSES:
+            raise ValueError(unknown("kind of answer", kind, LOSSES))
+        hidden = list(net_arch or ())
+        for size in hidden:
+            require_positive(net_arch=size)
+        self.kind = kind
+        self.autocast_dtype: torch.dtype | None = None
+        self.embedding: nn.Module = nn.Identity()
+        if embedding_size is not None:
+            require_positive(embedding_size=embedding_size)
+            self.embedding = nn.Linear(input_size, embedding_size, bias=False)
+            nn.init.normal_(self.embedding.weight)  # as in nn.Embedding
+            input_size = embedding_size
+        self.memory = make_memory(memory, input_size, None if hidden else output_size, **dict(memory_kwargs or {}))
+        layers: list[nn.Module] = []
+        if hidden:
+            for before, after in pairwise([self.memory.output_size, *hidden]):
+                layers += [nn.Linear(before, after), nn.ReLU()]
+            layers.append(nn.Linear(hidden[-1], output_size))
+        self.head = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor, steps: int) -> Tensor:
+        """inputs [T, B, F] -> logits of the last ``steps`` steps [S, B, O].
+
+        Only the memory runs under autocast, where ``autocast_dtype`` is set, and decides what of it may.
+        """
+        x = self.embedding(inputs)
+        dtype = self.autocast_dtype
+        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            y = self._read(x, steps)
+        return self.head(y)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of the logits [S, B, O] against a task's targets, a scalar."""
+        return LOSSES[self.kind](logits, targets)
+
+    def _read(self, x: Tensor, steps: int) -> Tensor:
+        if not isinstance(self.memory, MemoryCore):
+            return self.memory(x if self.kind == "class" else x[:-steps], steps)
+        starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        return self.memory(x, self.memory.initial_state(x.shape[1]), starts, since=-steps)[0]
+
+
+def _class_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy of the last step: logits [S, B, C], targets [B]."""
+    return F.cross_entropy(logits[-1], targets)
+
+
+def _bits_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Binary cross entropy per bit: logits [S, B, bits], targets [S, B, bits]."""
+    return F.binary_cross_entropy_with_logits(logits, targets)
+
+
+def _classes_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross entropy per step that has a target: logits [S, B, C], targets [S, B]."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+LOSSES = {"class": _class_loss, "bits": _bits_loss, "classes": _classes_loss}
+
+
+def memories() -> tuple[str, ...]:
+    """The names that ``make_memory`` knows."""
+    return (*registered_cores(), *NO_CORES)
+
+
+def memory_factory(name: str) -> Callable[..., Any]:
+    """The class or function behind a name.
+
+    :raises ValueError: if it is unknown
+    """
+    if name not in memories():
+        raise ValueError(unknown("core", name, memories()))
+    return NO_CORES.get(name) or core_factory(name)
+
+
+def make_memory(name: str, input_size: int, output_size: int | None = None, **options: Any) -> Any:
+    """Build a core or one of the baselines that are none, as ``make_core`` does.
+
+    :raises ValueError: for an unknown name or option, or an option out of range
+    """
+    if name not in NO_CORES:
+        memory_factory(name)
+        return make_core(name, input_size, output_size, **options)
+    known = [key for key in inspect.signature(NO_CORES[name]).parameters if key not in ("input_size", "output_size")]
+    for option in options:
+        if option not in known:
+            raise ValueError(unknown(f"option of core '{name}'", option, known))
+    return NO_CORES[name](input_size, output_size, **options)
