@@ -8,6 +8,7 @@ from naive_stm import naive_stm_sequence
 
 from relmem.agents import make_core
 from relmem.agents.cores import stm_relation, stm_sequence
+from relmem.agents.cores.stm import AUTOCAST_ITEM_SIZE
 from relmem.agents.cores.stm_variants import PRESETS
 
 SIZES = {"queries": 3, "item_size": 5, "relation_size": 4}
@@ -141,13 +142,14 @@ def test_blocks_of_relations_join_without_a_seam(preset, monkeypatch):
 
 @pytest.mark.parametrize(
     ("products", "of_values", "of_gradient"),
-    [(torch.float32, 1e-5, 1e-4), (torch.bfloat16, 0.01, 0.1)],
+    [(torch.float32, 1e-5, 1e-4), (torch.bfloat16, 0.02, 0.1)],
     ids=["float32", "bfloat16"],
 )
 @pytest.mark.parametrize("preset", PRESETS)
 def test_single_precision_stays_close_to_double(preset, products, of_values, of_gradient):
-    double = make_core("stm", 10, 8, preset=preset, queries=4, item_size=16, relation_size=8, alpha_start=0.1).double()
-    core = make_core("stm", 10, 8, preset=preset, queries=4, item_size=16, relation_size=8)
+    sizes = {"queries": 4, "item_size": AUTOCAST_ITEM_SIZE, "relation_size": 8}
+    double = make_core("stm", 10, 8, preset=preset, alpha_start=0.1, **sizes).double()
+    core = make_core("stm", 10, 8, preset=preset, **sizes)
     core.load_state_dict(double.state_dict())
     starts = torch.rand(8, 4) < 0.1
     x, begin = torch.randn(8, 4, 10, dtype=torch.float64, requires_grad=True), double.initial_state(4)

@@ -20,6 +20,7 @@ from .stm_variants import stm_variant
 
 READOUT = 64  # width of the read-out o_t before the output MLP
 HIDDEN = 128  # width of the output MLP, and of the output where none is asked for
+AUTOCAST_ITEM_SIZE = 64  # smaller products do not save what it costs to cast their factors
 
 
 class STMState(NamedTuple):
@@ -218,10 +219,11 @@ class STMCore(MemoryCore):
         """The numbers of a loop of steps, with less work and memory.
 
         Under ``torch.autocast`` the large matrix products run in its dtype, sums and memories in that of the
-        parameters.
+        parameters; if items are small, all in the latter.
         """
         device = x.device.type
-        mixed = torch.is_autocast_enabled(device) and self.dtype == torch.float32
+        large = self.dtype == torch.float32 and self.f1.out_features >= AUTOCAST_ITEM_SIZE
+        mixed = large and torch.is_autocast_enabled(device)
         products = torch.get_autocast_dtype(device) if mixed else self.dtype
         with torch.autocast(device, enabled=False):
             since = first_output(since, len(x))
