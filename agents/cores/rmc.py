@@ -117,9 +117,20 @@ class RMCCore(MemoryCore):
         state = self._advance(self._project(x), state)
         return self.out(state.memory.flatten(1)), state
 
-    @full_precision
     def forward(self, x: Tensor, state: RMCState, starts: Tensor, since: int = 0) -> tuple[Tensor, RMCState]:
-        """As in the base class; the loop is that of ``rmc_sequence``."""
+        """As in the base class; the loop is that of ``rmc_sequence``.
+
+        Under ``torch.autocast`` its products with weights run in autocast's dtype, sums and memories in that of the
+        parameters.
+        """
+        device = x.device.type
+        mixed = torch.is_autocast_enabled(device) and self.dtype == torch.float32
+        return self._run(x, state, starts, since, torch.get_autocast_dtype(device) if mixed else self.dtype)
+
+    @full_precision
+    def _run(
+        self, x: Tensor, state: RMCState, starts: Tensor, since: int, products: torch.dtype
+    ) -> tuple[Tensor, RMCState]:
         since = first_output(since, len(x))
         row, gates = self._project(x)
         if gates is not None:
@@ -127,7 +138,7 @@ class RMCCore(MemoryCore):
             gates = gates + self.gate_memory.bias + biases  # [T, B, 2 * g]
         hoisted = self.preset == "sonnet" and self.blocks == 1
         memories = rmc_sequence(
-            Options(self.heads, self.key_size, self.blocks, last_relu=self.preset == "l0sg"),
+            Options(self.heads, self.key_size, self.blocks, last_relu=self.preset == "l0sg", products=products),
             self.qkv_norm(self.qkv(row)) if hoisted else row,
             gates,
             state.memory,

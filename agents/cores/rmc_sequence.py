@@ -16,8 +16,10 @@ Arranged for speed:
   as a query either, and its keys and values are known before the loop: R = S rows pass through a step, else R = S + 1.
 * The backward pass is written out. A product that makes the gradient of a weight adds to it in place, and nothing is
   cut, zero-filled or concatenated where a view does.
-* Scores are laid out keys by queries: a softmax over any dimension but the last works on whole vectors, where one over
-  so short a last dimension works on single numbers.
+* Scores are laid out with the keys first: a softmax over the first dimension works on whole vectors, where one over so
+  short a last dimension works on single numbers.
+* The products with weights, nearly all of the arithmetic, may run in bfloat16. Memories, sums, normalisations, the
+  attention and the gradients of weights then stay in the dtype of the parameters.
 
 The sums are those of ``RMCCore.step`` in another order, so the numbers are the same up to rounding.
 """
@@ -30,6 +32,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .base import without_autocast
+from .stm_scan import squash
+
 Tape = list[Tensor]
 """What the backward pass needs: pushed on the way forward, popped on the way back."""
 
@@ -41,6 +46,7 @@ class Options(NamedTuple):
     key_size: int
     blocks: int
     last_relu: bool  # whether a ReLU follows the last layer of the network too
+    products: torch.dtype  # of the products with weights
 
 
 def rmc_sequence(
@@ -84,7 +90,7 @@ class _Sequence(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:
         block = _Block(options, *parameters)
-        gate = None if gate_weight is None else _Gate(gate_weight)
+        gate = None if gate_weight is None else _Gate(gate_weight, options.products)
         tape: Tape = []
         slots, width = memory.shape[1:]
         any_start = starts.any(dim=1).tolist()
@@ -108,10 +114,11 @@ class _Sequence(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @without_autocast
     def backward(ctx: Any, d_memories: Tensor) -> Any:
         starts, inputs, gates, gate_weight, *saved = ctx.saved_tensors
         block = _Block(ctx.options, *saved[: ctx.parameters])
-        gate = None if gate_weight is None else _Gate(gate_weight)
+        gate = None if gate_weight is None else _Gate(gate_weight, ctx.options.products)
         tape: Tape = saved[ctx.parameters :]
         d_inputs = torch.empty_like(inputs)
         d_gates = None if gates is None else torch.empty_like(gates)
@@ -129,7 +136,8 @@ class _Sequence(torch.autograd.Function):
                 d_memory, d_inputs[t] = d_rows[:, :slots], d_rows[:, slots]
             else:
                 d_memory = block.backward(tape, d_memory, d_inputs[t])
-            d_memory = d_memory + d_before if d_before is not None else d_memory.clone()
+            if d_before is not None:
+                d_memory += d_before
             if ctx.any_start[t]:
                 d_memory.masked_fill_(starts[t].view(-1, 1, 1), 0)
         return None, None, d_inputs, d_gates, d_memory, None, None, gate and gate.d_weight, *block.gradients()
@@ -141,9 +149,9 @@ class _Block:
     def __init__(self, options: Options, *parameters: Tensor) -> None:
         pairs = list(zip(parameters[::2], parameters[1::2], strict=True))
         self.options = options
-        self.qkv = _Affine(*pairs[0])
+        self.qkv = _Affine(*pairs[0], options.products)
         self.qkv_norm, self.attention_norm, self.mlp_norm = (_Norm(*pair) for pair in pairs[1:4])
-        self.mlp = [_Affine(*pair) for pair in pairs[4:]]
+        self.mlp = [_Affine(*pair, options.products) for pair in pairs[4:]]
         self.relus = [True] * (len(self.mlp) - 1) + [options.last_relu]
 
     def gradients(self) -> list[Tensor]:
@@ -173,9 +181,9 @@ class _Block:
                 d_hidden = torch.ops.aten.threshold_backward(d_hidden, after, 0)
             after = tape[-1]
             d_hidden = layer.backward(tape, d_hidden)
-        d_rows = self.attention_norm.backward(tape, d_hidden.add_(d_rows))
+        d_rows = self.attention_norm.backward(tape, d_rows.add_(d_hidden))
         d_qkv = self.qkv_norm.backward(tape, self._attend_backward(tape, d_rows, d_input_qkv))
-        return self.qkv.backward(tape, d_qkv).add_(d_rows)
+        return d_rows.add_(self.qkv.backward(tape, d_qkv))
 
     def _attend(self, tape: Tape, qkv: Tensor, input_qkv: Tensor | None) -> Tensor:
         """softmax(q kᵀ / √k) v: [B, R, H * (2 k + v)] -> [B, R, m]."""
@@ -189,44 +197,51 @@ class _Block:
             keys[:, :, queries] = input_qkv.unflatten(1, (heads, -1))
         query, key, value = self._split(keys.flatten(0, 1), queries)
         scores = _scaled_bmm(key, query.mT, self.options.key_size)  # [B * H, S + 1 keys, R queries]
-        weights = scores.softmax(dim=1)
+        weights = scores.transpose(0, 1).contiguous().softmax(dim=0)  # [S + 1, B * H, R]
         tape += [keys, weights]
-        attended = torch.bmm(weights.mT, value)  # [B * H, R, v]
+        attended = torch.bmm(weights.permute(1, 2, 0), value)  # [B * H, R, v]
         return attended.unflatten(0, (batch, heads)).transpose(1, 2).flatten(2)
 
     def _attend_backward(self, tape: Tape, d_attended: Tensor, d_input_qkv: Tensor | None) -> Tensor:
         weights, keys = tape.pop(), tape.pop()
-        queries = weights.shape[2]
+        batch, queries, heads = len(d_attended), d_attended.shape[1], self.options.heads
         query, key, value = self._split(keys.flatten(0, 1), queries)
-        d_attended = d_attended.unflatten(2, (self.options.heads, -1)).transpose(1, 2).flatten(0, 1)  # [B * H, R, v]
-        d_keys = torch.empty_like(keys)  # [B, H, S + 1, 2 k + v]
-        d_query, d_key, d_value = self._split(d_keys.flatten(0, 1), queries)
-        d_weights = torch.bmm(value, d_attended.mT)
-        d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, 1, weights.dtype)
-        d_query.copy_(_scaled_bmm(d_scores.mT, key, self.options.key_size))
-        d_key.copy_(_scaled_bmm(d_scores, query, self.options.key_size))
-        d_value.copy_(torch.bmm(weights, d_attended))
+        d_attended = d_attended.unflatten(2, (heads, -1)).transpose(1, 2).flatten(0, 1)  # [B * H, R, v]
+        d_weights = torch.bmm(value, d_attended.mT).transpose(0, 1).contiguous()  # [S + 1, B * H, R]
+        d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, 0, weights.dtype).transpose(0, 1)
+        d_query = _scaled_bmm(d_scores.mT, key, self.options.key_size)
+        d_key = _scaled_bmm(d_scores, query, self.options.key_size)
+        d_value = torch.bmm(weights.transpose(0, 1), d_attended)  # [B * H, S + 1, v]
+        d_qkv = keys.new_empty(batch, queries, heads, keys.shape[3])
+        d_own = self._split(d_qkv.transpose(1, 2), queries)
+        for d_part, d_rows in zip(d_own, (d_query, d_key, d_value), strict=True):
+            d_part.copy_(d_rows[:, :queries].unflatten(0, (batch, heads)))
         if d_input_qkv is not None:
-            d_keys[:, :, queries, : self.options.key_size] = 0
-            d_input_qkv.unflatten(1, (self.options.heads, -1)).copy_(d_keys[:, :, queries])
-        return d_keys[:, :, :queries].transpose(1, 2).flatten(2)  # [B, R, H * (2 k + v)]
+            d_none, *d_input = self._split(d_input_qkv.unflatten(1, (heads, 1, -1)), 1)
+            d_none.zero_()  # the input is no query
+            for d_part, d_rows in zip(d_input, (d_key, d_value), strict=True):
+                d_part.copy_(d_rows[:, queries:].unflatten(0, (batch, heads)))
+        return d_qkv.flatten(2)  # [B, R, H * (2 k + v)]
 
     def _split(self, keys: Tensor, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Views of [B * H, S + 1, 2 k + v]: the queries of the first rows, all keys, all values."""
+        """Views of [..., S + 1, 2 k + v]: the queries of the first rows, all keys, all values."""
         k = self.options.key_size
-        return keys[:, :queries, :k], keys[:, :, k : 2 * k], keys[:, :, 2 * k :]
+        return keys[..., :queries, :k], keys[..., k : 2 * k], keys[..., 2 * k :]
 
 
 class _Gate:
     """What every slot takes over from its candidate, and what it keeps."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self.weight, self.d_weight = weight, torch.zeros_like(weight)
+    def __init__(self, weight: Tensor, products: torch.dtype) -> None:
+        self.map = _Linear(weight, products)
+
+    @property
+    def d_weight(self) -> Tensor:
+        return self.map.d_weight
 
     def forward(self, tape: Tape, candidate: Tensor, memory: Tensor, from_input: Tensor) -> Tensor:
-        squashed, candidate = memory.tanh(), candidate.tanh()
-        gates = squashed @ self.weight.mT  # [B, S, 2 * g]
-        gates.add_(from_input.unsqueeze(1)).sigmoid_()
+        squashed, candidate = squash(memory), squash(candidate)
+        gates = (from_input.unsqueeze(1) + self.map.forward(tape, squashed)).sigmoid_()  # [B, S, 2 * g]
         take, keep = gates.chunk(2, dim=2)
         tape += [memory, squashed, gates, candidate]
         return (take * candidate).addcmul_(keep, memory)
@@ -243,28 +258,45 @@ class _Gate:
                 torch.sum(d_memory * partner, dim=2, keepdim=True, out=d_gate)
         d_logits = torch.ops.aten.sigmoid_backward(d_gates, gates)
         torch.sum(d_logits, dim=1, out=d_from_input)
-        self.d_weight.addmm_(d_logits.flatten(0, 1).mT, squashed.flatten(0, 1))
-        d_before = torch.ops.aten.tanh_backward(d_logits @ self.weight, squashed).addcmul_(d_memory, keep)
+        d_squashed = self.map.backward(tape, d_logits).to(squashed.dtype)
+        d_before = torch.ops.aten.tanh_backward(d_squashed, squashed).addcmul_(d_memory, keep)
         return torch.ops.aten.tanh_backward(d_memory * take, candidate), d_before
 
 
-class _Affine:
-    """A linear map with bias, and its gradients."""
+class _Linear:
+    """A linear map without bias, and the gradient of its weight; products come in the dtype asked for."""
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight, self.bias = weight, bias
-        self.d_weight, self.d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
+    def __init__(self, weight: Tensor, products: torch.dtype) -> None:
+        self.weight, self.d_weight = weight.to(products), torch.zeros_like(weight)
 
     def forward(self, tape: Tape, x: Tensor) -> Tensor:
+        x = x.to(self.weight.dtype)
         tape.append(x)
-        return torch.nn.functional.linear(x, self.weight, self.bias)
+        return x @ self.weight.mT
 
     def backward(self, tape: Tape, d_y: Tensor) -> Tensor:
-        x = tape.pop()
-        rows = d_y.flatten(0, 1)
-        self.d_weight.addmm_(rows.mT, x.flatten(0, 1))
-        self.d_bias += rows.sum(0)
+        d_y = d_y.to(self.weight.dtype)
+        transposed, x = d_y.flatten(0, 1).mT, tape.pop().flatten(0, 1)
+        if self.d_weight.dtype == x.dtype:
+            self.d_weight.addmm_(transposed, x)
+        else:
+            self.d_weight += transposed @ x
         return d_y @ self.weight
+
+
+class _Affine(_Linear):
+    """A linear map with bias, and its gradients; sums are in the dtype of the bias."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, products: torch.dtype) -> None:
+        super().__init__(weight, products)
+        self.bias, self.d_bias = bias, torch.zeros_like(bias)
+
+    def forward(self, tape: Tape, x: Tensor) -> Tensor:
+        return self.bias + super().forward(tape, x)
+
+    def backward(self, tape: Tape, d_y: Tensor) -> Tensor:
+        self.d_bias += d_y.to(self.bias.dtype).flatten(0, 1).sum(0)
+        return super().backward(tape, d_y)
 
 
 class _Norm:
