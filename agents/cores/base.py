@@ -35,13 +35,13 @@ def full_precision(method: Callable) -> Callable:
 
 
 def without_autocast(backward: Callable) -> Callable:
-    """For the ``backward(ctx, grad, ...)`` of an autograd function: what it computes is not cast, even where the
-    caller runs the backward pass inside autocast."""
+    """For the ``backward(ctx, *grads)`` of an autograd function: what it computes is not cast, even where the caller
+    runs the backward pass inside autocast."""
 
     @functools.wraps(backward)
-    def wrapper(ctx: Any, grad: Tensor, *grads: Any) -> Any:
-        with torch.autocast(grad.device.type, enabled=False):
-            return backward(ctx, grad, *grads)
+    def wrapper(ctx: Any, *grads: Any) -> Any:
+        with torch.autocast(grads[0].device.type, enabled=False):
+            return backward(ctx, *grads)
 
     return wrapper
 
