@@ -1,0 +1,97 @@
+"""Travelling salesman problem: the shortest closed tour."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import draw
+from .base import Batch, VaryingLengthTask
+from .checks import require_at_least, require_at_most
+from .held_karp import shortest_tour
+from .points import GRID, classes, cross, labelled
+from .registry import register_task
+
+MAX_POINTS = 12  # memory and time grow as N² 2^N
+
+
+@register_task("tsp")
+class TravellingSalesman(VaryingLengthTask):
+    """Name N uniform points of the unit square in the order of their shortest closed tour, then the end.
+
+    ``relmem.tasks.points`` describes the encoding. The tour begins with the first point of the input and goes
+    counterclockwise: a shortest tour does not cross itself, so it has such a direction. N is uniform from 5 to
+    ``max_points``, one for each batch; the set ``test`` has the greatest and ``test_5`` N = 5 (Le et al. 2020,
+    appendix H, where it is 10). Labels are one-hot over 20, as there.
+
+    Beside the accuracy, ``evaluate`` measures tours: at each step the likeliest of the points not yet visited is next,
+    so every answer becomes a tour. ``tour_length`` is their mean length, ``optimal_length`` that of the shortest.
+
+    The trivial level: a random tour from the first point has that point and the end right, and of the N - 1 places
+    between one on average: 3 / (N + 1).
+
+    :param max_points: greatest N; the paper's is 10
+    """
+
+    kind = "classes"
+    _label_classes = classes(20)
+    output_size = _label_classes
+    input_size = 2 + _label_classes
+
+    def __init__(self, max_points: int = 10) -> None:
+        require_at_least(5, max_points=max_points)
+        require_at_most(MAX_POINTS, max_points=max_points)
+        super().__init__(range(5, max_points + 1), (max_points, 5) if max_points > 5 else (5,))
+        self.answer_steps = max_points + 1
+
+    def sample(self, size: int, length: int, generator: torch.Generator) -> Batch:
+        grid = draw.integers(GRID, (size, length, 2), generator)
+        chunks = distances(grid).split(512)  # the solver's tables are large
+        order = counterclockwise(grid, torch.cat([shortest_tour(chunk) for chunk in chunks]))
+        counts = torch.full((size,), length, device=grid.device)
+        return labelled(grid, order, counts, 20, generator)
+
+    def trivial_at(self, length: int) -> dict[str, float]:
+        return {"random tour": 3 / (length + 1)}
+
+    def evaluate(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        n_points = batch.answer_steps - 1
+        points = batch.inputs[:n_points, :, :2].transpose(0, 1)  # [B, N, 2]
+        labels = (
+            batch.inputs[:n_points, :, 3:].argmax(dim=2).T + 1
+        )  # [B, N]; channel 2 is class 0, the last point's mark
+        shortest = (batch.targets[:n_points].T[:, :, None] == labels[:, None]).long().argmax(dim=2)  # [B, N]
+        return super().evaluate(outputs, batch) | {
+            "tour_length": tour_length(points, likeliest_tour(outputs[:n_points], labels)).mean(),
+            "optimal_length": tour_length(points, shortest).mean(),
+        }
+
+
+def distances(grid: Tensor) -> Tensor:
+    """int64 [B, N, 2] -> Euclidean distances in units of the unit square's side, float64 [B, N, N]."""
+    return (grid[:, :, None] - grid[:, None]).square().sum(dim=3).double().sqrt() / GRID
+
+
+def counterclockwise(grid: Tensor, order: Tensor) -> Tensor:
+    """The same tours [B, N], reversed behind their first point where they went clockwise."""
+    points = grid.gather(1, order[:, :, None].expand(-1, -1, 2))
+    area = cross(points, points.roll(-1, dims=1)).sum(dim=1)  # [B]
+    reverse = torch.cat([order[:, :1], order[:, 1:].flip(1)], dim=1)
+    return torch.where(area[:, None] < 0, reverse, order)
+
+
+def likeliest_tour(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Logits [N, B, C] and the classes of the points [B, N] -> tours through all points, int64 [B, N]."""
+    visited = torch.zeros_like(labels, dtype=torch.bool)
+    order = []
+    for logits in outputs:
+        here = logits.gather(1, labels).masked_fill(visited, -torch.inf).argmax(dim=1, keepdim=True)  # [B, 1]
+        visited = visited.scatter(1, here, True)
+        order.append(here)
+    return torch.cat(order, dim=1)
+
+
+def tour_length(points: Tensor, order: Tensor) -> Tensor:
+    """Length of the closed tours [B, N] through points [B, N, 2]: [B]."""
+    stops = points.gather(1, order[:, :, None].expand(-1, -1, 2))
+    return (stops - stops.roll(-1, dims=1)).norm(dim=2).sum(dim=1)

@@ -1,0 +1,194 @@
+"""The contract of a task, checked for every registered task."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from relmem.tasks import IGNORED, VaryingLengthTask, make_task, register_task, registered_tasks, task_options
+from relmem.tasks.base import Task
+
+B = 40
+VARIANTS = [
+    *((name, {}) for name in registered_tasks()),
+    ("nth_farthest", {"objects": 4, "features": 8}),
+    ("associative_retrieval", {"length": 50}),
+    ("relational_associative_recall", {"variant": "as_described"}),
+    ("convex_hull", {"order": "coordinates", "max_points": 8}),
+    ("shortest_path", {"max_nodes": 7, "max_edges": 9}),
+    ("minimum_spanning_tree", {"max_nodes": 7, "max_edges": 9}),
+]
+every_task = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
+
+
+def draw(task, seed=0, size=B):
+    return task.batch(size, torch.Generator().manual_seed(seed))
+
+
+def perfect(task, batch):
+    """Logits [S, B, O] of somebody who knows the targets."""
+    if task.kind == "bits":
+        return batch.targets * 2 - 1
+    targets = batch.targets.view(-1, batch.size)
+    return functional.one_hot(targets.clamp(min=0), task.output_size).float()
+
+
+@every_task
+def test_batches_have_the_shapes_and_ranges_of_the_contract(name, options):
+    task = make_task(name, **options)
+    for seed in range(3):
+        batch = draw(task, seed)
+        steps = batch.answer_steps
+        assert batch.inputs.shape[1:] == (B, task.input_size) and batch.inputs.dtype == torch.float32
+        assert batch.inputs.abs().max() <= 1
+        assert batch.size == B and steps <= task.answer_steps and len(batch.inputs) >= steps
+        if task.kind == "class":
+            assert batch.targets.shape == (B,)
+        elif task.kind == "classes":
+            assert batch.targets.shape == (steps, B)
+            scored = batch.targets != IGNORED
+            assert scored.any(dim=0).all() and scored.any(dim=1).any()
+        else:
+            assert batch.targets.shape == (steps, B, task.output_size) and batch.targets.dtype == torch.float32
+            assert set(batch.targets.unique().tolist()) == {0, 1}
+        if task.kind != "bits":
+            assert batch.targets.dtype == torch.int64 and batch.targets.min() >= IGNORED
+            assert batch.targets.max() < task.output_size
+
+
+@every_task
+def test_a_seed_says_which_samples(name, options):
+    task = make_task(name, **options)
+    first, again, other = draw(task, 1), draw(task, 1), draw(task, 2)
+    assert torch.equal(first.inputs, again.inputs) and torch.equal(first.targets, again.targets)
+    assert first.inputs.shape != other.inputs.shape or not torch.equal(first.inputs, other.inputs)
+
+
+@every_task
+def test_a_perfect_answer_scores_perfectly_and_its_opposite_does_not(name, options):
+    task = make_task(name, **options)
+    batch = draw(task)
+    right, wrong = (task.evaluate(sign * perfect(task, batch), batch) for sign in (1, -1))
+    assert next(iter(right)) == task.metric
+    assert right[task.metric] == (1 if task.higher_is_better else 0)
+    assert right.get("exact", 1) == 1
+    assert (wrong[task.metric] < right[task.metric]) == task.higher_is_better
+
+
+@every_task
+def test_trivial_levels_lie_between_chance_and_perfection(name, options):
+    task = make_task(name, **options)
+    for levels in (task.trivial, *(task.trivial_of(split) for split in task.split_sizes)):
+        assert levels
+        for level in levels.values():
+            if task.higher_is_better:
+                assert 1 / task.output_size <= level < 1
+            else:  # zero where there is nothing to choose: of two items, one of which is the query
+                assert 0 <= level <= task.answer_steps * task.output_size / 2
+
+
+@pytest.mark.parametrize("name", registered_tasks())
+def test_fixed_sets_repeat_and_differ_from_each_other_and_from_training(name, monkeypatch):
+    task = make_task(name)
+    monkeypatch.setattr(task, "split_sizes", dict.fromkeys(task.split_sizes, B))
+    valid, again, other_seed = task.split("valid"), task.split("valid"), task.split("valid", seed=1)
+    assert torch.equal(valid.inputs, again.inputs) and torch.equal(valid.targets, again.targets)
+    for other in (other_seed, task.split("test"), draw(task)):
+        assert valid.inputs.shape != other.inputs.shape or not torch.equal(valid.inputs, other.inputs)
+    assert valid.size == B
+    with pytest.raises(ValueError, match=r"^no split 'train_set': choose from .*valid, test"):
+        task.split("train_set")
+
+
+def test_only_tasks_with_an_epoch_have_a_training_set():
+    for name in registered_tasks():
+        task = make_task(name)
+        assert task.fixed == ("train" in task.split_sizes)
+
+
+def test_rows_select_samples_and_make_floats():
+    task = make_task("associative_retrieval")
+    stored = task._draw(B, torch.Generator().manual_seed(0))
+    assert stored.inputs.dtype == torch.bool
+    rows = stored.rows(torch.tensor([3, 1]))
+    assert rows.inputs.dtype == torch.float32
+    assert torch.equal(rows.inputs[:, 1], stored.inputs[:, 1].float()) and torch.equal(
+        rows.targets, stored.targets[[3, 1]]
+    )
+    bits = draw(make_task("priority_sort"))
+    assert torch.equal(bits.rows(slice(2, 5)).targets, bits.targets[:, 2:5])
+
+
+def test_unscored_steps_do_not_count():
+    task = make_task("multi_query_associative_recall")
+    batch = draw(task)
+    outputs = perfect(task, batch)
+    outputs[batch.targets == IGNORED] = torch.randn(task.output_size)
+    assert task.evaluate(outputs, batch)["accuracy"] == 1
+    assert task.evaluate(outputs, batch)["exact"] == 1
+
+
+class TestVaryingLength:
+    @pytest.mark.parametrize(
+        ("name", "seen"), [("copy", range(1, 21)), ("convex_hull", range(5, 21)), ("tsp", range(5, 11))], ids=str
+    )
+    def test_training_draws_every_length(self, name, seen, monkeypatch):
+        task = make_task(name)
+        assert isinstance(task, VaryingLengthTask)
+        lengths = []
+        monkeypatch.setattr(task, "sample", lambda size, length, generator: lengths.append(length))
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(400):
+            task.batch(1, generator)
+        assert set(lengths) == set(seen)
+
+    def test_fixed_sets_have_the_length_of_their_name(self, monkeypatch):
+        task = make_task("convex_hull")
+        monkeypatch.setattr(task, "split_sizes", dict.fromkeys(task.split_sizes, B))
+        points = {name: int(task.split(name).inputs[:, 0, :2].any(dim=1).sum()) for name in task.split_sizes}
+        assert points == {"valid": 10, "test": 10, "test_5": 5}
+
+    def test_the_trivial_level_is_the_mean_over_lengths(self):
+        task = make_task("copy", max_length=3, bits=4)
+        assert task.trivial == {"guessing": (2 + 4 + 6) / 3}
+        assert task.trivial_of("test") == {"guessing": 6}
+
+
+class TestRegistry:
+    def test_names_and_options(self):
+        assert "nth_farthest" in registered_tasks()
+        assert list(task_options("nth_farthest")) == ["objects", "features"]
+
+    @pytest.mark.parametrize(
+        ("name", "options", "message"),
+        [
+            ("nth_farhtest", {}, "unknown task 'nth_farhtest': did you mean 'nth_farthest'?"),
+            ("copy", {"bit": 3}, "unknown option of task 'copy' 'bit': did you mean 'bits'?"),
+            ("copy", {"bits": 0}, "bits must be an integer of at least 1, got 0"),
+            ("copy", {"max_length": 2.5}, "max_length must be an integer of at least 1, got 2.5"),
+            ("nth_farthest", {"objects": 1}, "objects must be an integer of at least 2, got 1"),
+            ("priority_sort", {"answers": 21}, "answers must be at most 20, got 21"),
+            ("associative_retrieval", {"length": 31}, "length must be an even number from 4 to 54, got 31"),
+            (
+                "relational_associative_recall",
+                {"variant": "as_described_"},
+                "unknown variant 'as_described_': did you mean 'as_described'?",
+            ),
+            ("convex_hull", {"max_points": 4}, "max_points must be an integer of at least 5, got 4"),
+            ("convex_hull", {"order": "coordinate"}, "unknown order 'coordinate': did you mean 'coordinates'?"),
+            ("tsp", {"max_points": 13}, "max_points must be at most 12, got 13"),
+            ("shortest_path", {"max_edges": 18}, "max_edges must be an integer of at least 19, got 18"),
+            ("minimum_spanning_tree", {"max_nodes": 5}, "max_edges must be at most 10, got 30"),
+            ("multi_query_associative_recall", {"length": 23}, "length must be an integer of at least 24, got 23"),
+            ("multi_query_associative_recall", {"vocabulary": 63}, "vocabulary must be even, got 63"),
+            ("parity", {"long_length": 40}, "long_length must be an integer of at least 41, got 40"),
+            ("modular_arithmetic", {"max_length": 40}, "max_length and long_length must be odd, got 40 and 255"),
+        ],
+    )
+    def test_errors_are_one_sentence(self, name, options, message):
+        with pytest.raises(ValueError) as error:
+            make_task(name, **options)
+        assert str(error.value) == message
+
+    def test_a_name_is_taken_once(self):
+        with pytest.raises(ValueError, match=r"^a task named 'copy' is registered already$"):
+            register_task("copy")(Task)
