@@ -34,7 +34,7 @@ def full_precision(method: Callable) -> Callable:
     return wrapper
 
 
-def without_autocast(backward: Callable) -> Callable:
+def without_autocast(backward: Callable) -> Any:
     """For the ``backward(ctx, *grads)`` of an autograd function: what it computes is not cast, even where the caller
     runs the backward pass inside autocast."""
 

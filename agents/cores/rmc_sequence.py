@@ -113,8 +113,8 @@ class _Sequence(torch.autograd.Function):
         return torch.stack(memories)  # [T, B, S, m]
 
     @staticmethod
-    @once_differentiable
     @without_autocast
+    @once_differentiable
     def backward(ctx: Any, d_memories: Tensor) -> Any:
         starts, inputs, gates, gate_weight, *saved = ctx.saved_tensors
         block = _Block(ctx.options, *saved[: ctx.parameters])

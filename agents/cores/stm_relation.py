@@ -85,8 +85,8 @@ class ReadFresh(torch.autograd.Function):
         return torch.cat(features).view(len(qkv), -1, len(weight))
 
     @staticmethod
-    @once_differentiable
     @without_autocast
+    @once_differentiable
     def backward(ctx: Any, d_features: Tensor) -> tuple[Tensor, Tensor, None]:
         qkv, weight = ctx.saved_tensors
         d_qkv, d_weight = [], torch.zeros_like(weight)
@@ -118,8 +118,8 @@ class Remember(torch.autograd.Function):
         return torch.cat(memories).view_as(origin).addcmul_(left.unsqueeze(2).unsqueeze(3), origin)
 
     @staticmethod
-    @once_differentiable
     @without_autocast
+    @once_differentiable
     def backward(ctx: Any, d_memory: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         qkv, weights, origin, left = ctx.saved_tensors
         d_qkv, d_weights = torch.empty_like(qkv), torch.empty_like(weights)

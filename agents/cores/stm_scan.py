@@ -130,8 +130,8 @@ class ItemScan(torch.autograd.Function):
         return qkv, items[-1].clone()
 
     @staticmethod
-    @once_differentiable
     @without_autocast
+    @once_differentiable
     def backward(ctx: Any, d_qkv: Tensor, d_item: Tensor) -> tuple[Tensor | None, ...]:
         *operands, items, reads, qkv = ctx.saved_tensors
         p = Operands(*operands)
