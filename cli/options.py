@@ -96,10 +96,10 @@ def _parse_environments(
     values = TrainParser(TrainConfig, groups).read(options, file, argv)
     config = TrainConfig(
         **_plain({key: values[key] for key in ("total_timesteps", "seed", "device", "precision")}),
-        env=ALGORITHMS[algo].env(**_plain(vars(values.env))),
-        policy=PolicyConfig(**_plain(vars(values.policy))),
-        core=_plain(vars(values.core)),
-        algo=ALGORITHMS[algo].options(**_plain(vars(values.algo))),
+        env=ALGORITHMS[algo].env(**_plain(values.env)),
+        policy=PolicyConfig(**_plain(values.policy)),
+        core=_plain(values.core),
+        algo=ALGORITHMS[algo].options(**_plain(values.algo)),
     )
     make_core(core, 8, **config.core_options)  # checks the ranges of its options, before any environment starts
     return _Parsed(config, values, f"{algo}_{core}")
@@ -117,10 +117,10 @@ def _parse_task(first: argparse.Namespace, options: dict[str, Any], file: Path |
     values = TrainParser(TaskTrainConfig, groups).read(options, file, argv)
     config = TaskTrainConfig(
         **_plain({key: values[key] for key in ("total_updates", "max_minutes", "seed", "device", "precision")}),
-        task=_plain(vars(values.task)),
-        head=HeadConfig(**_plain(vars(values.head))),
-        core=_plain(vars(values.core)),
-        training=TrainingConfig(**_plain(vars(values.training))),
+        task=_plain(values.task),
+        head=HeadConfig(**_plain(values.head)),
+        core=_plain(values.core),
+        training=TrainingConfig(**_plain(values.training)),
     )
     return _Parsed(config, values, f"{task}_{core}")
 
@@ -256,8 +256,10 @@ class TrainParser:
         return re.sub(r"^argument --(\S+): expected one argument$", r"\1 needs a value", text)
 
 
-def _plain(options: dict[str, Any]) -> dict[str, Any]:
+def _plain(options: Namespace | dict[str, Any]) -> dict[str, Any]:
     """Numbers as Python's own: the parser's subclasses of them have no place in saved files."""
+    if isinstance(options, Namespace):
+        options = options.as_dict()  # not `vars`, where names of its methods, such as items, are disguised
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):

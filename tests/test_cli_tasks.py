@@ -1,0 +1,212 @@
+"""Training on a task from the command line: options, the run folder, resuming, stopping."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from relmem.agents.supervised import SupervisedTrainer
+from relmem.cli import main, train_task
+from relmem.cli.config_files import shipped_configs
+from relmem.cli.options import parse
+from relmem.cli.task_config import TaskTrainConfig, TrainingConfig
+from relmem.tasks import registered_tasks
+
+TINY = ["--task.name", "nth_farthest", "--task.objects", "3", "--task.features", "2", "--core.name", "lstm"]
+RUN = ["train", *TINY, "--core.hidden_size", "8", "--training.eval_every", "10", "--training.eval_size", "50"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "task"
+    assert main([*RUN, "--total_updates", "25", "--seed", "3", "--run_dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def copied(run, tmp_path):
+    return Path(shutil.copytree(run, tmp_path / "run"))
+
+
+def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in EventAccumulator(str(folder)).Reload().Scalars(tag)]
+
+
+def test_a_run_folder_holds_all_there_is_to_know(run):
+    config = parse(["--config", str(run / "config.yaml")]).config
+    assert isinstance(config, TaskTrainConfig)
+    assert (config.total_updates, config.seed, config.training.eval_every) == (25, 3, 10)
+    assert config.task == {"name": "nth_farthest", "objects": 3, "features": 2}
+    assert (run / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    results = json.loads((run / "results.json").read_text())
+    assert results["commands"] == (run / "command.txt").read_text().splitlines()
+    assert results["outcome"] == "finished" and results["seed"] == 3 and results["config"] == config.as_dict()
+    assert [entry["update"] for entry in results["history"]] == [10, 20, 25]
+    assert (results["updates"], results["samples"]) == (25, 25 * 128)
+    assert results["trivial"]["test"] == {"ignoring the vectors": 2 / 3} and results["metric"] == "accuracy"
+    best = max(results["history"], key=lambda entry: entry["valid_accuracy"])
+    assert results["best"]["updates"] == best["update"] and results["converged"] is None
+
+
+def test_results_are_those_of_the_saved_model(run):
+    trainer = train_task.make_trainer(parse(["--config", str(run / "config.yaml")]).config)
+    trainer.restore(run / "model.pt")
+    results = json.loads((run / "results.json").read_text())
+    assert trainer.test() == results["test"] and trainer.history == results["history"]
+    assert results["parameters"] == sum(p.numel() for p in trainer.model.parameters())
+
+
+def test_tensorboard_has_the_metric_and_the_trivial_level_beside_it(run):
+    assert [step for step, _ in curve(run, "valid/accuracy")] == [10, 20, 25]
+    trivial = curve(run / "trivial" / "ignoring the vectors", "valid/accuracy")
+    assert trivial == [(step, pytest.approx(2 / 3)) for step in (10, 20, 25)]
+    tags = set(EventAccumulator(str(run)).Reload().Tags()["scalars"])
+    assert {"valid/loss", "train/loss", "train/learning_rate", "time/updates_per_second"} <= tags
+
+
+def test_a_resumed_run_is_the_run_that_was_not_interrupted(copied, tmp_path):
+    assert main([*RUN, "--total_updates", "40", "--seed", "3", "--run_dir", str(tmp_path / "whole")]) == 0
+    assert main(["train", "--resume", str(copied), "--total_updates", "40"]) == 0
+    whole, resumed = (torch.load(folder / "model.pt")["model"] for folder in (tmp_path / "whole", copied))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    results = json.loads((copied / "results.json").read_text())
+    assert len(results["commands"]) == 2 and results["updates"] == 40
+    assert [step for step, _ in curve(copied, "valid/accuracy")] == [10, 20, 25, 30, 40]
+
+
+def test_resuming_a_finished_run_says_so(copied, capsys):
+    before = (copied / "model.pt").stat().st_mtime_ns
+    assert main(["train", "--resume", str(copied)]) == 0
+    assert "is over: finished after 25 of 25 updates" in capsys.readouterr().out
+    assert (copied / "model.pt").stat().st_mtime_ns == before
+
+
+def test_a_stopped_run_is_saved_untested_and_goes_on(tmp_path, monkeypatch):
+    log = train_task.Watch._log
+
+    def stop_at_the_first_evaluation(watch, trainer):
+        log(watch, trainer)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train_task.Watch, "_log", stop_at_the_first_evaluation)
+    folder = tmp_path / "run"
+    assert main([*RUN, "--total_updates", "25", "--run_dir", str(folder)]) == 128 + signal.SIGINT
+    results = json.loads((folder / "results.json").read_text())
+    assert (results["outcome"], results["test"], results["updates"]) == ("stopped", None, 10)
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert json.loads((folder / "results.json").read_text())["test"]["test"]["accuracy"] >= 0
+
+
+def test_checkpoints_are_written_on_the_way_and_can_be_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_task, "CHECKPOINT_SECONDS", 0.0)
+    folder = tmp_path / "run"
+    assert main([*RUN, "--total_updates", "5", "--run_dir", str(folder)]) == 0
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        f"step_{step:012d}.pt" for step in (3, 4, 5)
+    ]
+    (folder / "model.pt").unlink()
+    assert main(["train", "--resume", str(folder), "--total_updates", "6"]) == 0
+    assert torch.load(folder / "model.pt")["updates"] == 6
+
+
+@pytest.mark.parametrize("task", registered_tasks())
+def test_every_task_trains(task, tmp_path):
+    flags = ["--task.name", task, "--core.name", "lstm", "--core.hidden_size", "8", "--smoke"]
+    assert main(["train", *flags, "--run_dir", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["task"] == task and results["test"]["test"][results["metric"]] >= 0
+
+
+def test_the_experiments_that_should_be_there_are():
+    tasks = ("associative_retrieval", "nth_farthest", "nth_farthest_4x8", "copy", "priority_sort")
+    tasks += ("relational_associative_recall", "convex_hull", "shortest_path")
+    assert {f"tasks/{task}_stm" for task in tasks} | {"tasks/nth_farthest_rmc"} <= set(shipped_configs())
+
+
+def test_a_flag_wins_over_the_file_and_another_task_drops_its_options(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("task: {name: nth_farthest, objects: 4}\ncore: {item_size: 12}\ntraining: {batch_size: 16}\n")
+    config = parse(["--config", str(file), "--training.batch_size", "8"]).config
+    assert (config.task["objects"], config.core["item_size"], config.training.batch_size) == (4, 12, 8)
+    other = parse(["--config", str(file), "--task.name", "copy", "--core.name", "attentional_lstm"]).config
+    assert other.task == parse(["--task.name", "copy"]).config.task
+    assert other.core == {"name": "attentional_lstm", "hidden_size": 256, "attention_size": None}
+    assert parse(["--config", str(file), "--core.name", "lstm"]).name == "mine"
+    assert parse(TINY).name == "nth_farthest_lstm"
+
+
+def test_an_option_may_be_called_like_anything(tmp_path):
+    config = parse(["--task.name", "priority_sort", "--task.items", "5", "--task.answers", "2"]).config
+    assert config.task["items"] == 5
+    (tmp_path / "saved.yaml").write_text(yaml.safe_dump(config.as_dict()))
+    assert parse(["--config", str(tmp_path / "saved.yaml")]).config == config
+
+
+def test_options_and_defaults_are_those_of_the_trainer():
+    defaults = SupervisedTrainer.__init__.__kwdefaults__ or {}
+    names = SupervisedTrainer.__init__.__code__.co_varnames[1 : SupervisedTrainer.__init__.__code__.co_argcount]
+    defaults |= dict(zip(reversed(names), reversed(SupervisedTrainer.__init__.__defaults__), strict=False))
+    options = vars(TrainingConfig())
+    assert {key: defaults[key] for key in options} == options
+
+
+def test_help_shows_the_options_of_the_task(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", *TINY, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert "--task.objects" in text and "--training.stop_at" in text and "--env.id" not in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--task.name", "copi"], "unknown task 'copi': did you mean 'copy'?"),
+        ([*TINY, "--task.object", "4"], "unknown option of task 'nth_farthest' 'object': did you mean 'objects'?"),
+        ([*TINY, "--task.objects", "1"], "objects must be"),
+        ([*TINY, "--training.optimizer", "sgd"], "training.optimizer must be one of rmsprop, adam, got 'sgd'"),
+        ([*TINY, "--training.learning_rate", "fast"], "training.learning_rate must be a number of at least 0 or a sch"),
+        (
+            [*TINY, "--env.id", "CartPole-v1"],
+            "unknown option 'env.id': a training on a task has the groups task, ",
+        ),
+        (
+            ["--task.objects", "4"],
+            "unknown option 'task.objects': a training on environments has the groups env, ",
+        ),
+        (["--config", "pong/stm", "--task.name", "copy"], "is a config of environments: task.name needs a config of a"),
+        ([*TINY, "--core.name", "ltsm"], "unknown core 'ltsm': did you mean 'lstm'?"),
+        ([*TINY, "--core.hidden_size", "0"], "hidden_size must be an integer of at least 1, got 0"),
+        ([*TINY, "--device", "gpu"], "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
+        ([*TINY, "--total_updates", "0"], "total_updates must be an integer of at least 1, got"),
+    ],
+)
+def test_mistakes_are_answered_in_one_sentence_before_anything_is_made(flags, sentence, tmp_path, capfd):
+    assert main(["train", *flags, "--run_dir", str(tmp_path / "run")]) == 2
+    printed = capfd.readouterr().err
+    assert sentence in printed and len(printed.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--core.name", "gru"], "with core.name gru: that run has core.name lstm"),
+        (["--task.objects", "4"], "with task.objects 4: that run has task.objects 3"),
+        (["--seed", "4"], "(only total_updates, max_minutes, device, precision may change)"),
+    ],
+)
+def test_resume_refuses_to_make_another_run_of_it(run, flags, sentence, capfd):
+    assert main(["train", "--resume", str(run), *flags]) == 2
+    assert sentence in capfd.readouterr().err
+
+
+def test_resume_refuses_a_broken_checkpoint(copied, capfd):
+    (copied / "model.pt").write_bytes(b"nothing")
+    assert main(["train", "--resume", str(copied), "--total_updates", "30"]) == 2
+    assert "is no checkpoint of a supervised training" in capfd.readouterr().err

@@ -1,0 +1,263 @@
+"""Supervised training: what is learnt, what a checkpoint brings back, what is said about mistakes."""
+
+import io
+
+import pytest
+import torch
+from stable_baselines3.common.utils import LinearSchedule
+
+from relmem.agents.attentional_lstm import AttentionalLSTM
+from relmem.agents.cores import make_core
+from relmem.agents.heads import SequenceModel, make_memory, memories
+from relmem.agents.supervised import SupervisedTrainer
+from relmem.tasks import IGNORED, Batch, Task
+from relmem.tasks.draw import bits, integers, one_hot
+
+
+class First(Task):
+    """Which symbol came first?"""
+
+    kind, input_size, output_size = "class", 3, 3
+    split_sizes = {"valid": 64, "test": 64, "test_more": 32}  # noqa: RUF012
+    trivial = {"guessing": 1 / 3}  # noqa: RUF012
+
+    def batch(self, size, generator):
+        symbols = integers(3, (4, size), generator)
+        return Batch(one_hot(symbols, 3), symbols[0])
+
+
+class FixedFirst(First):
+    """The same from a fixed training set, kept as bool, of which two samples fill no batch of 16."""
+
+    fixed = True
+    split_sizes = {"train": 50, "valid": 64, "test": 64}  # noqa: RUF012
+
+    def _draw_split(self, name, generator):
+        batch = super()._draw_split(name, generator)
+        return Batch(batch.inputs.bool(), batch.targets)
+
+
+class Repeat(Task):
+    """Repeat one or two vectors of bits."""
+
+    kind, input_size, output_size, answer_steps = "bits", 2, 2, 2
+    metric, higher_is_better, trivial = "bit_errors", False, {"guessing": 2.0}
+    split_sizes = {"valid": 64, "test": 64}  # noqa: RUF012
+
+    def batch(self, size, generator):
+        steps = 1 + int(integers(2, (), generator))
+        answer = bits((steps, size, 2), generator)
+        return Batch(torch.cat([answer, torch.zeros_like(answer)]), answer)
+
+
+class Reverse(Task):
+    """Name the last of two symbols, then the first, unless they are the same."""
+
+    kind, input_size, output_size, answer_steps = "classes", 3, 3, 2
+    trivial = {"guessing": 1 / 3}  # noqa: RUF012
+    split_sizes = {"valid": 64, "test": 64}  # noqa: RUF012
+
+    def batch(self, size, generator):
+        symbols = integers(3, (2, size), generator)
+        targets = torch.stack([symbols[1], torch.where(symbols[0] == symbols[1], IGNORED, symbols[0])])
+        return Batch(torch.cat([one_hot(symbols, 3), torch.zeros(2, size, 3)]), targets)
+
+
+SMALL = {"core": "lstm", "core_kwargs": {"hidden_size": 16}, "optimizer": "adam", "learning_rate": 1e-2}
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("core", ["lstm", "attentional_lstm"])
+@pytest.mark.parametrize(("task", "goal"), [(First(), 1.0), (FixedFirst(), 0.9), (Repeat(), 0.0), (Reverse(), 1.0)])
+def test_every_kind_of_answer_is_learnt(task, goal, core):
+    trainer = SupervisedTrainer(task, **SMALL | {"core": core}, batch_size=32, eval_every=50, stop_at=goal)
+    assert trainer.learn(2000) == "converged"
+    assert trainer.converged_at is trainer.best_evaluation is trainer.history[-1]
+    reached = trainer.test()["test"][task.metric]
+    assert reached >= 0.8 if task.higher_is_better else reached <= 0.1
+
+
+@pytest.mark.parametrize("core", ["stm", "rmc"])
+def test_relational_cores_learn_with_the_released_optimizer(core):
+    options = {
+        "stm": {"preset": "released", "queries": 2, "item_size": 8, "relation_size": 8},
+        "rmc": {"slots": 2, "heads": 2, "head_size": 8},
+    }[core]
+    trainer = SupervisedTrainer(
+        First(), core, options, learning_rate=1e-3, batch_size=32, eval_every=50, stop_at=1.0, net_arch=[16]
+    )
+    assert trainer.learn(1000) == "converged"
+
+
+@pytest.mark.parametrize("task", [First(), FixedFirst()])
+@pytest.mark.parametrize("optimizer", ["rmsprop", "adam"])
+def test_a_resumed_training_ends_with_the_same_weights(task, optimizer):
+    options = SMALL | {"optimizer": optimizer, "learning_rate": LinearSchedule(1e-2, 0.0, 1.0)}
+    trainers = [SupervisedTrainer(task, **options, batch_size=16, eval_every=10, seed=s) for s in (3, 3, 4)]
+    whole, begun, resumed = trainers
+    assert whole.learn(40) == "finished"
+    assert begun.learn(40, callback=lambda trainer: trainer.updates < 17) is None
+    file = io.BytesIO()
+    begun.save(file)
+    file.seek(0)
+    assert not same(whole.model, begun.model)
+    resumed.restore(file)
+    assert resumed.learn(40) == "finished"
+    assert same(whole.model, resumed.model) and whole.test() == resumed.test()
+    for left, right in zip(whole.history, resumed.history, strict=True):
+        assert left | {"seconds": 0} == right | {"seconds": 0}
+
+
+def test_a_seed_makes_a_training_and_another_seed_another_one():
+    losses = []
+    for seed in (1, 1, 2):
+        trainer = SupervisedTrainer(First(), **SMALL, eval_every=5, seed=seed)
+        trainer.learn(5)
+        losses.append(trainer.history[0]["train_loss"])
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_an_epoch_shows_every_sample_at_most_once_and_in_a_new_order():
+    trainer = SupervisedTrainer(FixedFirst(), **SMALL, batch_size=16)
+    trainer._training_set = Batch(torch.arange(50).view(1, 50, 1), torch.arange(50))
+    first, second = (torch.cat([trainer._next_batch().targets for _ in range(3)]) for _ in range(2))
+    assert trainer.updates_per_epoch == trainer.eval_every == 3
+    assert len(first.unique()) == len(second.unique()) == 48 and not torch.equal(first, second)
+
+
+def test_the_best_weights_are_tested_and_the_latest_kept():
+    trainer = SupervisedTrainer(First(), **SMALL, batch_size=32, eval_every=50, stop_at=1.0)
+    trainer.learn(2000)
+    best = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.zero_()
+    zeroed = trainer.evaluate(First().split("test"))["accuracy"]
+    assert trainer.test()["test"]["accuracy"] > 0.9 > zeroed
+    assert set(trainer.test()) == {"test", "test_more"}
+    assert all(parameter.eq(0).all() for parameter in trainer.model.parameters())
+    assert all(torch.equal(value, best[name]) for name, value in trainer.best.items())
+
+
+def test_metrics_are_those_of_all_samples_at_once():
+    trainer = SupervisedTrainer(Reverse(), **SMALL, batch_size=5)  # does not divide the set
+    data = Reverse().split("valid")
+    outputs = trainer.model(data.inputs, 2)
+    expected = Reverse().evaluate(outputs, data)["accuracy"].item()
+    scores = trainer.evaluate(data)
+    assert scores["accuracy"] == expected
+    assert scores["loss"] == pytest.approx(trainer.model.loss(outputs, data.targets).item(), rel=1e-5)
+
+
+def test_masked_steps_do_not_count_in_the_loss():
+    model = SequenceModel(3, 3, "classes", "lstm", {"hidden_size": 4})
+    logits, targets = torch.randn(2, 6, 3), torch.randint(3, (2, 6))
+    targets[1, 2:] = IGNORED
+    kept = torch.cat([logits[0], logits[1, :2]]).log_softmax(1)
+    expected = -kept[torch.arange(8), torch.cat([targets[0], targets[1, :2]])].mean()
+    torch.testing.assert_close(model.loss(logits, targets), expected)
+
+
+def test_the_largest_gradient_is_clipped_by_value_and_by_norm():
+    norms = {}
+    for name, limit in (("none", None), ("value", 1e-3), ("norm", 1e-3)):
+        clips = {} if limit is None else {f"max_grad_{name}": limit}
+        trainer = SupervisedTrainer(First(), **SMALL, **{"max_grad_value": None} | clips)
+        trainer._update(1.0)
+        grads = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        norms[name] = (grads.abs().max().item(), grads.norm().item())
+    assert norms["none"][0] > 2e-3
+    assert norms["value"][0] == pytest.approx(1e-3)
+    assert norms["norm"][1] == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_time_and_divergence_end_a_training():
+    trainer = SupervisedTrainer(First(), **SMALL, eval_every=5)
+    assert trainer.learn(10**9, max_minutes=1e-4) == "out of time"
+    assert trainer.history[-1]["update"] == trainer.updates
+    trainer = SupervisedTrainer(First(), **SMALL, eval_every=5)
+    torch.nn.init.constant_(trainer.model.memory.out.bias, float("nan"))
+    assert trainer.learn(100) == "diverged" and trainer.updates == 5
+
+
+def test_only_the_core_runs_in_bf16_and_states_stay_float32():
+    trainer = SupervisedTrainer(First(), "stm", {"queries": 2, "item_size": 64}, precision="bf16", net_arch=[8])
+    other = SupervisedTrainer(First(), "stm", {"queries": 2, "item_size": 64}, precision="fp32", net_arch=[8])
+    assert other.model.autocast_dtype is None and trainer.model.autocast_dtype == torch.bfloat16
+    inputs = First().split("valid").inputs
+    left, right = trainer.model(inputs, 1), other.model(inputs, 1)
+    assert left.dtype == torch.float32 and not torch.equal(left, right)
+    torch.testing.assert_close(left, right, atol=0.05, rtol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["class", "bits", "classes"])
+@pytest.mark.parametrize("name", [name for name in memories() if name != "attentional_lstm"])
+def test_the_answer_is_what_the_core_gives_at_the_last_steps(name, kind):
+    model = SequenceModel(5, 3, kind, name, embedding_size=4)
+    inputs = torch.randn(6, 2, 5)
+    core, x = model.memory, model.embedding(inputs)
+    outputs, _ = core(x, core.initial_state(2), torch.zeros(6, 2, dtype=torch.bool))
+    torch.testing.assert_close(model(inputs, 2), outputs[-2:])
+
+
+def test_attention_reads_the_inputs_but_not_the_blank_steps():
+    inputs = torch.randn(6, 2, 5)
+    sequence, single = (SequenceModel(5, 3, kind, "attentional_lstm", {"hidden_size": 8}) for kind in ("bits", "class"))
+    torch.testing.assert_close(sequence(inputs, 2), sequence.memory(inputs[:4], 2))
+    torch.testing.assert_close(single(inputs, 1), single.memory(inputs, 1))
+
+
+def test_attention_by_hand():
+    model = AttentionalLSTM(2, hidden_size=3, attention_size=4).double()
+    x = torch.randn(5, 1, 2, dtype=torch.float64)
+    encoded, (hidden, cell) = model.encoder(x)
+    query = model.query.weight @ hidden[0, 0] + model.query.bias
+    scores = [model.score.weight[0] @ torch.tanh(model.key.weight @ h[0] + query) for h in encoded]
+    weights = torch.stack(scores).softmax(0)
+    context = sum(weight * h for weight, h in zip(weights, encoded, strict=True))
+    hidden, _ = model.decoder(context, (hidden[0], cell[0]))
+    torch.testing.assert_close(model(x, 1)[0], torch.cat([hidden, context], dim=1))
+
+
+def test_memories_are_the_cores_and_the_baseline():
+    assert type(make_memory("lstm", 3, hidden_size=4)) is type(make_core("lstm", 3, hidden_size=4))
+    assert isinstance(make_memory("attentional_lstm", 3), AttentionalLSTM)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"core": "atentional_lstm"}, "unknown core 'atentional_lstm': did you mean 'attentional_lstm'?"),
+        (
+            {"core": "attentional_lstm", "core_kwargs": {"hiden_size": 3}},
+            "unknown option of core 'attentional_lstm' 'hiden_size': did you mean 'hidden_size'?",
+        ),
+        ({"core": "attentional_lstm", "core_kwargs": {"hidden_size": 0}}, "hidden_size must be an integer of at least"),
+        ({"optimizer": "rmsprob"}, "unknown optimizer 'rmsprob': did you mean 'rmsprop'?"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"eval_size": 0}, "eval_size must be an integer of at least 1, got 0"),
+        ({"embedding_size": 0}, "embedding_size must be an integer of at least 1, got 0"),
+        ({"net_arch": [8, 0]}, "net_arch must be an integer of at least 1, got 0"),
+        ({"learning_rate": -1.0}, "learning_rate must be a number at least 0, got -1.0"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm must be a number greater than 0, got 0.0"),
+        ({"batch_size": 51}, "batch_size must be at most 50, the size of the training set, got 51"),
+        ({"precision": "bf17"}, "unknown precision 'bf17': did you mean 'bf16'?"),
+    ],
+)
+def test_mistakes_are_named(options, sentence):
+    with pytest.raises(ValueError) as error:
+        SupervisedTrainer(FixedFirst(), **SMALL | {"core_kwargs": {}} | options)
+    assert sentence in str(error.value)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    trainer = SupervisedTrainer(First(), **SMALL)
+    trainer.save(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"checkpoint '.*other.pt' is of another model"):
+        SupervisedTrainer(First(), "gru").restore(tmp_path / "other.pt")
+    (tmp_path / "broken.pt").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"broken.pt' is no checkpoint"):
+        trainer.restore(tmp_path / "broken.pt")
