@@ -1,10 +1,13 @@
 """The contract of a task, checked for every registered task."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn import functional
 
 from relmem.tasks import IGNORED, VaryingLengthTask, make_task, register_task, registered_tasks, task_options
+from relmem.tasks.__main__ import rows
 from relmem.tasks.base import Task
 
 B = 40
@@ -192,3 +195,7 @@ class TestRegistry:
     def test_a_name_is_taken_once(self):
         with pytest.raises(ValueError, match=r"^a task named 'copy' is registered already$"):
             register_task("copy")(Task)
+
+
+def test_the_documentation_shows_the_printed_table():
+    assert "\n".join(rows()) in Path(__file__).parents[1].joinpath("docs/tasks.md").read_text(encoding="utf-8")
