@@ -263,7 +263,7 @@ class SupervisedTrainer:
         :raises ValueError: if the file is no checkpoint, or does not fit
         """
         try:
-            state = torch.load(file, map_location=self.device, weights_only=True)
+            state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load documents none of those that it raises
             raise ValueError(f"'{file}' is no checkpoint of a supervised training") from error
         try:
@@ -271,10 +271,10 @@ class SupervisedTrainer:
             self.optimizer.load_state_dict(state["optimizer"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"checkpoint '{file}' is of another model") from error
-        self.best, self._order, self._loss_sum = state["best"], state["order"], state["loss_sum"]
+        self.best = {name: value.to(self.device) for name, value in state["best"].items()}
+        self._order, self._loss_sum = state["order"].to(self.device), state["loss_sum"].to(self.device)
         self.updates, self.seconds, self.history = state["updates"], state["seconds"], state["history"]
-        generator = state["generator"].cpu()
-        if len(generator) == len(self._generator.get_state()):
-            self._generator.set_state(generator)
+        if len(state["generator"]) == len(self._generator.get_state()):
+            self._generator.set_state(state["generator"])
         else:
             self._generator.manual_seed(self._generator.initial_seed() + self.updates)

@@ -75,6 +75,7 @@ def draw_task_curve(
     if test is not None:
         axes.plot(updates[-1:], [test], "*", markersize=12, color="tab:orange", label=f"test set: {test:.3g}")
     axes.set(xlabel="updates", ylabel=metric.replace("_", " "), title=title)
+    axes.set_ylim(bottom=0)
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
     axes.grid(alpha=0.3)
     axes.legend(loc="best", frameon=False)
