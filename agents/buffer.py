@@ -84,6 +84,7 @@ class SequenceBuffer:
         chunk, row = divmod(t, self.length)
         return row, slice(chunk * self.n_envs, (chunk + 1) * self.n_envs)
 
+    @torch.no_grad()
     def begin_step(self, t: int, obs: Any, starts: Tensor, state: State) -> None:
         """Store what is known before step t: obs [N, ...], starts [N] and, if a sequence begins here, the state."""
         row, columns = self._at(t)

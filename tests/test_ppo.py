@@ -69,6 +69,14 @@ def test_chunk_states_are_those_the_rollout_passed_through():
         torch.testing.assert_close(end_of_first, start_of_second[2:4])
 
 
+def test_learned_initial_states_are_stored_as_numbers():
+    env = make_vec_env("relmem/MaskedCartPole-v0", 2)
+    small = dict(core="stm", core_kwargs=dict(queries=1, item_size=4))
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, bptt_length=4, n_epochs=2, policy_kwargs=small)
+    model.learn(16)
+    assert not any(leaf.requires_grad for leaf in model.buffer.state)
+
+
 def test_advantages_match_the_definition():
     """Against GAE written as the double sum over the rest of the episode."""
     torch.manual_seed(0)
