@@ -76,5 +76,6 @@ def core_outputs(core: STMCore, outputs: str, products: torch.dtype, x: Tensor) 
     :param products: format of the large matrix products
     """
     starts = torch.zeros(x.shape[:2], dtype=torch.bool)
+    starts[0] = True
     with torch.autocast("cpu", torch.bfloat16, enabled=products == torch.bfloat16):
         return core(x, core.initial_state(x.shape[1]), starts, since=-1 if outputs == "last" else 0)[0]

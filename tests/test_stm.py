@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from naive_stm import naive_stm_sequence
 
 from relmem.agents import make_core
-from relmem.agents.cores import stm_relation, stm_sequence
+from relmem.agents.cores import stm_relation, stm_scan, stm_sequence
 from relmem.agents.cores.stm import AUTOCAST_ITEM_SIZE
 from relmem.agents.cores.stm_variants import PRESETS
 
@@ -94,6 +94,19 @@ def assert_parity(core, starts=STARTS, tolerance=1e-9):
 @pytest.mark.parametrize("gated", [True, False])
 def test_presets_match_the_naive_version(preset, gated):
     assert_parity(stm(preset, gated=gated))
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_episodes_that_all_begin_together_match_the_naive_version(preset):
+    starts = STARTS.clone()
+    starts[0] = True
+    assert_parity(stm(preset), starts)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_backward_pass_that_computes_again_matches_the_naive_version(preset, monkeypatch):
+    monkeypatch.setattr(stm_scan, "KEEP", 0)
+    assert_parity(stm(preset))
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=str)

@@ -51,7 +51,7 @@ class Fading(NamedTuple):
         """What is read from M after each step from ``since`` on [U, B, n, r].
 
         :param fresh: what is read from what each of these steps adds [U, B, n, r]
-        :param before: what is read from M before them [B, n, r]
+        :param before: what is read from M before them [B, n, r], or [n, r]
         :param initial: what is read from the initial memory of an episode [n, r]; None: no episode begins
         """
         between = self.between[since:, since:].permute(2, 3, 0, 1)  # [B, n, t, τ]
@@ -106,7 +106,8 @@ class ReadFresh(torch.autograd.Function):
 
 
 class Remember(torch.autograd.Function):
-    """(qkv [T, B, 3 n, d], w [T, B, n], M [B, n, d, d], w' [B, n]) -> w' M + Σ_t w_t[s] Σ_j F(q_ts ∘ k_tj) ⊗ v_tj."""
+    """(qkv [T, B, 3 n, d], w [T, B, n], M [B, n, d, d] or [n, d, d], w' [B, n]) ->
+    w' M + Σ_t w_t[s] Σ_j F(q_ts ∘ k_tj) ⊗ v_tj [B, n, d, d]."""
 
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, weights: Tensor, origin: Tensor, left: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ class Remember(torch.autograd.Function):
         for block, w in _rows(qkv, weights):
             weighted = bind(block).mul_(w.reshape(-1, 1, w.shape[2], 1))  # [b * T, n keys, n, d]
             memories.append(torch.bmm(_sequence(weighted, len(w)).mT, _sequence(_values(block), len(w))))
-        return torch.cat(memories).view_as(origin).addcmul_(left.unsqueeze(2).unsqueeze(3), origin)
+        return torch.cat(memories).unflatten(1, origin.shape[-3:-1]).addcmul_(left.unsqueeze(2).unsqueeze(3), origin)
 
     @staticmethod
     @without_autocast
@@ -135,15 +136,21 @@ class Remember(torch.autograd.Function):
             d_qkv[:, rows : rows + len(w)] = d_block.unflatten(0, w.shape[:2]).transpose(0, 1)
             d_weights[:, rows : rows + len(w)] = d_w.unflatten(0, w.shape[:2]).transpose(0, 1)
             rows += len(w)
-        return d_qkv, d_weights, d_memory * left.unsqueeze(2).unsqueeze(3), (d_memory * origin).sum((2, 3))
+        d_origin = d_memory * left.unsqueeze(2).unsqueeze(3)
+        d_left = (d_memory * origin).sum((2, 3))
+        return d_qkv, d_weights, d_origin if origin.dim() == 4 else d_origin.sum(0), d_left
 
 
 def recall(address: Tensor, cue: Tensor, relation: Tensor, axis: str) -> Tensor:
-    """Equation 11: address [T, B, n], cue [T, B, d], relation [B, n, d, d] -> what is read by this axis [T, B, d]."""
+    """Equation 11: address [T, B, n], cue [T, B, d], relation [B, n, d, d] or [n, d, d] -> what is read by this axis
+    [T, B, d]."""
     if axis == "key":
         addressed = (address.unsqueeze(3) * cue.unsqueeze(2)).flatten(2)  # [T, B, n * d]
+        if relation.dim() == 3:
+            return addressed @ relation.flatten(0, 1)
         return torch.bmm(addressed.transpose(0, 1), relation.flatten(1, 2)).transpose(0, 1)
-    matched = torch.bmm(relation.flatten(1, 2), cue.permute(1, 2, 0)).unflatten(1, relation.shape[1:3])  # [B, n, d, T]
+    rows = relation.flatten(-3, -2).expand(len(cue[0]), -1, -1)  # [B, n * d, d]
+    matched = torch.bmm(rows, cue.permute(1, 2, 0)).unflatten(1, relation.shape[-3:-1])  # [B, n, d, T]
     return (matched * address.permute(1, 2, 0).unsqueeze(2)).sum(1).permute(2, 0, 1)
 
 

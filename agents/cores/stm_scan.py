@@ -9,7 +9,8 @@ step adds to the relational memory what has rank n, so a read is attention over 
 The relational memory itself, n * d * d numbers a step, is therefore never formed here. As soon as q, k and v of a step
 are known, their share is added to all later reads at once.
 
-The backward pass keeps only the item memory before each step and q, k, v; the rest is computed again from these.
+Of a long sequence or a large batch, the backward pass keeps only the item memory before each step, and computes the
+rest again.
 
 Memories lie such that the axis that linear maps mix is the last one ("turned", see ``STMCore.turn``).
 """
@@ -25,6 +26,8 @@ from torch.autograd.function import once_differentiable
 
 from .base import without_autocast
 from .stm_variants import STMVariant
+
+KEEP = 2**25  # numbers that a sequence may keep for its backward pass instead of computing them again
 
 
 class Rule(NamedTuple):
@@ -60,13 +63,18 @@ class Operands(NamedTuple):
     transfer_bias: Any  # [d]
 
 
-class Written(NamedTuple):
-    """What a step computes before it attends."""
+class Step(NamedTuple):
+    """What a step computes."""
 
-    candidate: Tensor  # [B, d, d]
+    candidate: Tensor  # what is to be written [B, d, d]
     squashed: Any  # the item memory as the gates see it [B, d, d]; None: no gates
     gates: Any  # [B, d, G]; None: no gates
-    item: Tensor  # the item memory once written to [B, d, d]
+    written: Tensor  # the item memory once written to [B, d, d]
+    rows: Tensor  # q, k and v before they are normalised [B, d, 3 n]
+    qkv: Tensor  # [B, 3 n, d]
+    bindings: Tensor  # F(q_s ∘ k_j) [B, n keys, n queries, d]
+    keys: Tensor  # the same in the dtype of the products [B, n keys, n * d]
+    mixed: Tensor  # F G1ᵀ [B, n keys, d]
 
 
 def squash(x: Tensor) -> Tensor:
@@ -105,68 +113,67 @@ class ItemScan(torch.autograd.Function):
         reads = p.left if p.reads is None else p.reads
         reads = reads.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # [B, T, d]
         flow = p.flow
+        steps: list[Step] = []
+        keep = length * batch * d * (3 * d + (0 if p.gate is None else len(p.gate))) <= KEEP
         for t, starts in enumerate(rule.starts):
             if starts is not None:
                 torch.where(starts, p.initial_item, items[t], out=items[t])
                 flow = None if flow is None else torch.where(starts, p.initial_flow, flow)
-            written = cell.write(t, items[t])
-            qkv[t] = cell.attend(cell.rows(t, written.item, reads[:, t]))
-            bindings, values = bind(qkv[t]), cell.values(qkv[t])
+            step = cell.step(t, items[t], reads[:, t])
+            qkv[t] = step.qkv
+            values = cell.values(step)
             if p.address is not None:
-                cell.recall(t, bindings, values, reads[:, t + 1 :])
-            mixed = cell.mix(bindings)
+                cell.recall(t, step, reads[:, t + 1 :])
             if cell.averages:
-                fresh = torch.baddbmm(p.transfer_bias, values.mT, mixed)
-                torch.addcmul(written.item, written.gates, fresh, out=items[t + 1])
+                fresh = torch.baddbmm(p.transfer_bias, values.mT, step.mixed)
+                torch.addcmul(step.written, step.gates, fresh, out=items[t + 1])
             elif flow is None:
-                torch.baddbmm(written.item, values.mT, mixed, out=items[t + 1])
+                torch.baddbmm(step.written, values.mT, step.mixed, out=items[t + 1])
                 items[t + 1] += p.transfer_bias
             else:
-                flow = torch.baddbmm(flow, values.mT, mixed)
-                torch.add(written.item, flow, out=items[t + 1])
+                flow = torch.baddbmm(flow, values.mT, step.mixed)
+                torch.add(step.written, flow, out=items[t + 1])
                 items[t + 1] += p.transfer_bias
-        ctx.rule = rule
-        ctx.save_for_backward(*operands, items, reads, qkv)
+            if keep:
+                steps.append(step)
+        ctx.rule, ctx.steps = rule, steps
+        ctx.save_for_backward(*operands, items, reads)
         return qkv, items[-1].clone()
 
     @staticmethod
     @without_autocast
     @once_differentiable
     def backward(ctx: Any, d_qkv: Tensor, d_item: Tensor) -> tuple[Tensor | None, ...]:
-        *operands, items, reads, qkv = ctx.saved_tensors
+        *operands, items, reads = ctx.saved_tensors
         p = Operands(*operands)
         d = Operands(*(None if operand is None else torch.zeros_like(operand) for operand in p))
         cell = Cell(ctx.rule, p)
         d_reads = torch.zeros_like(reads)  # [B, T, d]
         d_item = d_item.clone(memory_format=torch.contiguous_format)
-        for t in reversed(range(len(qkv))):
-            # What the forward pass computed, from the item memory before the step and q, k, v.
-            written = cell.write(t, items[t])
-            rows = cell.rows(t, written.item, reads[:, t])
-            bindings, values = bind(qkv[t]), cell.values(qkv[t])
-            mixed = cell.mix(bindings)
+        for t in reversed(range(len(d_qkv))):
+            step = ctx.steps[t] if ctx.steps else cell.step(t, items[t], reads[:, t])
+            values = cell.values(step)
 
             # Through the transfer into the item memory.
             d_gates = None
             d_fresh = d_item
             if cell.averages:
-                d_gates = torch.baddbmm(p.transfer_bias, values.mT, mixed).mul_(d_item)
-                d_fresh = d_item * written.gates
+                d_gates = torch.baddbmm(p.transfer_bias, values.mT, step.mixed).mul_(d_item)
+                d_fresh = d_item * step.gates
             d.transfer_bias.add_(d_fresh.sum((0, 1)))
             if d.flow is not None:
                 d_fresh = d.flow.add_(d_fresh)
-            d_values = torch.bmm(mixed, d_fresh.mT)  # [B, n, d]
-            d_bindings = cell.mix_backward(torch.bmm(values, d_fresh), bindings, d)
+            d_values = torch.bmm(step.mixed, d_fresh.mT)  # [B, n, d]
+            d_bindings = cell.mix_backward(torch.bmm(values, d_fresh), step, d)
 
             # Through the later reads and the attention.
             if p.address is not None:
-                cell.recall_backward(t, bindings, values, d_reads[:, t + 1 :], d_bindings, d_values, d)
-            d_qkv_t = torch.cat([*bind_backward(d_bindings, bindings, qkv[t]), d_values], dim=1).add_(d_qkv[t])
-            d_rows = cell.attend_backward(d_qkv_t, rows, d)
-            d_reads[:, t] += cell.rows_backward(t, d_rows, written.item, reads[:, t], d_item, d)
+                cell.recall_backward(t, step, d_reads[:, t + 1 :], d_bindings, d_values, d)
+            d_qkv_t = torch.cat([*bind_backward(d_bindings, step.bindings, step.qkv), d_values], dim=1).add_(d_qkv[t])
+            d_reads[:, t] += cell.attend_backward(t, d_qkv_t, step, reads[:, t], d_item, d)
 
             # Through the write.
-            d_item = cell.write_backward(t, items[t], written, d_item, d_gates, d)
+            d_item = cell.write_backward(t, items[t], step, d_item, d_gates, d)
             starts = ctx.rule.starts[t]
             if starts is not None:
                 d.initial_item.add_((d_item * starts).sum(0))
@@ -193,39 +200,45 @@ class Cell:
         self.cue_is_mixed = variant.mix == "columns"
         self.norms_items = variant.qkv_norm == "items"
 
-    def _product(self, a: Tensor, weight: Tensor) -> Tensor:
-        """a [..., K] times weight [K, N], in the dtype of the products; the result in that of the parameters."""
-        return torch.matmul(a.to(self.products), weight).to(self.p.qkv.dtype)
+    def step(self, t: int, item: Tensor, read: Tensor) -> Step:
+        """item [B, d, d], read [B, d]."""
+        candidate, squashed, gates, written = self._write(t, item)
+        rows = self._rows(t, written, read)
+        qkv = self._attend(rows)
+        bindings = bind(qkv)
+        keys = bindings.flatten(2).to(self.products)
+        mixed = torch.matmul(keys, self.transfer.T).to(qkv.dtype)  # equation 13: G1(Fᵀ V) = Vᵀ (F G1ᵀ)
+        return Step(candidate, squashed, gates, written, rows, qkv, bindings, keys, mixed)
 
-    def values(self, qkv: Tensor) -> Tensor:
-        return qkv[:, 2 * self.n :]
+    def values(self, step: Step) -> Tensor:
+        return step.qkv[:, 2 * self.n :]
 
     # Equations 9 and 10, with the gates of appendix D: write left ⊗ right.
 
-    def write(self, t: int, item: Tensor) -> Written:
+    def _write(self, t: int, item: Tensor) -> tuple[Tensor, Any, Any, Tensor]:
         candidate = self.p.left[t].unsqueeze(2) * self.p.right[t].unsqueeze(1)  # [B, d, d]
         if self.squash_write:
             candidate = squash(candidate)
         if self.gate is None:
-            return Written(candidate, None, None, item + candidate)
+            return candidate, None, None, item + candidate
         squashed = squash(item).to(self.products)
-        gates = self._product(squashed, self.gate.T)
+        gates = torch.matmul(squashed, self.gate.T).to(item.dtype)
         gates += self.p.gates[t].unsqueeze(1)  # [B, d, G]
         if self.sigmoid_gates:
             gates.sigmoid_()
         if self.averages:
-            return Written(candidate, squashed, gates, torch.lerp(item, candidate, gates))
+            return candidate, squashed, gates, torch.lerp(item, candidate, gates)
         take, keep = gates.chunk(2, dim=2)
-        return Written(candidate, squashed, gates, (item * keep).addcmul_(take, candidate))
+        return candidate, squashed, gates, (item * keep).addcmul_(take, candidate)
 
     def write_backward(
-        self, t: int, item: Tensor, written: Written, d_written: Tensor, d_gates: Tensor | None, d: Operands
+        self, t: int, item: Tensor, step: Step, d_written: Tensor, d_gates: Tensor | None, d: Operands
     ) -> Tensor:
         """Gradient of the item memory before the step.
 
         :param d_gates: gradient of the gates from the transfer, where it passes one
         """
-        candidate, squashed, gates, _ = written
+        candidate, gates = step.candidate, step.gates
         if self.gate is None:
             d_candidate = d_item = d_written
         elif d_gates is not None:
@@ -233,8 +246,10 @@ class Cell:
             d_candidate = d_written * gates
             d_item = d_written - d_candidate
         else:
+            d_gates = torch.empty_like(gates)
+            for source, half in zip((candidate, item), d_gates.chunk(2, dim=2), strict=True):
+                torch.mul(d_written, source, out=half)
             take, keep = gates.chunk(2, dim=2)
-            d_gates = torch.cat([d_written * candidate, d_written * item], dim=2)
             d_candidate = d_written * take
             d_item = d_written * keep
         if self.squash_write:
@@ -247,28 +262,46 @@ class Cell:
             torch.ops.aten.sigmoid_backward.grad_input(d_gates, gates, grad_input=d_gates)
         torch.sum(d_gates, 1, out=d.gates[t])
         d_gates = d_gates.to(self.products)
-        d.gate.add_(d_gates.flatten(0, 1).T @ squashed.flatten(0, 1))
-        d_squashed = self._product(d_gates, self.gate)
-        return d_item.add_(_tanh_backward(d_squashed, squashed.to(d_squashed.dtype)))
+        d.gate.add_(d_gates.flatten(0, 1).T @ step.squashed.flatten(0, 1))
+        d_squashed = torch.matmul(d_gates, self.gate).to(item.dtype)
+        return d_item.add_(_tanh_backward(d_squashed, step.squashed.to(item.dtype)))
 
     # Equations 4 to 6: q, k and v are normalised rows of the item memory plus read ⊗ cue (or cue ⊗ read).
 
-    def rows(self, t: int, item: Tensor, read: Tensor) -> Tensor:
-        """item [B, d, d], read [B, d] -> [B, d, 3 n]. The map of an outer product is one of its right factor."""
-        rows = torch.matmul(item, self.p.qkv.T)
+    def _rows(self, t: int, written: Tensor, read: Tensor) -> Tensor:
+        """[B, d, 3 n]. The map of an outer product is one of its right factor."""
+        rows = torch.matmul(written, self.p.qkv.T)
         if self.p.address is not None:
             left, right = self._attended(t, read)
             rows.addcmul_(left.unsqueeze(2), (right @ self.p.qkv.T).unsqueeze(1))
         return rows if self.p.qkv_bias is None else rows.add_(self.p.qkv_bias)
 
-    def rows_backward(
-        self, t: int, d_rows: Tensor, item: Tensor, read: Tensor, d_item: Tensor, d: Operands
+    def _attended(self, t: int, read: Tensor) -> tuple[Tensor, Tensor]:
+        return (read, self.p.cue[t]) if self.cue_is_mixed else (self.p.cue[t], read)
+
+    def _attend(self, rows: Tensor) -> Tensor:
+        """rows [B, d, 3 n] -> q, k and v [B, 3 n, d]."""
+        rows = rows.mT if self.norms_items else rows
+        normalised = F.layer_norm(rows, self.p.norm.shape, self.p.norm, self.p.norm_bias)
+        return normalised if self.norms_items else normalised.mT.contiguous()
+
+    def attend_backward(
+        self, t: int, d_qkv: Tensor, step: Step, read: Tensor, d_item: Tensor, d: Operands
     ) -> Tensor | float:
         """Gradient of the read [B, d]; adds to ``d_item``."""
+        norm, bias, items = self.p.norm, self.p.norm_bias, self.norms_items
+        rows, d_normalised = (step.rows.mT.contiguous(), d_qkv) if items else (step.rows, d_qkv.mT.contiguous())
+        _, mean, deviation = torch.native_layer_norm(rows, norm.shape, norm, bias, 1e-5)
+        d_rows, d_norm, d_bias = torch.ops.aten.native_layer_norm_backward(
+            d_normalised, rows, norm.shape, mean, deviation, norm, bias, [True, True, True]
+        )
+        d.norm.add_(d_norm)
+        d.norm_bias.add_(d_bias)
+        d_rows = d_rows.mT.contiguous() if items else d_rows
         flat = d_rows.flatten(0, 1)
         if d.qkv_bias is not None:
             d.qkv_bias.add_(flat.sum(0))
-        d.qkv.addmm_(flat.T, item.flatten(0, 1))
+        d.qkv.addmm_(flat.T, step.written.flatten(0, 1))
         d_item.flatten(0, 1).addmm_(flat, self.p.qkv)
         if self.p.address is None:
             return 0.0
@@ -281,40 +314,15 @@ class Cell:
         d.cue[t] += d_cue
         return d_read
 
-    def _attended(self, t: int, read: Tensor) -> tuple[Tensor, Tensor]:
-        return (read, self.p.cue[t]) if self.cue_is_mixed else (self.p.cue[t], read)
-
-    def attend(self, rows: Tensor) -> Tensor:
-        """rows [B, d, 3 n] -> q, k and v [B, 3 n, d]."""
-        rows = rows.mT if self.norms_items else rows
-        normalised = F.layer_norm(rows, self.p.norm.shape, self.p.norm, self.p.norm_bias)
-        return normalised if self.norms_items else normalised.mT
-
-    def attend_backward(self, d_qkv: Tensor, rows: Tensor, d: Operands) -> Tensor:
-        norm, bias = self.p.norm, self.p.norm_bias
-        rows, d_normalised = (rows.mT.contiguous(), d_qkv) if self.norms_items else (rows, d_qkv.mT.contiguous())
-        _, mean, deviation = torch.native_layer_norm(rows, norm.shape, norm, bias, 1e-5)
-        d_rows, d_norm, d_bias = torch.ops.aten.native_layer_norm_backward(
-            d_normalised, rows, norm.shape, mean, deviation, norm, bias, [True, True, True]
-        )
-        d.norm.add_(d_norm)
-        d.norm_bias.add_(d_bias)
-        return d_rows.mT.contiguous() if self.norms_items else d_rows
-
-    # Equation 13: G1(Fᵀ V) = Vᵀ (F G1ᵀ).
-
-    def mix(self, bindings: Tensor) -> Tensor:
-        return self._product(bindings.flatten(2), self.transfer.T)  # [B, n, d]
-
-    def mix_backward(self, d_mixed: Tensor, bindings: Tensor, d: Operands) -> Tensor:
+    def mix_backward(self, d_mixed: Tensor, step: Step, d: Operands) -> Tensor:
         d_mixed = d_mixed.to(self.products)
-        d.transfer.add_(d_mixed.flatten(0, 1).T @ bindings.flatten(2).flatten(0, 1).to(self.products))
-        return self._product(d_mixed, self.transfer).view_as(bindings)
+        d.transfer.add_(d_mixed.flatten(0, 1).T @ step.keys.flatten(0, 1))
+        return torch.matmul(d_mixed, self.transfer).to(step.bindings.dtype).view_as(step.bindings)
 
     # Equation 11: the share of this step in all later reads [B, L, d].
 
-    def recall(self, t: int, bindings: Tensor, values: Tensor, reads: Tensor) -> None:
-        cue, address, bindings = self._later(t, bindings)
+    def recall(self, t: int, step: Step, reads: Tensor) -> None:
+        cue, address, bindings, values = self._later(t, step)
         if self.read_by_keys:
             matches = torch.bmm(cue, bindings.mT).unflatten(2, (self.n, self.n))  # [B, L, n keys, n queries]
             reads.baddbmm_((matches * address).sum(3), values)
@@ -323,16 +331,9 @@ class Cell:
             reads.baddbmm_((matches * address).flatten(2), bindings)
 
     def recall_backward(
-        self,
-        t: int,
-        bindings: Tensor,
-        values: Tensor,
-        d_reads: Tensor,
-        d_bindings: Tensor,
-        d_values: Tensor,
-        d: Operands,
+        self, t: int, step: Step, d_reads: Tensor, d_bindings: Tensor, d_values: Tensor, d: Operands
     ) -> None:
-        cue, address, bindings = self._later(t, bindings)
+        cue, address, bindings, values = self._later(t, step)
         d_bindings = d_bindings.flatten(1, 2)
         if self.read_by_keys:
             matches = torch.bmm(cue, bindings.mT).unflatten(2, (self.n, self.n))
@@ -351,7 +352,8 @@ class Cell:
         d.address[t, :, t + 1 :] = (matches * d_weights).sum(2)
         d.cue[t + 1 :] += d_cue.transpose(0, 1)
 
-    def _later(self, t: int, bindings: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Cues [B, L, d] and addresses [B, L, 1, n] of the steps after t, bindings [B, n keys * n queries, d]."""
-        cue = self.p.cue[t + 1 :].transpose(0, 1)
-        return cue, self.p.address[t, :, t + 1 :].unsqueeze(2), bindings.flatten(1, 2)
+    def _later(self, t: int, step: Step) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Cues [B, L, d] and addresses [B, L, 1, n] of the steps after t; bindings [B, n keys * n queries, d] and
+        values [B, n, d] of this step."""
+        cue, address = self.p.cue[t + 1 :].transpose(0, 1), self.p.address[t, :, t + 1 :].unsqueeze(2)
+        return cue, address, step.bindings.flatten(1, 2), self.values(step)

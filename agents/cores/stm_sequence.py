@@ -52,10 +52,12 @@ def _run_chunk(
     core: STMCore, x: Tensor, state: Any, starts: Tensor, since: int, products: torch.dtype
 ) -> tuple[list[Tensor], Any]:
     resets = starts.any(dim=1).tolist()
-    if resets[0]:  # what the chunk begins with is then what the episode begins with
-        state = core.reset(state, starts[0])
-        starts, resets[0] = torch.cat([torch.zeros_like(starts[:1]), starts[1:]]), False
     initial = type(state)(*(leaf[0] for leaf in core.initial_state(1))) if any(resets) else None
+    if resets[0]:  # what the chunk begins with is then what the episode begins with
+        # Where all episodes begin here, with one memory for all of them, without a batch dimension.
+        state = initial if starts[0].all() else core.reset(state, starts[0])
+        starts, resets[0] = torch.cat([torch.zeros_like(starts[:1]), starts[1:]]), False
+    initial = initial if any(resets) else None
     keep, take = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # [n]
 
     where = [row.view(-1, 1, 1) if reset else None for row, reset in zip(starts, resets, strict=True)]
@@ -96,6 +98,7 @@ def _operands(
 ) -> Operands:
     """The scan's inputs, with what every step would multiply the same already multiplied.
 
+    :param state: memories at the start, without a batch dimension where they are the same for all
     :param initial: memories of a new episode, without a batch dimension; None: no episode begins
     :param keep: λ of M^r_t = λ M^r_{t-1} + g SAM_t [n]
     :param take: g [n]
@@ -108,11 +111,11 @@ def _operands(
         address = core.alpha2 * write.address  # [T, B, n]
         reads = recall(address * fading.origin, cue, state.relation, v.read_axis)
         if initial is not None:
-            anew = recall(address * fading.origin, cue, initial.relation.expand_as(state.relation), v.read_axis)
+            anew = recall(address * fading.origin, cue, initial.relation, v.read_axis)
             reads = torch.where(fading.episode.unsqueeze(2) > 0, anew, reads)
         address = (take * address.unsqueeze(1) * fading.between).permute(1, 2, 0, 3)  # [τ, B, t, n]
         if v.transfer_from == "accumulated":
-            flow = F.linear(state.relation.flatten(-3, -2).mT, transfer)
+            flow = F.linear(state.relation.flatten(-3, -2).mT, transfer).expand(left.shape[1], -1, -1)
             initial_flow = None if initial is None else F.linear(initial.relation.flatten(-3, -2).mT, transfer)
             transfer = transfer * take.repeat_interleave(core.f1.out_features)
     gate = gates = None
@@ -129,7 +132,7 @@ def _operands(
         cue=cue,
         reads=reads,
         address=address,
-        item=core.turn(state.item),
+        item=core.turn(state.item).expand(left.shape[1], -1, -1),
         flow=flow,
         initial_item=None if initial is None else core.turn(initial.item),
         initial_flow=initial_flow,
