@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .base import without_autocast
-from .stm_scan import squash
+from .squash import squash
 
 Tape = list[Tensor]
 """What the backward pass needs: pushed on the way forward, popped on the way back."""

@@ -62,7 +62,8 @@ def _run_chunk(
 
     where = [row.view(-1, 1, 1) if reset else None for row, reset in zip(starts, resets, strict=True)]
     operands = _operands(core, core.project(x), state, initial, starts, keep, take)
-    qkv, item = ItemScan.apply(Rule(core.variant, where, products), *operands)  # [T, B, 3 * n, d], [B, d, d]
+    rule = Rule(core.variant, where, products, recording=torch.is_grad_enabled())  # inside a Function it never is
+    qkv, item = ItemScan.apply(rule, *operands)  # [T, B, 3 * n, d], [B, d, d]
     item = core.turn(item)
 
     def read_fresh() -> Tensor:
