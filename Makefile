@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 LINKS := build/types/relmem
 FOLDERS := agents cli configs envs tasks
 
-.PHONY: pong test lint types smoke bench clean
+.PHONY: pong test lint types smoke bench results clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
@@ -33,6 +33,9 @@ smoke: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+results: $(INSTALLED)
+	$(BIN)/python -m benchmarks.results
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

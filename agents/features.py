@@ -10,7 +10,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, Combine
 from torch import Tensor, nn
 
 from .block_conv import BlockConv2d
-from .cores.registry import unknown
+from .registry import unknown
 
 
 class ConvFeatures(BaseFeaturesExtractor):

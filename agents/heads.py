@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,12 +12,14 @@ from torch import Tensor, nn
 
 from ..tasks.base import IGNORED
 from .attentional_lstm import AttentionalLSTM
-from .cores import MemoryCore, registered_cores
+from .cores import MemoryCore
 from .cores.base import require_positive
-from .cores.registry import core_factory, make_core, unknown
+from .cores.registry import CORES
+from .registry import Registry, unknown
 
-NO_CORES: dict[str, Callable[..., nn.Module]] = {"attentional_lstm": AttentionalLSTM}
+BASELINES = Registry[nn.Module]("core", given=CORES.given)
 """Supervised baselines that read a whole sequence at once, which no step core can."""
+BASELINES.register("attentional_lstm")(AttentionalLSTM)
 
 
 class SequenceModel(nn.Module):
@@ -111,7 +112,7 @@ LOSSES = {"class": _class_loss, "bits": _bits_loss, "classes": _classes_loss}
 
 def memories() -> tuple[str, ...]:
     """The names that ``make_memory`` knows."""
-    return (*registered_cores(), *NO_CORES)
+    return (*CORES.names(), *BASELINES.names())
 
 
 def memory_factory(name: str) -> Callable[..., Any]:
@@ -119,9 +120,7 @@ def memory_factory(name: str) -> Callable[..., Any]:
 
     :raises ValueError: if it is unknown
     """
-    if name not in memories():
-        raise ValueError(unknown("core", name, memories()))
-    return NO_CORES.get(name) or core_factory(name)
+    return _registry(name).factory(name)
 
 
 def make_memory(name: str, input_size: int, output_size: int | None = None, **options: Any) -> Any:
@@ -129,11 +128,10 @@ def make_memory(name: str, input_size: int, output_size: int | None = None, **op
 
     :raises ValueError: for an unknown name or option, or an option out of range
     """
-    if name not in NO_CORES:
-        memory_factory(name)
-        return make_core(name, input_size, output_size, **options)
-    known = [key for key in inspect.signature(NO_CORES[name]).parameters if key not in ("input_size", "output_size")]
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of core '{name}'", option, known))
-    return NO_CORES[name](input_size, output_size, **options)
+    return _registry(name).make(name, input_size, output_size, **options)
+
+
+def _registry(name: str) -> Registry[Any]:
+    if name not in memories():
+        raise ValueError(unknown("core", name, memories()))
+    return BASELINES if name in BASELINES.names() else CORES

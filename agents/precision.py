@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .cores.registry import unknown
+from .registry import unknown
 
 PRECISIONS = ("auto", "fp32", "bf16")
 

@@ -17,9 +17,9 @@ from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
 from .checks import require_number
 from .cores.base import require_positive
-from .cores.registry import unknown
 from .heads import SequenceModel
 from .precision import features_dtype
+from .registry import unknown
 
 OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs

@@ -1,9 +1,8 @@
 """Keep what a finished training run shows: its config, its curve and the figures read off its own logs.
 
-    python benchmarks/record_run.py runs/pong_stm_1 results/pong/stm --commit abc1234 --conditions "..."
+    python -m benchmarks.record_run runs/pong_stm_1 results/pong/stm --conditions "..."
 
-Nothing is typed by hand but the commit and the conditions: every figure comes from the run folder. ``results/pong``
-and its like get a README with one row per run kept below it.
+Nothing is typed by hand but the conditions: every figure comes from the run folder.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ import numpy as np
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from benchmarks import results
 from relmem.cli.callbacks import read_episodes
 from relmem.cli.curve import running_mean
+from relmem.cli.provenance import COMMIT
 
 THRESHOLDS = (-10, 0, 10, 18)
 PAUSE_SECONDS = 180.0  # a longer gap between two log entries is a pause of the run, not a part of it
@@ -28,16 +29,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("result", type=Path)
-    parser.add_argument("--commit", required=True, help="that the run was started from")
+    parser.add_argument("--commit", help="that the run was started from, where its versions.txt does not say")
     parser.add_argument("--conditions", default="", help="what else ran on the machine, interruptions and the like")
     args = parser.parse_args()
+    commit = args.commit or read_commit(args.run)
+    if commit is None:
+        parser.error(f"{args.run / 'versions.txt'} names no commit: say it with --commit")
 
     args.result.mkdir(parents=True, exist_ok=True)
     for name in ("config.yaml", "versions.txt", "learning_curve.png"):
         shutil.copy(args.run / name, args.result / name)
-    figures = dict(commit=args.commit, conditions=args.conditions, **read_figures(args.run))
+    figures = dict(commit=commit, conditions=args.conditions, **read_figures(args.run))
     (args.result / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
-    write_table(args.result.parent)
+    results.draw()
+
+
+def read_commit(run: Path) -> str | None:
+    """The commit that a run was started from, if it is known."""
+    lines = (run / "versions.txt").read_text().splitlines()
+    return next((line.split()[-1] for line in lines if line.startswith(COMMIT)), None)
 
 
 def read_figures(run: Path) -> dict[str, object]:
@@ -73,33 +83,6 @@ def log_seconds(run: Path) -> np.ndarray:
 
 def crossing(step: float, seconds: np.ndarray) -> dict[str, float]:
     return dict(agent_steps=int(step), minutes=round(float(np.interp(step, *seconds.T)) / 60, 1))
-
-
-def write_table(folder: Path) -> None:
-    """README of a folder of results, from the figures kept below it."""
-    rows = {path.parent.name: json.loads(path.read_text()) for path in sorted(folder.glob("*/figures.json"))}
-    lines = [
-        f"# {folder.name}",
-        "",
-        "Return is the mean over the last 100 training episodes, from sampled actions. Written by"
-        " `benchmarks/record_run.py` from the logs of each run.",
-        "",
-        "| run | return at the end | agent steps | minutes | above 0 after | above 10 after | seed | commit |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, f in rows.items():
-        above = [describe(f["first_reached"][level]) for level in ("0", "10")]
-        lines.append(
-            f"| [{name}]({name}/figures.json) | {f['mean_return_last_100']:+.1f} | {f['agent_steps']:,} | "
-            f"{f['minutes']:.0f} | {above[0]} | {above[1]} | {f['seed']} | {f['commit']} |"
-        )
-    for name, f in rows.items():
-        lines += ["", f"## {name}", "", f"`{f['command']}`", "", f["conditions"], "", f"![]({name}/learning_curve.png)"]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
-
-
-def describe(reached: dict[str, float] | None) -> str:
-    return "never" if reached is None else f"{reached['agent_steps']:,} steps, {reached['minutes']:.0f} min"
 
 
 if __name__ == "__main__":

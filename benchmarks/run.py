@@ -12,7 +12,6 @@ import dataclasses
 import json
 import platform
 import shlex
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +23,7 @@ import torch
 
 from benchmarks import a3c, cores, ppo, rmc, stm
 from benchmarks.measure import ROOT, Group, Table, Target, number
+from relmem.cli.provenance import PACKAGES, commit, processor
 
 GROUPS: dict[str, Callable[[bool, int], Group]] = {
     "stm": stm.measure,
@@ -66,32 +66,14 @@ def main() -> None:
 
 def conditions() -> dict[str, Any]:
     """What the figures depend on besides the code."""
-    packages = ("torch", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy")
     return {
         "processor": processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        **{package: version(package) for package in packages},
+        **{package: version(package) for package in PACKAGES},
         "commit": commit(),
         "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
     }
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def commit() -> str:
-    """The commit that the figures belong to; "+" where files differ from it."""
-    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def markdown(groups: Sequence[Group], about: dict[str, Any], quick: bool) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -81,7 +82,7 @@ class AlgorithmConfig:
 
         :raises ValueError: if a schedule cannot be read
         """
-        options = {key: value for key, value in vars(self).items() if key != "name"}
+        options = without_name(vars(self))
         return options | {key: schedule(f"algo.{key}", options[key]) for key in self.schedules}
 
     def smoke(self) -> AlgorithmConfig:
@@ -201,7 +202,7 @@ class TrainConfig:
     @property
     def core_options(self) -> dict[str, Any]:
         """Options of the memory core, without its name."""
-        return {key: value for key, value in self.core.items() if key != "name"}
+        return without_name(self.core)
 
     def as_dict(self) -> dict[str, Any]:
         """As it is written to ``config.yaml``."""
@@ -210,6 +211,11 @@ class TrainConfig:
     def smoke(self) -> TrainConfig:
         """The same run cut down to a few seconds."""
         return dataclasses.replace(self, env=self.env.smoke(), algo=self.algo.smoke(), total_timesteps=64)
+
+
+def without_name(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of what ``name`` says."""
+    return {key: value for key, value in options.items() if key != "name"}
 
 
 def schedule(name: str, value: float | str | None) -> float | Schedule | None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from .. import configs
-from ..agents.cores.registry import unknown
+from ..agents.registry import unknown
 
 SHIPPED = Path(configs.__file__).parent
 

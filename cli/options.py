@@ -17,9 +17,10 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
-from ..agents.cores.registry import core_factory, make_core, registered_cores, unknown
+from ..agents.cores.registry import CORES, make_core, registered_cores
 from ..agents.heads import memories, memory_factory
-from ..tasks.registry import registered_tasks, task_factory
+from ..agents.registry import unknown
+from ..tasks.registry import TASKS, registered_tasks
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
 from .config_files import GROUPS, config_name, find_config, flatten, read_config
 from .task_config import HeadConfig, TaskTrainConfig, TrainingConfig
@@ -90,7 +91,7 @@ def _parse_environments(
     groups = [
         Group("env", "the environment", ALGORITHMS[algo].env),
         Group("policy", "the policy", PolicyConfig),
-        Group("core", f"core '{core}'", core_factory(core), registered_cores(), core),
+        Group("core", f"core '{core}'", CORES.factory(core), registered_cores(), core),
         Group("algo", f"algorithm '{algo}'", ALGORITHMS[algo].options, ALGORITHMS, algo),
     ]
     values = TrainParser(TrainConfig, groups).read(options, file, argv)
@@ -109,7 +110,7 @@ def _parse_task(first: argparse.Namespace, options: dict[str, Any], file: Path |
     core, options = _choose("core", first.core, options, DEFAULT.core["name"])
     task, options = _choose("task", first.task, options, "")
     groups = [
-        Group("task", f"task '{task}'", task_factory(task), registered_tasks(), task),
+        Group("task", f"task '{task}'", TASKS.factory(task), registered_tasks(), task),
         Group("head", "the head", HeadConfig),
         Group("core", f"core '{core}'", memory_factory(core), memories(), core),
         Group("training", "the training", TrainingConfig),

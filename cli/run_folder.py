@@ -7,22 +7,19 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
 
 from .config import TrainConfig
+from .provenance import versions
 from .task_config import TaskTrainConfig
-
-PACKAGES = ("relmem", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", "ale-py", "numpy")
 
 
 class Model(Protocol):
@@ -73,7 +70,7 @@ class RunFolder:
             raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         text = yaml.safe_dump(config.as_dict(), sort_keys=False)
         self.config.write_text(text, encoding="utf-8")
-        self.versions.write_text(_versions(), encoding="utf-8")
+        self.versions.write_text(versions(), encoding="utf-8")
         self.log_command(argv)
 
     def log_command(self, argv: Sequence[str]) -> None:
@@ -133,8 +130,3 @@ def save_checkpoint(model: Model, folder: Path, step: int, ending: str, keep: in
     save_atomically(model, folder / f"step_{step:012d}{ending}")
     for old in sorted(folder.glob(f"step_*{ending}"))[:-keep]:
         old.unlink()
-
-
-def _versions() -> str:
-    lines = [f"{name}=={metadata.version(name)}" for name in PACKAGES]
-    return "\n".join([f"# Python {platform.python_version()} on {platform.platform()}", *lines, ""])

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from jsonargparse.typing import ClosedUnitInterval, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-from .config import schedule
+from .config import schedule, without_name
 
 
 @dataclass
@@ -89,12 +89,12 @@ class TaskTrainConfig:
     @property
     def core_options(self) -> dict[str, Any]:
         """Options of the memory core, without its name."""
-        return {key: value for key, value in self.core.items() if key != "name"}
+        return without_name(self.core)
 
     @property
     def task_options(self) -> dict[str, Any]:
         """Options of the task, without its name."""
-        return {key: value for key, value in self.task.items() if key != "name"}
+        return without_name(self.task)
 
     def as_dict(self) -> dict[str, Any]:
         """As it is written to ``config.yaml``."""

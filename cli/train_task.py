@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from .curve import draw_task_curve
 from .interrupt import StopRequest
 from .options import Invocation
 from .progress import Progress
+from .provenance import processor
 from .resume import require_same_run
 from .run_folder import RunFolder, default_path, save_atomically, save_checkpoint
 from .task_config import TaskTrainConfig
@@ -111,7 +111,7 @@ class Watch:
         # Runs of their own for TensorBoard, which draws them into the same picture.
         self.trivial = {
             configure(str(folder.path / "trivial" / name), ["tensorboard"]): level
-            for name, level in trainer.task.trivial_of("valid").items()
+            for name, level in trainer.task.trivial("valid").items()
         }
         self.progress = Progress(config.total_updates, "updates")
         self.progress.start(trainer.updates, self._status(trainer))
@@ -165,7 +165,10 @@ def finish(run: TaskRun, outcome: str | None, stop: StopRequest) -> None:
         except KeyboardInterrupt:
             if stop.again:
                 raise
-    results = describe(trainer, config, outcome, test) | {"commands": folder.command.read_text().splitlines()}
+    results = describe(trainer, config, outcome, test) | {
+        "commands": folder.command.read_text().splitlines(),
+        "versions": folder.versions.read_text().splitlines(),
+    }
     partial = folder.results.with_suffix(".partial")
     partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     partial.replace(folder.results)
@@ -175,7 +178,7 @@ def finish(run: TaskRun, outcome: str | None, stop: StopRequest) -> None:
         trainer.history,
         metric,
         f"{folder.path.name}: {config.core['name']}, {config.task['name']}, seed {config.seed}",
-        trainer.task.trivial_of("valid"),
+        trainer.task.trivial("valid"),
         test["test"][metric] if test else None,
     )
     print(f"{(outcome or 'stopped').capitalize()} after {trainer.updates:,} updates.", end=" ")
@@ -207,7 +210,7 @@ def describe(
         "outcome": outcome or "stopped",
         "metric": task.metric,
         "higher_is_better": task.higher_is_better,
-        "trivial": {name: task.trivial_of(name) for name in task.split_sizes if name != "train"},
+        "trivial": {name: task.trivial(name) for name in task.split_sizes if name != "train"},
         "test": test,
         "best": moment(trainer.best_evaluation),
         "converged": moment(trainer.converged_at),
@@ -215,8 +218,8 @@ def describe(
         "samples": trainer.updates * trainer.batch_size,
         "minutes": round(trainer.seconds / 60, 2),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "precision": "bf16" if trainer.model.autocast_dtype else "fp32",
-        "device": torch.cuda.get_device_name(trainer.device) if cuda else platform.machine(),
+        "autocast": "bf16" if trainer.model.autocast_dtype else None,
+        "device": torch.cuda.get_device_name(trainer.device) if cuda else processor(),
         "threads": torch.get_num_threads(),
         "config": config.as_dict(),
         "history": trainer.history,

@@ -33,7 +33,7 @@ def _row(name: str, options: dict[str, Any]) -> str:
         "bits": f"≤ {task.answer_steps} steps, {task.output_size} bits",
     }[task.kind]
     unit = "{:.1%}" if task.higher_is_better else "{:.1f}"
-    levels = ", ".join(f"{level}: {unit.format(value)}" for level, value in task.trivial.items())
+    levels = ", ".join(f"{level}: {unit.format(value)}" for level, value in task.trivial().items())
     return f"| {title} | {task.input_size} | {answer} | `{task.metric}` | {levels} |"
 
 

@@ -62,8 +62,6 @@ class Task:
     metric: str = "accuracy"
     """The task's own metric, the first that ``evaluate`` returns."""
     higher_is_better: bool = True
-    trivial: dict[str, float]
-    """What strategies without the sought ability reach, by name, in units of the metric, on average over training."""
     fixed: bool = False
     """Whether training repeats ``split("train")`` epoch by epoch rather than drawing fresh batches."""
     split_sizes: dict[str, int] = {"valid": 1000, "test": 2000}  # noqa: RUF012 (replaced, never changed)
@@ -88,9 +86,12 @@ class Task:
     def _draw_split(self, name: str, generator: torch.Generator) -> Batch:
         return self.batch(self.split_sizes[name], generator)
 
-    def trivial_of(self, split: str) -> dict[str, float]:
-        """The trivial levels on one of the fixed sets."""
-        return self.trivial
+    def trivial(self, split: str | None = None) -> dict[str, float]:
+        """What strategies without the sought ability reach, by name, in units of the metric.
+
+        :param split: on one of the fixed sets; None: on average over training
+        """
+        return {}
 
     def evaluate(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         """Score logits: outputs [S, B, output_size] of the last S steps -> scalars by name, the task's metric first.
@@ -140,11 +141,8 @@ class VaryingLengthTask(Task):
     def _draw_split(self, name: str, generator: torch.Generator) -> Batch:
         return self.sample(self.split_sizes[name], self._split_lengths[name], generator)
 
-    def trivial_of(self, split: str) -> dict[str, float]:
-        return self.trivial_at(self._split_lengths[split])
-
-    @property
-    def trivial(self) -> dict[str, float]:  # type: ignore[override]
-        """The mean over the lengths of training."""
+    def trivial(self, split: str | None = None) -> dict[str, float]:
+        if split is not None:
+            return self.trivial_at(self._split_lengths[split])
         levels = [self.trivial_at(length) for length in self.lengths]
         return {name: fmean(level[name] for level in levels) for name in levels[0]}

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..agents.cores.registry import unknown
+from ..agents.registry import unknown
 from . import draw
 from .base import IGNORED, Batch, VaryingLengthTask
 from .checks import require_at_least

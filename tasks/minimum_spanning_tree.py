@@ -23,8 +23,10 @@ class MinimumSpanningTree(GraphTask):
     def __init__(self, max_nodes: int = 20, max_edges: int = 30) -> None:
         super().__init__(max_nodes, max_edges)
         self.answer_steps = 2 * (max_nodes - 1)
-        n_nodes = range(MIN_NODES, max_nodes + 1)
-        self.trivial = {"random node": sum((n - 1) / n for n in n_nodes) / sum(n - 1 for n in n_nodes)}
+
+    def trivial(self, split: str | None = None) -> dict[str, float]:
+        n_nodes = range(MIN_NODES, self.max_nodes + 1)
+        return {"random node": sum((n - 1) / n for n in n_nodes) / sum(n - 1 for n in n_nodes)}
 
     def solve(self, graphs: Graphs, generator: torch.Generator) -> Solution:
         return minimum_spanning_tree(graphs, self.max_nodes)

@@ -6,10 +6,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..agents.cores.registry import unknown
+from ..agents.registry import Registry
 from .base import Task
 
-_TASKS: dict[str, type[Task]] = {}
+TASKS = Registry[Task]("task")
 
 
 def register_task(name: str) -> Callable[[type[Task]], type[Task]]:
@@ -19,30 +19,12 @@ def register_task(name: str) -> Callable[[type[Task]], type[Task]]:
 
     :raises ValueError: if the name is taken by another task
     """
-
-    def decorator(task: type[Task]) -> type[Task]:
-        taken = _TASKS.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (task.__module__, task.__qualname__):
-            raise ValueError(f"a task named '{name}' is registered already")
-        _TASKS[name] = task
-        return task
-
-    return decorator
+    return TASKS.register(name)
 
 
 def registered_tasks() -> tuple[str, ...]:
     """The names that ``make_task`` knows."""
-    return tuple(_TASKS)
-
-
-def task_factory(name: str) -> type[Task]:
-    """The class registered under ``name``.
-
-    :raises ValueError: if the task is unknown
-    """
-    if name not in _TASKS:
-        raise ValueError(unknown("task", name, _TASKS))
-    return _TASKS[name]
+    return TASKS.names()
 
 
 def task_options(name: str) -> dict[str, inspect.Parameter]:
@@ -50,7 +32,7 @@ def task_options(name: str) -> dict[str, inspect.Parameter]:
 
     :raises ValueError: if the task is unknown
     """
-    return dict(inspect.signature(task_factory(name)).parameters)
+    return TASKS.options(name)
 
 
 def make_task(name: str, **options: Any) -> Task:
@@ -60,8 +42,4 @@ def make_task(name: str, **options: Any) -> Task:
     :param options: the task's own options
     :raises ValueError: for an unknown task or option (naming the nearest valid one) or an option out of range
     """
-    known = task_options(name)
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of task '{name}'", option, known))
-    return _TASKS[name](**options)
+    return TASKS.make(name, **options)

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 
-from ..agents.cores.registry import unknown
+from ..agents.registry import unknown
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .checks import require_at_least

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from relmem.agents import MemoryCore, StackedCore, make_core, register_core, registered_cores
-from relmem.agents.cores import core_options, registry
+from relmem.agents.cores import core_options
+from relmem.agents.cores.registry import CORES
 
 SMALL = {
     "lstm": {"hidden_size": 8},
@@ -377,4 +378,4 @@ def test_a_core_from_outside_the_package_is_a_core_like_any_other():
         with pytest.raises(ValueError, match="registered already"):
             register_core("mean_of_inputs")(nn.Linear)
     finally:
-        registry._CORES.pop("mean_of_inputs")
+        CORES._factories.pop("mean_of_inputs")

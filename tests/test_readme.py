@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from relmem.agents import registered_cores
-from relmem.agents.cores.registry import core_factory
+from relmem.agents.cores.registry import CORES
 from relmem.cli.options import parse
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +46,7 @@ def test_training_commands_are_valid(words, monkeypatch):
 
 def test_the_table_of_cores_is_complete():
     named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`.*?) \|", README, flags=re.MULTILINE)))
-    shipped = [name for name in registered_cores() if core_factory(name).__module__.startswith("relmem.")]
+    shipped = [name for name in registered_cores() if CORES.factory(name).__module__.startswith("relmem.")]
     assert sorted(named) == sorted(shipped)
 
 

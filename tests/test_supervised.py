@@ -19,7 +19,6 @@ class First(Task):
 
     kind, input_size, output_size = "class", 3, 3
     split_sizes = {"valid": 64, "test": 64, "test_more": 32}  # noqa: RUF012
-    trivial = {"guessing": 1 / 3}  # noqa: RUF012
 
     def batch(self, size, generator):
         symbols = integers(3, (4, size), generator)
@@ -41,7 +40,7 @@ class Repeat(Task):
     """Repeat one or two vectors of bits."""
 
     kind, input_size, output_size, answer_steps = "bits", 2, 2, 2
-    metric, higher_is_better, trivial = "bit_errors", False, {"guessing": 2.0}
+    metric, higher_is_better = "bit_errors", False
     split_sizes = {"valid": 64, "test": 64}  # noqa: RUF012
 
     def batch(self, size, generator):
@@ -54,7 +53,6 @@ class Reverse(Task):
     """Name the last of two symbols, then the first, unless they are the same."""
 
     kind, input_size, output_size, answer_steps = "classes", 3, 3, 2
-    trivial = {"guessing": 1 / 3}  # noqa: RUF012
     split_sizes = {"valid": 64, "test": 64}  # noqa: RUF012
 
     def batch(self, size, generator):

@@ -80,7 +80,7 @@ def test_a_perfect_answer_scores_perfectly_and_its_opposite_does_not(name, optio
 @every_task
 def test_trivial_levels_lie_between_chance_and_perfection(name, options):
     task = make_task(name, **options)
-    for levels in (task.trivial, *(task.trivial_of(split) for split in task.split_sizes)):
+    for levels in (task.trivial(split) for split in (None, *task.split_sizes)):
         assert levels
         for level in levels.values():
             if task.higher_is_better:
@@ -152,8 +152,8 @@ class TestVaryingLength:
 
     def test_the_trivial_level_is_the_mean_over_lengths(self):
         task = make_task("copy", max_length=3, bits=4)
-        assert task.trivial == {"guessing": (2 + 4 + 6) / 3}
-        assert task.trivial_of("test") == {"guessing": 6}
+        assert task.trivial() == {"guessing": (2 + 4 + 6) / 3}
+        assert task.trivial("test") == {"guessing": 6}
 
 
 class TestRegistry:

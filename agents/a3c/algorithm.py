@@ -23,9 +23,9 @@ from torch import Tensor, multiprocessing
 from ...envs.atari_vec import available_processors
 from ..checks import require_number
 from ..cores.base import require_positive
-from ..cores.registry import unknown
 from ..policy import MemoryActorCriticPolicy
 from ..precision import features_dtype
+from ..registry import unknown
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings

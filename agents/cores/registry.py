@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
+from ..registry import Registry
 from .base import MemoryCore
 
-_CORES: dict[str, Callable[..., MemoryCore]] = {}
+CORES = Registry[MemoryCore]("core", given=("input_size", "output_size"))
 
 
 def register_core(name: str) -> Callable[[Callable[..., MemoryCore]], Callable[..., MemoryCore]]:
@@ -19,30 +19,12 @@ def register_core(name: str) -> Callable[[Callable[..., MemoryCore]], Callable[.
 
     :raises ValueError: if the name is taken by another core
     """
-
-    def decorator(factory: Callable[..., MemoryCore]) -> Callable[..., MemoryCore]:
-        taken = _CORES.get(name)
-        if taken is not None and (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
-            raise ValueError(f"a core named '{name}' is registered already")
-        _CORES[name] = factory
-        return factory
-
-    return decorator
+    return CORES.register(name)
 
 
 def registered_cores() -> tuple[str, ...]:
     """The names that ``make_core`` knows."""
-    return tuple(_CORES)
-
-
-def core_factory(name: str) -> Callable[..., MemoryCore]:
-    """The class or function registered under ``name``.
-
-    :raises ValueError: if the core is unknown
-    """
-    if name not in _CORES:
-        raise ValueError(unknown("core", name, _CORES))
-    return _CORES[name]
+    return CORES.names()
 
 
 def core_options(name: str) -> dict[str, inspect.Parameter]:
@@ -50,8 +32,7 @@ def core_options(name: str) -> dict[str, inspect.Parameter]:
 
     :raises ValueError: if the core is unknown
     """
-    parameters = inspect.signature(core_factory(name)).parameters
-    return {key: p for key, p in parameters.items() if key not in ("input_size", "output_size")}
+    return CORES.options(name)
 
 
 def make_core(name: str, input_size: int, output_size: int | None = None, **options: Any) -> MemoryCore:
@@ -63,16 +44,4 @@ def make_core(name: str, input_size: int, output_size: int | None = None, **opti
     :param options: the core's own options
     :raises ValueError: for an unknown core or option (naming the nearest valid one) or an option out of range
     """
-    known = core_options(name)
-    for option in options:
-        if option not in known:
-            raise ValueError(unknown(f"option of core '{name}'", option, known))
-    return _CORES[name](input_size, output_size, **options)
-
-
-def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """One sentence that says what is unknown and which valid name is nearest."""
-    valid = list(valid)
-    nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(valid) or 'none'}"
-    return f"unknown {kind} '{name}': {hint}"
+    return CORES.make(name, input_size, output_size, **options)

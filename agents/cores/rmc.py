@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..registry import unknown
 from .base import MemoryCore, first_output, full_precision, require_positive
-from .registry import register_core, unknown
+from .registry import register_core
 from .rmc_sequence import Options, rmc_sequence
 
 PRESETS = ("sonnet", "l0sg")

@@ -28,7 +28,7 @@ from .base import without_autocast
 from .squash import squash
 from .stm_variants import STMVariant
 
-KEEP = 2**25  # numbers of the size of the item memory that a scan may keep instead of computing them again
+KEEP = 2**27  # numbers that a scan may keep for the backward pass instead of computing them again
 
 
 class Rule(NamedTuple):
@@ -111,8 +111,7 @@ class ItemScan(torch.autograd.Function):
         reads = reads.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # [B, T, d]
         flow = p.flow
         steps: list[Step] = []
-        kept_per_step = batch * d * (3 * d + (0 if p.gate is None else len(p.gate)))
-        keep = rule.recording and length * kept_per_step <= KEEP
+        keep = rule.recording and length * batch * d * cell.kept_per_row() <= KEEP
         for t, starts in enumerate(rule.starts):
             if starts is not None:
                 torch.where(starts, p.initial_item, items[t], out=items[t])
@@ -197,6 +196,11 @@ class Cell:
         self.read_by_keys = variant.read_axis == "key"
         self.cue_is_mixed = variant.mix == "columns"
         self.norms_items = variant.qkv_norm == "items"
+
+    def kept_per_row(self) -> int:
+        """How many numbers a ``Step`` holds for each of the B * d rows of the item memories."""
+        d, gates = self.p.left.shape[2], 0 if self.gate is None else len(self.gate)
+        return 3 * d + gates + self.n * (7 + 2 * self.n)  # memories; gates; q, k and v twice, F twice, F G1
 
     def step(self, t: int, item: Tensor, read: Tensor) -> Step:
         """item [B, d, d], read [B, d]."""

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .registry import unknown
+from ..registry import unknown
 
 
 def _check(name: str, kind: Any, value: Any) -> None:

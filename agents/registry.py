@@ -1,0 +1,77 @@
+"""Things of one kind by name, each with its options: memory cores, tasks."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """Factories (classes or functions) by name.
+
+    :param kind: what is registered, in one word, for error messages
+    :param given: parameters that are no options: those that every factory of this kind is called with
+    """
+
+    def __init__(self, kind: str, given: Sequence[str] = ()) -> None:
+        self.kind, self.given = kind, tuple(given)
+        self._factories: dict[str, Callable[..., T]] = {}
+
+    def register(self, name: str) -> Callable[[Any], Any]:
+        """Decorator of a factory. The same factory may come again, as where a notebook cell is run twice.
+
+        :raises ValueError: if the name is taken by another one
+        """
+
+        def decorator(factory: Any) -> Any:
+            taken: Any = self._factories.get(name)
+            if taken and (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
+                raise ValueError(f"a {self.kind} named '{name}' is registered already")
+            self._factories[name] = factory
+            return factory
+
+        return decorator
+
+    def names(self) -> tuple[str, ...]:
+        """Of everything registered, in that order."""
+        return tuple(self._factories)
+
+    def factory(self, name: str) -> Callable[..., T]:
+        """What is registered under ``name``.
+
+        :raises ValueError: if the name is unknown
+        """
+        if name not in self._factories:
+            raise ValueError(unknown(self.kind, name, self._factories))
+        return self._factories[name]
+
+    def options(self, name: str) -> dict[str, inspect.Parameter]:
+        """The options of a factory, by name.
+
+        :raises ValueError: if the name is unknown
+        """
+        parameters = inspect.signature(self.factory(name)).parameters
+        return {key: parameter for key, parameter in parameters.items() if key not in self.given}
+
+    def make(self, name: str, *given: Any, **options: Any) -> T:
+        """Call a factory.
+
+        :raises ValueError: for an unknown name or option, naming the nearest valid one
+        """
+        known = self.options(name)
+        for option in options:
+            if option not in known:
+                raise ValueError(unknown(f"option of {self.kind} '{name}'", option, known))
+        return self._factories[name](*given, **options)
+
+
+def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
+    """One sentence that says what is unknown and which valid name is nearest."""
+    valid = list(valid)
+    nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(valid) or 'none'}"
+    return f"unknown {kind} '{name}': {hint}"

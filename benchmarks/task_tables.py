@@ -1,0 +1,60 @@
+"""The tables of supervised results: which runs they have, how each is trained, what the papers report beside it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+FOLDER = ROOT / "results" / "tasks"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row.
+
+    :param name: of its folder, below that of its table
+    :param title: the model and its sizes
+    :param options: of ``relmem train``, without seed and run folder
+    :param paper: what the paper reports; empty where it has no such row
+    """
+
+    name: str
+    title: str
+    options: tuple[str, ...]
+    paper: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs on one task.
+
+    :param source: of the papers' figures
+    """
+
+    name: str
+    title: str
+    source: str
+    runs: tuple[Run, ...]
+
+    def result(self, run: Run) -> Path:
+        """Where the result of a run is kept."""
+        return FOLDER / self.name / run.name / "results.json"
+
+
+def read_tables() -> dict[str, Table]:
+    """The tables of ``task_tables.yaml`` by name."""
+    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+    return {name: _table(name, table, content["models"]) for name, table in content["tables"].items()}
+
+
+def _table(name: str, table: dict, models: dict) -> Table:
+    runs = []
+    for run, own in table["runs"].items():
+        fields = {"paper": "", "options": "", **models.get(run, {}), **(own or {})}
+        options = shlex.split(table["options"]) + shlex.split(fields["options"])
+        runs.append(Run(run, fields["title"], tuple(options), fields["paper"]))
+    return Table(name, table["title"], table.get("source", ""), tuple(runs))
