@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks are not installed
-
 from benchmarks import measure, rmc, run, stm
 from benchmarks.measure import Group, Spread, Table, Target
 

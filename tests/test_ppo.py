@@ -1,9 +1,9 @@
 """Recurrent PPO: sequences, advantages, learning, saving and bad arguments."""
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from counter_env import Counter
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
@@ -15,26 +15,6 @@ from relmem.agents.buffer import SequenceBuffer
 from relmem.agents.ppo import minibatch_shape
 from relmem.agents.precision import features_dtype, has_native_bf16
 from relmem.envs import make_vec_env
-
-
-class Counter(gym.Env):
-    """Observes its own step number; ends at ``length``, by time limit or for good. Reward 1 per step."""
-
-    observation_space = spaces.Box(0, 1000, (1,))
-    action_space = spaces.Discrete(2)
-
-    def __init__(self, length: int, truncate: bool = False) -> None:
-        self.length, self.truncate, self.t = length, truncate, 0
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.t = 0
-        return np.array([0.0], np.float32), {}
-
-    def step(self, action):
-        self.t += 1
-        over = self.t == self.length
-        return np.array([self.t], np.float32), 1.0, over and not self.truncate, over and self.truncate, {}
 
 
 def collected(env, **kwargs):

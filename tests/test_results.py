@@ -1,12 +1,8 @@
 """The tables of results: every row can be trained, and what was trained is drawn as it came out."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # benchmarks are not installed
 
 from benchmarks import results, task_tables, tasks
 from relmem.cli import main

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..registry import unknown
 from .base import MemoryCore, first_output, full_precision, require_positive
 from .registry import register_core
-from .rmc_sequence import Options, rmc_sequence
+from .rmc_sequence import Options, RMCSequence
 
 PRESETS = ("sonnet", "l0sg")
 GATES = ("unit", "memory", "none")
@@ -119,7 +119,7 @@ class RMCCore(MemoryCore):
         return self.out(state.memory.flatten(1)), state
 
     def forward(self, x: Tensor, state: RMCState, starts: Tensor, since: int = 0) -> tuple[Tensor, RMCState]:
-        """As in the base class; the loop is that of ``rmc_sequence``.
+        """As in the base class; the loop is that of ``RMCSequence``.
 
         Under ``torch.autocast`` its products with weights run in autocast's dtype, sums and memories in that of the
         parameters.
@@ -138,13 +138,14 @@ class RMCCore(MemoryCore):
             biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(gates.shape[2] // 2)
             gates = gates + self.gate_memory.bias + biases  # [T, B, 2 * g]
         hoisted = self.preset == "sonnet" and self.blocks == 1
-        memories = rmc_sequence(
-            Options(self.heads, self.key_size, self.blocks, last_relu=self.preset == "l0sg", products=products),
+        recording = torch.is_grad_enabled()  # inside a Function it never is
+        memories = RMCSequence.apply(
+            Options(self.heads, self.key_size, self.blocks, self.preset == "l0sg", products, recording),
             self.qkv_norm(self.qkv(row)) if hoisted else row,
             gates,
             state.memory,
             self.initial_state(x.shape[1]).memory,
-            starts,
+            starts.bool(),
             None if gates is None else self.gate_memory.weight,
             *(
                 parameter

@@ -47,18 +47,10 @@ class Options(NamedTuple):
     blocks: int
     last_relu: bool  # whether a ReLU follows the last layer of the network too
     products: torch.dtype  # of the products with weights
+    recording: bool  # whether a backward pass may follow
 
 
-def rmc_sequence(
-    options: Options,
-    inputs: Tensor,
-    gates: Tensor | None,
-    memory: Tensor,
-    initial: Tensor,
-    starts: Tensor,
-    gate_weight: Tensor | None,
-    *parameters: Tensor,
-) -> Tensor:
+class RMCSequence(torch.autograd.Function):
     """The memory after every step, [T, B, S, m].
 
     :param inputs: the input's row [T, B, m]; or its normalised queries, keys and values [T, B, H * (2 k + v)], and then
@@ -71,16 +63,11 @@ def rmc_sequence(
     :param parameters: weight and bias of W, of the three normalisations (of q, k and v, after the attention, after the
         network), and of every layer of the network
     """
-    recording = torch.is_grad_enabled()  # inside a Function it never is
-    return _Sequence.apply(options, recording, inputs, gates, memory, initial, starts.bool(), gate_weight, *parameters)
 
-
-class _Sequence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         options: Options,
-        recording: bool,
         inputs: Tensor,
         gates: Tensor | None,
         memory: Tensor,
@@ -105,7 +92,7 @@ class _Sequence(torch.autograd.Function):
             candidate = rows[:, :slots]
             memory = candidate if gate is None or gates is None else gate.forward(tape, candidate, memory, gates[t])
             memories.append(memory)
-            if not recording:
+            if not options.recording:
                 tape.clear()
         ctx.options, ctx.any_start, ctx.query_input = options, any_start, query_input
         ctx.save_for_backward(starts, inputs, gates, gate_weight, *parameters, *tape)
@@ -140,7 +127,7 @@ class _Sequence(torch.autograd.Function):
                 d_memory += d_before
             if ctx.any_start[t]:
                 d_memory.masked_fill_(starts[t].view(-1, 1, 1), 0)
-        return None, None, d_inputs, d_gates, d_memory, None, None, gate and gate.d_weight, *block.gradients()
+        return None, d_inputs, d_gates, d_memory, None, None, gate and gate.d_weight, *block.gradients()
 
 
 class _Block:
