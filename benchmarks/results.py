@@ -12,15 +12,16 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.task_tables import FOLDER, ROOT, Table, read_tables
+from benchmarks.task_tables import FOLDER, ROOT, Run, Table, read_tables
+from relmem.cli.provenance import COMMIT
 
 PONG = ROOT / "results" / "pong"
 TASKS_INTRO = """# Supervised tasks
 
-Drawn by `make results` from the `results.json` of each run; `python -m benchmarks.tasks` trains them. Every run has one
-thread of a CPU, and the time that it was given in advance. A test score is that of the weights that did best on the
-validation set. The *trivial level* is what a strategy without the sought ability reaches (see
-[docs/tasks.md](../../docs/tasks.md)). The papers' figures are of larger models, trained for longer, unless a table says
+Drawn by `make results` from the `results.json` of each run; `python -m benchmarks.tasks` trains them. A run ends when
+it has converged, or after the minutes that its table gave it in advance. A test score is that of the weights that did
+best on the validation set. In italics stands what a strategy without the sought ability reaches
+([docs/tasks.md](../../docs/tasks.md)). The papers' models are larger and were trained for longer, unless a table says
 otherwise.
 """
 
@@ -46,35 +47,31 @@ def tasks_readme() -> str:
     return "\n".join([TASKS_INTRO, *(section(table, results) for table, results in found.items())])
 
 
-def read(table: Table) -> dict[str, dict[str, Any]]:
-    """The results of a table that exist, by the name of the run."""
-    paths = {run.name: table.result(run) for run in table.runs}
-    return {name: json.loads(path.read_text()) for name, path in paths.items() if path.exists()}
+def read(table: Table) -> dict[Run, dict[str, Any]]:
+    """The results of a table that exist."""
+    paths = {run: table.result(run) for run in table.runs}
+    return {run: json.loads(path.read_text()) for run, path in paths.items() if path.exists()}
 
 
-def section(table: Table, results: dict[str, dict[str, Any]]) -> str:
+def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
     """A table in Markdown, with its picture and how each run came about."""
-    any_result = next(iter(results.values()))
-    scores = [(name, metric) for name, set_ in any_result["test"].items() for metric in set_ if metric != "loss"]
-    rows: list[list[str]] = []
-    for run in table.runs:
-        if run.name in results:
-            r = results[run.name]
-            rows.append(
-                [
-                    f"[{run.title}]({table.name}/{run.name}/results.json)",
-                    *(show(metric, r["test"][name][metric]) for name, metric in scores),
-                    run.paper,
-                    f"{r['parameters']:,}",
-                    length(r),
-                    f"{r['minutes']:.0f}",
-                ]
-            )
-    for level, value in any_result["trivial"]["test"].items():
-        of_sets = [any_result["trivial"].get(name, {}).get(level, value) for name, _ in scores]
-        shown = [show(m, v) if m == any_result["metric"] else "" for (_, m), v in zip(scores, of_sets, strict=True)]
-        rows.append([f"*{level}*", *shown, "", "", "", ""])
+    first = next(iter(results.values()))
+    scores = [(name, metric) for name, found in first["test"].items() for metric in found if metric != "loss"]
     heads = [metric.replace("_", " ") + ("" if name == "test" else f", {name}") for name, metric in scores]
+    rows = [
+        [
+            f"[{run.title}]({table.name}/{run.name}/results.json)",
+            *(show(metric, r["test"][name][metric]) for name, metric in scores),
+            run.paper,
+            f"{r['parameters']:,}",
+            length(r),
+            f"{r['minutes']:.0f}",
+        ]
+        for run, r in results.items()
+    ]
+    for level in first["trivial"]["test"]:
+        values = [show(m, first["trivial"][name][level]) if m == first["metric"] else "" for name, m in scores]
+        rows.append([f"*{level}*", *values, "", "", "", ""])
     lines = [
         f"## {table.title}",
         "",
@@ -84,13 +81,17 @@ def section(table: Table, results: dict[str, dict[str, Any]]) -> str:
         "",
         f"![Learning curves]({table.name}/curves.png)",
         "",
+        *(f"* {run.title}: {provenance(r)}." for run, r in results.items()),
+        "",
     ]
-    for run in table.runs:
-        if run.name in results:
-            r = results[run.name]
-            about = ", ".join(line.removeprefix("# ") for line in r["versions"] if line.startswith("#"))
-            lines.append(f"* {run.title}: `{r['commands'][0]}`, seed {r['seed']}; {about}.")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
+
+
+def provenance(result: dict[str, Any]) -> str:
+    """The command, the hardware and the commit of a run."""
+    threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
+    commits = [line.removeprefix("# ") for line in result["versions"] if line.startswith(COMMIT)]
+    return "; ".join([f"`{result['commands'][0]}`", f"{threads} of {result['device']}", *commits])
 
 
 def length(result: dict[str, Any]) -> str:
@@ -107,15 +108,14 @@ def show(metric: str, value: float) -> str:
     return f"{value:.1%}" if metric in ("accuracy", "exact") else f"{value:.2f}"
 
 
-def draw_curves(table: Table, results: dict[str, dict[str, Any]], path: Path) -> None:
+def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) -> None:
     """The metric on the validation set, of all models, against updates and against minutes."""
     metric = next(iter(results.values()))["metric"]
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_update, by_minute = figure.subplots(1, 2, sharey=True)
-    titles = {run.name: run.title for run in table.runs}
-    for name, result in results.items():
+    for run, result in results.items():
         values = [entry[f"valid_{metric}"] for entry in result["history"]]
-        by_update.plot([entry["update"] for entry in result["history"]], values, label=titles[name])
+        by_update.plot([entry["update"] for entry in result["history"]], values, label=run.title)
         by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values)
     for axes, label in ((by_update, "updates"), (by_minute, "minutes")):
         for level, value in next(iter(results.values()))["trivial"]["valid"].items():

@@ -18,7 +18,7 @@ def commit() -> str | None:
     try:
         top = _git("rev-parse", "--show-toplevel")
         # An installed relmem may lie in somebody else's repository.
-        return _git("describe", "--always", "--dirty=+", "--exclude=*") if Path(top) == ROOT else None
+        return _git("describe", "--always", "--dirty=+", "--exclude=*") if Path(top) == ROOT.resolve() else None
     except (OSError, subprocess.CalledProcessError):
         return None
 
