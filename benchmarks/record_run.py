@@ -22,6 +22,7 @@ from relmem.cli.curve import running_mean
 from relmem.cli.provenance import COMMIT
 
 THRESHOLDS = (-10, 0, 10, 18)
+CURVE_STEPS = 10_000  # agent steps between the points of the curve that is kept
 PAUSE_SECONDS = 180.0  # a longer gap between two log entries is a pause of the run, not a part of it
 
 
@@ -58,6 +59,8 @@ def read_figures(run: Path) -> dict[str, object]:
     config = yaml.safe_load((run / "config.yaml").read_text())
     return dict(
         command=(run / "command.txt").read_text().splitlines()[0],
+        core=config["core"]["name"],
+        algorithm=config["algo"]["name"],
         seed=config["seed"],
         agent_steps=int(steps[-1]),
         episodes=len(returns),
@@ -68,7 +71,15 @@ def read_figures(run: Path) -> dict[str, object]:
             str(level): None if not (means > level).any() else crossing(steps[np.argmax(means > level)], seconds)
             for level in THRESHOLDS
         },
+        curve=curve(steps, means, seconds),
     )
+
+
+def curve(steps: np.ndarray, means: np.ndarray, seconds: np.ndarray) -> list[tuple[int, float, float]]:
+    """Agent steps, minutes, and the mean return of the last 100 episodes."""
+    points = range(CURVE_STEPS, int(steps[-1]), CURVE_STEPS)
+    episodes = [(step, int(np.searchsorted(steps, step, side="right"))) for step in points]
+    return [(step, crossing(step, seconds)["minutes"], round(float(means[n - 1]), 2)) for step, n in episodes if n]
 
 
 def log_seconds(run: Path) -> np.ndarray:

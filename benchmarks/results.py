@@ -29,6 +29,8 @@ PONG_INTRO = """# Pong
 
 Return is the mean over the last 100 training episodes, from sampled actions. Drawn by `make results` from figures that
 `python -m benchmarks.record_run` reads off the logs of each run.
+
+![Mean return against agent steps and minutes](curves.png)
 """
 
 
@@ -39,6 +41,7 @@ def draw() -> None:
             draw_curves(table, results, FOLDER / table.name / "curves.png")
     (FOLDER / "README.md").write_text(tasks_readme())
     (PONG / "README.md").write_text(pong_readme())
+    draw_pong(PONG / "curves.png")
 
 
 def tasks_readme() -> str:
@@ -130,9 +133,37 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
     figure.savefig(path, dpi=110)
 
 
+def read_pong() -> dict[str, dict[str, Any]]:
+    """The figures of the runs on Pong by name."""
+    return {path.parent.name: json.loads(path.read_text()) for path in sorted(PONG.glob("*/figures.json"))}
+
+
+def draw_pong(path: Path) -> None:
+    """Mean return of all runs by PPO, one colour for each memory, against agent steps and minutes."""
+    runs = [run for run in read_pong().values() if run.get("algorithm") == "ppo"]
+    colours = {core: f"C{n}" for n, core in enumerate(sorted({run["core"] for run in runs}))}
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    by_step, by_minute = figure.subplots(1, 2, sharey=True)
+    for run in runs:
+        steps, minutes, means = zip(*run["curve"], strict=True)
+        for axes, x in ((by_step, steps), (by_minute, minutes)):
+            axes.plot(x, means, color=colours[run["core"]])
+    for axes, label in ((by_step, "agent steps"), (by_minute, "minutes")):
+        axes.axhline(18, linestyle="--", color="tab:gray", linewidth=1)
+        axes.set(xlabel=label)
+        axes.grid(alpha=0.3)
+    for core, colour in colours.items():
+        by_step.plot([], [], color=colour, label=core.upper())
+    by_step.set(ylabel="mean return of 100 episodes")
+    by_step.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    by_step.legend(frameon=False)
+    figure.suptitle("Pong, frame skip 4, from single frames: each line one seed")
+    figure.savefig(path, dpi=110)
+
+
 def pong_readme() -> str:
     """The table of the runs on Pong, which ``record_run`` keeps."""
-    found = {path.parent.name: json.loads(path.read_text()) for path in sorted(PONG.glob("*/figures.json"))}
+    found = read_pong()
     levels = ("0", "10", "18")
     heads = ["run", "return at the end", "agent steps", "minutes", *(f"above {level}" for level in levels)]
     rows = [
