@@ -28,8 +28,8 @@ class Registry(Generic[T]):
         """
 
         def decorator(factory: Any) -> Any:
-            taken: Any = self._factories.get(name)
-            if taken and (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
+            taken: Any = self._factories.get(name, factory)
+            if (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
                 raise ValueError(f"a {self.kind} named '{name}' is registered already")
             self._factories[name] = factory
             return factory
@@ -57,7 +57,7 @@ class Registry(Generic[T]):
         parameters = inspect.signature(self.factory(name)).parameters
         return {key: parameter for key, parameter in parameters.items() if key not in self.given}
 
-    def make(self, name: str, *given: Any, **options: Any) -> T:
+    def make(self, name: str, /, *given: Any, **options: Any) -> T:
         """Call a factory.
 
         :raises ValueError: for an unknown name or option, naming the nearest valid one

@@ -1,8 +1,9 @@
 """Keep what a finished training run shows: its config, its curve and the figures read off its own logs.
 
-    python -m benchmarks.record_run runs/pong_stm_1 results/pong/stm --conditions "..."
+    python -m benchmarks.record_run runs/pong_stm_1 stm_s1 --conditions "..."
 
-Nothing is typed by hand but the conditions: every figure comes from the run folder.
+Nothing is typed by hand but the conditions: every figure comes from the run folder. Minutes count from the end of the
+first rollout.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,29 +28,30 @@ CURVE_STEPS = 10_000  # agent steps between the points of the curve that is kept
 PAUSE_SECONDS = 180.0  # a longer gap between two log entries is a pause of the run, not a part of it
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("result", type=Path)
+    parser.add_argument("name", help="of the folder in results/pong")
     parser.add_argument("--commit", help="that the run was started from, where its versions.txt does not say")
-    parser.add_argument("--conditions", default="", help="what else ran on the machine, interruptions and the like")
-    args = parser.parse_args()
+    parser.add_argument("--conditions", required=True, help="what else ran on the machine, interruptions and the like")
+    args = parser.parse_args(argv)
     commit = args.commit or read_commit(args.run)
     if commit is None:
         parser.error(f"{args.run / 'versions.txt'} names no commit: say it with --commit")
 
-    args.result.mkdir(parents=True, exist_ok=True)
+    result = results.PONG / args.name
+    result.mkdir(parents=True, exist_ok=True)
     for name in ("config.yaml", "versions.txt", "learning_curve.png"):
-        shutil.copy(args.run / name, args.result / name)
+        shutil.copy(args.run / name, result / name)
     figures = dict(commit=commit, conditions=args.conditions, **read_figures(args.run))
-    (args.result / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
+    (result / "figures.json").write_text(json.dumps(figures, indent=1) + "\n")
     results.draw()
 
 
 def read_commit(run: Path) -> str | None:
     """The commit that a run was started from, if it is known."""
     lines = (run / "versions.txt").read_text().splitlines()
-    return next((line.split()[-1] for line in lines if line.startswith(COMMIT)), None)
+    return next((line.removeprefix(COMMIT).split()[0] for line in lines if line.startswith(COMMIT)), None)
 
 
 def read_figures(run: Path) -> dict[str, object]:
@@ -77,7 +80,7 @@ def read_figures(run: Path) -> dict[str, object]:
 
 def curve(steps: np.ndarray, means: np.ndarray, seconds: np.ndarray) -> list[tuple[int, float, float]]:
     """Agent steps, minutes, and the mean return of the last 100 episodes."""
-    points = range(CURVE_STEPS, int(steps[-1]), CURVE_STEPS)
+    points = [*range(CURVE_STEPS, int(steps[-1]), CURVE_STEPS), int(steps[-1])]
     episodes = [(step, int(np.searchsorted(steps, step, side="right"))) for step in points]
     return [(step, crossing(step, seconds)["minutes"], round(float(means[n - 1]), 2)) for step, n in episodes if n]
 

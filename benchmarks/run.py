@@ -71,7 +71,7 @@ def conditions() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
-        "commit": commit(),
+        "commit": commit() or "unknown",
         "command": shlex.join(["python", "-m", "benchmarks.run", *sys.argv[1:]]),
     }
 

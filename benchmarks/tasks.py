@@ -3,35 +3,46 @@
     python -m benchmarks.tasks                           # every run without a result, one after the other
     python -m benchmarks.tasks copy priority_sort/lstm   # some tables, or single runs
 
-Each trains in a run folder below runs/tasks, where an interrupted one is continued by the same command.
+Each trains on one thread, in a run folder below runs/tasks, where an interrupted one is continued by the same command.
+Started once more beside itself, the command takes what the other one has not begun.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks import results
-from benchmarks.task_tables import Run, Table, read_tables
+import torch
+
+from benchmarks import results, task_tables
+from benchmarks.task_tables import Run, Table
 from relmem.agents.registry import unknown
 from relmem.cli import main as relmem
+from relmem.cli.run_folder import RunFolder
+
+SEED = 1
+RUNS = Path("runs", "tasks")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="*", metavar="TABLE[/RUN]", help="default: all")
-    parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args()
     try:
-        chosen = choose(args.runs)
+        chosen = choose(parser.parse_args().runs)
     except ValueError as error:
         parser.error(str(error))
+    torch.set_num_threads(1)
     for table, run in chosen:
-        if not table.result(run).exists() and (code := train(table, run, args.seed)):
-            return code
+        with locked(RUNS / f"{table.name}-{run.name}.lock", wait=False) as free:
+            if free and not table.result(run).exists() and (code := train(table, run)):
+                return code
     return 0
 
 
@@ -40,35 +51,57 @@ def choose(names: list[str]) -> list[tuple[Table, Run]]:
 
     :raises ValueError: if a name is unknown
     """
-    every = {f"{table.name}/{run.name}": (table, run) for table in read_tables().values() for run in table.runs}
+    tables = task_tables.read_tables()
+    every = {f"{table.name}/{run.name}": (table, run) for table in tables.values() for run in table.runs}
     for name in names:
-        if name not in every and name not in (known := {key.split("/")[0] for key in every}):
-            raise ValueError(unknown("table or run", name, [*known, *every]))
+        if name not in tables and name not in every:
+            raise ValueError(unknown("table or run", name, [*tables, *every]))
     return [both for key, both in every.items() if not names or key in names or key.split("/")[0] in names]
 
 
-def train(table: Table, run: Run, seed: int) -> int:
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock, which ends with the process at the latest; False where another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def train(table: Table, run: Run) -> int:
     """Train until the run is over, then record it.
 
     :return: exit code, other than 0 where the training was stopped
     """
-    folder = Path("runs", "tasks", table.name, run.name)
+    folder = RunFolder(RUNS / table.name / run.name, ".pt")
     print(f"\n{table.title}: {run.title}", flush=True)
-    start = [*run.options, "--seed", str(seed), "--run_dir", str(folder)]
-    code = relmem(["train", *(["--resume", str(folder)] if folder.exists() else start)])
+    if folder.has_checkpoint():
+        code = relmem(["train", "--resume", str(folder.path)])
+    else:
+        shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before there was anything to continue
+        code = relmem(["train", *run.options, "--seed", str(SEED), "--run_dir", str(folder.path)])
     if code == 0:
-        record(folder, table.result(run))
+        record(folder.path, table.result(run))
     return code
 
 
 def record(folder: Path, result: Path) -> None:
-    """Keep the figures and the picture of a finished run, and draw the tables anew."""
+    """Keep the figures and the picture of a finished run, and draw the tables anew.
+
+    :raises ValueError: if the run is not over
+    """
     if json.loads((folder / "results.json").read_text())["test"] is None:
         raise ValueError(f"the run in {folder} is not over")
-    result.parent.mkdir(parents=True, exist_ok=True)
-    for name in ("results.json", "learning_curve.png"):
-        shutil.copy(folder / name, result.parent / name)
-    results.draw()
+    with locked(RUNS / "record.lock"):
+        result.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(folder / "learning_curve.png", result.parent)
+        shutil.copy(folder / "results.json", result.with_suffix(".partial"))
+        os.replace(result.with_suffix(".partial"), result)
+        results.draw()
 
 
 if __name__ == "__main__":

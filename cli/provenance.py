@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -13,18 +15,23 @@ PACKAGES = ("relmem", "torch", "stable-baselines3", "sb3-contrib", "gymnasium", 
 COMMIT = "# relmem at commit"  # how the line of versions.txt begins that names it
 
 
+@cache  # a process goes on with the code that it began with
 def commit() -> str | None:
-    """The commit of the clone that this code runs from, with a "+" where files differ from it; None elsewhere."""
+    """The commit of the clone that this code runs from, with a "+" where code differs from it; None elsewhere."""
     try:
-        top = _git("rev-parse", "--show-toplevel")
-        # An installed relmem may lie in somebody else's repository.
-        return _git("describe", "--always", "--dirty=+", "--exclude=*") if Path(top) == ROOT.resolve() else None
+        if Path(_git("rev-parse", "--show-toplevel")) != ROOT.resolve():
+            return None  # an installed relmem may lie in somebody else's repository
+        changed = _git("status", "--porcelain", "--", "*.py", "configs")
+        return _git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def _git(*command: str) -> str:
-    return subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=ROOT).stdout.strip()
+    # Without the variables by which a hook of another repository would point at that one.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    result = subprocess.run(["git", *command], capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
+    return result.stdout.strip()
 
 
 def processor() -> str:

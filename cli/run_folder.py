@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import yaml
 
 from .config import TrainConfig
-from .provenance import versions
+from .provenance import COMMIT, commit, versions
 from .task_config import TaskTrainConfig
 
 
@@ -78,15 +78,28 @@ class RunFolder:
         with self.command.open("a", encoding="utf-8") as file:
             file.write(f"relmem train {shlex.join(argv)}\n")
 
+    def log_resumption(self, argv: Sequence[str]) -> None:
+        """Write down by which command, and at which commit, the run goes on."""
+        self.log_command(argv)
+        if commit() is not None:
+            with self.versions.open("a", encoding="utf-8") as file:
+                file.write(f"{COMMIT} {commit()} (resumed)\n")
+
     def newest_checkpoint(self) -> Path:
         """The model saved last, at the end of the run or before.
 
         :raises ValueError: if nothing was saved yet
         """
-        saved = [path for path in (self.model, *self.checkpoints.glob(f"*{self.ending}")) if path.is_file()]
-        if not saved:
+        if not self.has_checkpoint():
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
-        return max(saved, key=lambda path: path.stat().st_mtime_ns)
+        return max(self._saved(), key=lambda path: path.stat().st_mtime_ns)
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to continue from."""
+        return bool(self._saved())
+
+    def _saved(self) -> list[Path]:
+        return [path for path in (self.model, *self.checkpoints.glob(f"*{self.ending}")) if path.is_file()]
 
     def tensorboard_command(self) -> str:
         """How to watch the run, as one would type it here."""

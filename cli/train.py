@@ -72,7 +72,7 @@ def execute(run: Run | train_task.TaskRun) -> int:
                 "steps; a larger --total_timesteps continues it."
             )
             return 0
-        folder.log_command(run.argv)
+        folder.log_resumption(run.argv)
     print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
     model.set_logger(configure(str(folder.path), ["tensorboard"]))
     with StopRequest() as stop:

@@ -85,7 +85,7 @@ def execute(run: TaskRun) -> int:
                 "updates."
             )
             return 0
-        folder.log_command(run.argv)
+        folder.log_resumption(run.argv)
     print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
     with StopRequest() as stop:
         watch = Watch(trainer, config, folder, stop)

@@ -78,10 +78,14 @@ class Task:
         :param seed: which fixed set; independent of the batches that a generator of the same seed draws
         :raises ValueError: if the task has no such set
         """
-        if name not in self.split_sizes:
-            raise ValueError(f"no split '{name}': choose from {', '.join(self.split_sizes)}")
+        self.require_split(name)
         generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {seed}".encode()))
         return self._draw_split(name, generator)
+
+    def require_split(self, name: str) -> None:
+        """Raise a ValueError if the task has no fixed set of that name."""
+        if name not in self.split_sizes:
+            raise ValueError(f"no split '{name}': choose from {', '.join(self.split_sizes)}")
 
     def _draw_split(self, name: str, generator: torch.Generator) -> Batch:
         return self.batch(self.split_sizes[name], generator)
@@ -90,6 +94,7 @@ class Task:
         """What strategies without the sought ability reach, by name, in units of the metric.
 
         :param split: on one of the fixed sets; None: on average over training
+        :raises ValueError: if the levels differ between the sets and there is no such set
         """
         return {}
 
@@ -143,6 +148,7 @@ class VaryingLengthTask(Task):
 
     def trivial(self, split: str | None = None) -> dict[str, float]:
         if split is not None:
+            self.require_split(split)
             return self.trivial_at(self._split_lengths[split])
         levels = [self.trivial_at(length) for length in self.lengths]
         return {name: fmean(level[name] for level in levels) for name in levels[0]}

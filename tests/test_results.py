@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from benchmarks import results, task_tables, tasks
+from benchmarks import record_run, results, task_tables, tasks
 from relmem.cli import main
+from relmem.cli.callbacks import read_episodes
 from relmem.cli.options import parse
 
 TABLES = task_tables.read_tables()
@@ -20,11 +21,13 @@ def test_every_row_has_a_config_and_a_limit(row):
     assert table.startswith(config.task["name"])
 
 
-def test_the_models_of_a_table_differ_in_nothing_but_the_core():
+def test_the_models_of_a_table_differ_in_nothing_but_the_core_and_their_minutes():
     for table in TABLES.values():
         configs = [parse(list(run.options)).config.as_dict() for run in table.runs]
-        tasks_ = [{key: c[key] for key in ("task", "head", "training", "seed")} for c in configs]
-        assert all(one == tasks_[0] for one in tasks_)
+        assert all(
+            config | {"core": None, "max_minutes": None} == configs[0] | {"core": None, "max_minutes": None}
+            for config in configs
+        )
 
 
 def test_runs_are_chosen_by_table_or_alone():
@@ -45,21 +48,65 @@ def trained(tmp_path_factory):
     return table, folder
 
 
-def test_results_are_drawn_as_they_came_out(trained, tmp_path, monkeypatch):
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """A folder for results that are not ours."""
+    monkeypatch.setattr(task_tables, "FOLDER", tmp_path / "tasks")
+    monkeypatch.setattr(results, "PONG", tmp_path / "pong")
+    monkeypatch.setattr(tasks, "RUNS", tmp_path / "runs")
+    for name in ("tasks", "pong"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def test_results_are_drawn_as_they_came_out(trained, kept):
     table, runs = trained
-    monkeypatch.setattr(task_tables, "FOLDER", tmp_path)
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    monkeypatch.setattr(results, "PONG", tmp_path / "copy")
     for run in table.runs:
         if (runs / run.name).exists():
             tasks.record(runs / run.name, table.result(run))
-    text = (tmp_path / "README.md").read_text()
+    text = (kept / "tasks" / "README.md").read_text()
     found = json.loads(table.result(table.runs[0]).read_text())
     row = next(line for line in text.splitlines() if line.startswith("| [STM"))
-    assert f"{found['test']['test']['bit_errors']:.2f}" in row and "almost 0" in row and "2 updates" in row
-    assert f"{found['parameters']:,}" in row
+    assert f"{found['test']['test']['bit_errors']:.2f}" in row and "almost 0" in row
+    assert "finished after 2 updates" in row and f"{found['parameters']:,}" in row
     assert "| *guessing* | 80.00 |" in text and "RMC" not in text
-    assert (tmp_path / "copy" / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (kept / "tasks" / "copy" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_row_is_trained_once_and_goes_on_where_it_was_ended(kept, monkeypatch):
+    commands = []
+    monkeypatch.setattr(tasks, "relmem", lambda argv: commands.append(argv) or 130)
+    monkeypatch.setattr("sys.argv", ["tasks", "copy/lstm"])
+    table, run = tasks.choose(["copy/lstm"])[0]
+    folder = kept / "runs" / "copy" / "lstm"
+    (folder / "checkpoints").mkdir(parents=True)
+    assert tasks.main() == 130
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "step_1.pt").touch()
+    assert tasks.main() == 130
+    with tasks.locked(kept / "runs" / "copy-lstm.lock"):
+        assert tasks.main() == 0  # another process is at it
+    table.result(run).parent.mkdir(parents=True)
+    table.result(run).touch()
+    assert tasks.main() == 0
+    assert [argv[1] for argv in commands] == ["--config", "--resume"]
+
+
+def test_a_run_on_environments_is_recorded_with_its_curve(kept, monkeypatch):
+    run = kept / "run"
+    flags = ["--core.hidden_size", "8", "--total_timesteps", "256", "--env.n_envs", "2", "--algo.n_steps", "32"]
+    assert main(["train", "--config", "cartpole/masked_lstm", *flags, "--run_dir", str(run)]) == 0
+    monkeypatch.setattr(record_run, "CURVE_STEPS", 100)
+    (run / "versions.txt").write_text("# relmem at commit abc1234+\n# relmem at commit def5678 (resumed)\n")
+    record_run.main([str(run), "lstm_s0", "--conditions", "None."])
+    figures = json.loads((kept / "pong" / "lstm_s0" / "figures.json").read_text())
+    episodes = read_episodes(run / "episodes.csv")
+    assert figures["commit"] == "abc1234+" and figures["episodes"] == len(episodes)
+    assert figures["mean_return_last_100"] == pytest.approx(episodes[-100:, 1].mean(), abs=0.01)
+    assert [point[0] for point in figures["curve"]] == [100, 200, episodes[-1, 0]]
+    assert figures["first_reached"]["18"] is None or figures["best_mean_return_100"] > 18
+    assert "| [lstm_s0](lstm_s0/figures.json) |" in (kept / "pong" / "README.md").read_text()
+    assert (kept / "pong" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_that_is_not_over_is_not_recorded(trained, tmp_path):
@@ -71,7 +118,7 @@ def test_a_run_that_is_not_over_is_not_recorded(trained, tmp_path):
 
 
 def test_the_committed_tables_are_those_of_the_committed_figures():
-    assert (results.FOLDER / "README.md").read_text() == results.tasks_readme()
+    assert (task_tables.FOLDER / "README.md").read_text() == results.tasks_readme()
     assert (results.PONG / "README.md").read_text() == results.pong_readme()
 
 

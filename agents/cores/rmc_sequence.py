@@ -53,12 +53,13 @@ class Options(NamedTuple):
 class RMCSequence(torch.autograd.Function):
     """The memory after every step, [T, B, S, m].
 
+    :param options: what of the core's options the loop depends on
     :param inputs: the input's row [T, B, m]; or its normalised queries, keys and values [T, B, H * (2 k + v)], and then
         the row is no query
     :param gates: the input's share of both gates, and all biases [T, B, 2 * g]; None: no gates
     :param memory: the memory before the first step [B, S, m]
     :param initial: the memory where an episode begins [B, S, m], a constant
-    :param starts: where episodes begin [T, B]
+    :param starts: where episodes begin, bool [T, B]
     :param gate_weight: U as the map of a linear layer [2 * g, m]; None: no gates
     :param parameters: weight and bias of W, of the three normalisations (of q, k and v, after the attention, after the
         network), and of every layer of the network

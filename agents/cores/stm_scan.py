@@ -28,7 +28,7 @@ from .base import without_autocast
 from .squash import squash
 from .stm_variants import STMVariant
 
-KEEP = 2**27  # numbers that a scan may keep for the backward pass instead of computing them again
+KEEP = 2**27  # numbers that one scan may keep for the backward pass instead of computing them again: half a GiB
 
 
 class Rule(NamedTuple):
