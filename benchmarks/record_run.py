@@ -58,7 +58,8 @@ def read_figures(run: Path) -> dict[str, object]:
     """The figures of one run folder."""
     steps, returns, _ = read_episodes(run / "episodes.csv").T
     means = running_mean(returns)
-    seconds = log_seconds(run)
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    seconds = log_seconds(events)
     config = yaml.safe_load((run / "config.yaml").read_text())
     return dict(
         command=(run / "command.txt").read_text().splitlines()[0],
@@ -69,6 +70,7 @@ def read_figures(run: Path) -> dict[str, object]:
         episodes=len(returns),
         minutes=round(float(seconds[-1][1]) / 60, 1),
         mean_return_last_100=round(float(means[-1]), 2),
+        evaluation=evaluation(events),
         best_mean_return_100=round(float(means.max()), 2),
         first_reached={
             str(level): None if not (means > level).any() else crossing(steps[np.argmax(means > level)], seconds)
@@ -85,10 +87,15 @@ def curve(steps: np.ndarray, means: np.ndarray, seconds: np.ndarray) -> list[tup
     return [(step, crossing(step, seconds)["minutes"], round(float(means[n - 1]), 2)) for step, n in episodes if n]
 
 
-def log_seconds(run: Path) -> np.ndarray:
+def evaluation(events: EventAccumulator) -> float | None:
+    """Mean return of the final evaluation; None where no episode of it ended in time."""
+    if "eval/mean_reward" not in events.Tags()["scalars"]:
+        return None
+    return round(events.Scalars("eval/mean_reward")[-1].value, 2)
+
+
+def log_seconds(events: EventAccumulator) -> np.ndarray:
     """Training time [E, 2] as (agent step, seconds trained so far), pauses left out."""
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0})
-    events.Reload()
     entries = sorted((e.wall_time, e.step) for e in events.Scalars("time/fps"))
     wall = np.array([time for time, _ in entries])
     gaps = np.diff(wall, prepend=wall[0])

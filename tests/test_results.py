@@ -104,6 +104,7 @@ def test_a_run_on_environments_is_recorded_with_its_curve(kept, monkeypatch):
     assert figures["commit"] == "abc1234+" and figures["episodes"] == len(episodes)
     assert figures["mean_return_last_100"] == pytest.approx(episodes[-100:, 1].mean(), abs=0.01)
     assert [point[0] for point in figures["curve"]] == [100, 200, episodes[-1, 0]]
+    assert figures["evaluation"] > 0
     assert figures["first_reached"]["18"] is None or figures["best_mean_return_100"] > 18
     assert "| [lstm_s0](lstm_s0/figures.json) |" in (kept / "pong" / "README.md").read_text()
     assert (kept / "pong" / "curves.png").read_bytes().startswith(b"\x89PNG")
