@@ -11,7 +11,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relmem.agents.supervised import SupervisedTrainer
-from relmem.cli import main, train_task
+from relmem.cli import main, run_folder, train_task
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.options import parse
 from relmem.cli.task_config import TaskTrainConfig, TrainingConfig
@@ -77,6 +77,14 @@ def test_a_resumed_run_is_the_run_that_was_not_interrupted(copied, tmp_path):
     results = json.loads((copied / "results.json").read_text())
     assert len(results["commands"]) == 2 and results["updates"] == 40
     assert [step for step, _ in curve(copied, "valid/accuracy")] == [10, 20, 25, 30, 40]
+
+
+def test_resuming_writes_down_command_and_commit(copied, monkeypatch):
+    monkeypatch.setattr(run_folder, "commit", lambda: "abc1234")
+    assert main(["train", "--resume", str(copied), "--total_updates", "30"]) == 0
+    assert (copied / "versions.txt").read_text().splitlines()[-1] == "# relmem at commit abc1234 (resumed)"
+    results = json.loads((copied / "results.json").read_text())
+    assert len(results["commands"]) == 2 and results["versions"][-1].endswith("(resumed)")
 
 
 def test_resuming_a_finished_run_says_so(copied, capsys):
