@@ -10,16 +10,14 @@ Started once more beside itself, the command takes what the other one has not be
 from __future__ import annotations
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from filelock import FileLock, Timeout
 
 from benchmarks import results, task_tables
 from benchmarks.task_tables import Run, Table
@@ -39,10 +37,15 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     torch.set_num_threads(1)
+    RUNS.mkdir(parents=True, exist_ok=True)
     for table, run in chosen:
-        with locked(RUNS / f"{table.name}-{run.name}.lock", wait=False) as free:
-            if free and not table.result(run).exists() and (code := train(table, run)):
-                return code
+        try:
+            with FileLock(RUNS / f"{table.name}-{run.name}.lock", blocking=False):
+                code = 0 if table.result(run).exists() else train(table, run)
+        except Timeout:  # another process is at it
+            continue
+        if code:
+            return code
     return 0
 
 
@@ -57,19 +60,6 @@ def choose(names: list[str]) -> list[tuple[Table, Run]]:
         if name not in tables and name not in every:
             raise ValueError(unknown("table or run", name, [*tables, *every]))
     return [both for key, both in every.items() if not names or key in names or key.split("/")[0] in names]
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock, which ends with the process at the latest; False where another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def train(table: Table, run: Run) -> int:
@@ -96,7 +86,7 @@ def record(folder: Path, result: Path) -> None:
     """
     if json.loads((folder / "results.json").read_text())["test"] is None:
         raise ValueError(f"the run in {folder} is not over")
-    with locked(RUNS / "record.lock"):
+    with FileLock(RUNS / "record.lock"):
         result.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "learning_curve.png", result.parent)
         shutil.copy(folder / "results.json", result.with_suffix(".partial"))

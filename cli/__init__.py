@@ -38,3 +38,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         return train.execute(run)
     except KeyboardInterrupt:  # the second one
         return 130
+    finally:
+        run.folder.release()

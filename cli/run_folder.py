@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import yaml
+from filelock import FileLock, Timeout
 
 from .config import TrainConfig
 from .provenance import COMMIT, commit, versions
@@ -45,6 +46,21 @@ class RunFolder:
         self.model = path / f"model{ending}"
         self.results = path / "results.json"
         self.curve = path / "learning_curve.png"
+        self._lock = FileLock(path / ".lock")
+
+    def hold(self) -> None:
+        """Keep others from training this run, until ``release`` or the end of this process.
+
+        :raises ValueError: if another one trains it
+        """
+        try:
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
+
+    def release(self) -> None:
+        """Let others continue this run."""
+        self._lock.release()
 
     def require_free(self) -> None:
         """Runs are never overwritten.
@@ -68,6 +84,7 @@ class RunFolder:
             self.checkpoints.mkdir(parents=True)
         except OSError as error:
             raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
+        self.hold()
         text = yaml.safe_dump(config.as_dict(), sort_keys=False)
         self.config.write_text(text, encoding="utf-8")
         self.versions.write_text(versions(), encoding="utf-8")

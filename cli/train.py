@@ -48,6 +48,7 @@ def prepare(argv: Sequence[str]) -> Run | train_task.TaskRun:
         return train_task.prepare(config, invocation, argv)
     folder = RunFolder(invocation.resume or invocation.run_dir or default_path(invocation.name))
     if invocation.resume:
+        folder.hold()
         require_same_run(folder, config)
         model = load_model(config, folder.newest_checkpoint())
     else:

@@ -43,6 +43,7 @@ def prepare(config: TaskTrainConfig, invocation: Invocation, argv: Sequence[str]
     """
     folder = RunFolder(invocation.resume or invocation.run_dir or default_path(invocation.name), ".pt")
     if invocation.resume:
+        folder.hold()
         require_same_run(folder, config)
         trainer = make_trainer(config)
         trainer.restore(folder.newest_checkpoint())

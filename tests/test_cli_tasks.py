@@ -94,6 +94,15 @@ def test_resuming_a_finished_run_says_so(copied, capsys):
     assert (copied / "model.pt").stat().st_mtime_ns == before
 
 
+def test_a_run_is_not_trained_twice_at_once(copied, capfd):
+    other = run_folder.RunFolder(copied)
+    other.hold()
+    assert main(["train", "--resume", str(copied), "--total_updates", "30"]) == 2
+    assert "is being trained by another process" in capfd.readouterr().err
+    other.release()
+    assert main(["train", "--resume", str(copied), "--total_updates", "30"]) == 0
+
+
 def test_a_stopped_run_is_saved_untested_and_goes_on(tmp_path, monkeypatch):
     log = train_task.Watch._log
 
