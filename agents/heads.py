@@ -111,8 +111,8 @@ LOSSES = {"class": _class_loss, "bits": _bits_loss, "classes": _classes_loss}
 
 
 def memories() -> tuple[str, ...]:
-    """The names that ``make_memory`` knows."""
-    return (*CORES.names(), *BASELINES.names())
+    """The names that ``make_memory`` knows. A core that a user registers goes before a baseline of its name."""
+    return tuple(dict.fromkeys((*CORES.names(), *BASELINES.names())))
 
 
 def memory_factory(name: str) -> Callable[..., Any]:
@@ -134,4 +134,4 @@ def make_memory(name: str, input_size: int, output_size: int | None = None, **op
 def _registry(name: str) -> Registry[Any]:
     if name not in memories():
         raise ValueError(unknown("core", name, memories()))
-    return BASELINES if name in BASELINES.names() else CORES
+    return CORES if name in CORES.names() else BASELINES

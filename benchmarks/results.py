@@ -50,9 +50,13 @@ def draw() -> None:
 
 
 def tasks_readme() -> str:
-    """The tables of supervised results that have any."""
-    found = {table: results for table in read_tables().values() if (results := read(table))}
-    return "\n".join([TASKS_INTRO, *(section(table, results) for table, results in found.items())])
+    """The tables of supervised results that have any, and which rows have none yet."""
+    found = {table: read(table) for table in read_tables().values()}
+    sections = [section(table, results) for table, results in found.items() if results]
+    missing = {t: [run.title for run in t.runs if run not in results] for t, results in found.items()}
+    if lines := [f"* {table.title}: {'; '.join(titles)}" for table, titles in missing.items() if titles]:
+        sections.append("\n".join(["## Not trained yet", "", *lines, ""]))
+    return "\n".join([TASKS_INTRO, *sections])
 
 
 def read(table: Table) -> dict[Run, dict[str, Any]]:
@@ -87,6 +91,7 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
         "",
         f"Paper: {table.source}." if table.source else "The papers report no figures at these sizes.",
         "",
+        *([table.note, ""] if table.note else []),
         f"![Learning curves]({table.name}/curves.png)",
         "",
         *(f"* {run.title}: {provenance(r)}." for run, r in results.items()),

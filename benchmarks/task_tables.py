@@ -33,11 +33,13 @@ class Table:
     """Runs on one task.
 
     :param source: of the papers' figures
+    :param note: what was found out about surprises
     """
 
     name: str
     title: str
     source: str
+    note: str
     runs: tuple[Run, ...]
 
     def result(self, run: Run) -> Path:
@@ -57,4 +59,4 @@ def _table(name: str, table: dict, models: dict) -> Table:
         fields = {"paper": "", "options": "", **models.get(run, {}), **(own or {})}
         options = shlex.split(table["options"]) + shlex.split(fields["options"])
         runs.append(Run(run, fields["title"], tuple(options), fields["paper"]))
-    return Table(name, table["title"], table.get("source", ""), tuple(runs))
+    return Table(name, table["title"], table.get("source", ""), table.get("note", ""), tuple(runs))

@@ -70,7 +70,8 @@ def test_results_are_drawn_as_they_came_out(trained, kept):
     row = next(line for line in text.splitlines() if line.startswith("| [STM"))
     assert f"{found['test']['test']['bit_errors']:.2f}" in row and "almost 0" in row
     assert "finished after 2 updates" in row and f"{found['parameters']:,}" in row
-    assert f"| *guessing* | {found['trivial']['test']['guessing']:.2f} |" in text and "RMC" not in text
+    assert f"| *guessing* | {found['trivial']['test']['guessing']:.2f} |" in text
+    assert "| [RMC" not in text and f"* {table.title}: RMC, 4 slots of 64\n" in text
     assert (kept / "tasks" / "copy" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
