@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .cores.base import full_precision, require_positive
+from ..common.checks import require_at_least
+from .cores.base import full_precision
 
 
 class AttentionalLSTM(nn.Module):
@@ -35,8 +36,8 @@ class AttentionalLSTM(nn.Module):
         super().__init__()
         attention_size = hidden_size if attention_size is None else attention_size
         self.output_size = 2 * hidden_size if output_size is None else output_size
-        require_positive(input_size=input_size, hidden_size=hidden_size, attention_size=attention_size)
-        require_positive(output_size=self.output_size)
+        require_at_least(1, input_size=input_size, hidden_size=hidden_size, attention_size=attention_size)
+        require_at_least(1, output_size=self.output_size)
         self.encoder = nn.LSTM(input_size, hidden_size)
         self.decoder = nn.LSTMCell(hidden_size, hidden_size)
         self.key = nn.Linear(hidden_size, attention_size, bias=False)

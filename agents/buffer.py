@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor
 
 from .cores.base import MemoryCore, State
@@ -22,6 +23,13 @@ class SequenceBatch(NamedTuple):
     returns: Tensor  # [L, S]
     starts: Tensor  # [L, S]
     state: State  # of the core before the first step, [S, ...]
+
+
+def stored_actions(space: spaces.Space) -> tuple[tuple[int, ...], torch.dtype]:
+    """Shape and dtype of one action as the policy's distribution yields it: flat, whatever the shape of the space."""
+    if isinstance(space, spaces.Discrete):
+        return (), torch.int64
+    return (get_action_dim(space),), torch.int64 if isinstance(space, spaces.MultiDiscrete) else torch.float32
 
 
 class SequenceBuffer:
@@ -64,7 +72,7 @@ class SequenceBuffer:
             self.obs: Any = {key: like(space) for key, space in observation_space.items()}
         else:
             self.obs = like(observation_space)
-        self.actions = like(action_space)
+        self.actions = allocate(*stored_actions(action_space))
         self.rewards, self.values, self.log_probs = allocate(), allocate(), allocate()
         self.advantages, self.returns = allocate(), allocate()
         self.starts = allocate(dtype=torch.bool)

@@ -9,8 +9,8 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
+from ..common.checks import require_choice
 from .block_conv import BlockConv2d
-from .registry import unknown
 
 
 class ConvFeatures(BaseFeaturesExtractor):
@@ -33,7 +33,9 @@ class ConvFeatures(BaseFeaturesExtractor):
             with torch.no_grad():
                 self._features_dim = self(torch.zeros(1, *observation_space.shape)).shape[1]
         except RuntimeError as error:
-            raise ValueError(f"images of shape {observation_space.shape} are too small for these features") from error
+            raise ValueError(
+                f"images of shape {observation_space.shape} are too small for these features: 'small' and 'a3c' resize"
+            ) from error
         if hidden_size is not None:
             self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU(inplace=True)])
             self._features_dim = hidden_size
@@ -162,13 +164,12 @@ FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
 def features_class(name: str | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
     """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
 
-    :raises ValueError: if the name is unknown
+    :raises ValueError: if the name is unknown, or of another kind of observations
     """
+    is_dict = isinstance(observation_space, spaces.Dict)
     if name is None:
-        if isinstance(observation_space, spaces.Dict):
-            name = "dict"
-        else:
-            name = "nature" if is_image_space(observation_space) else "mlp"
-    if name not in FEATURES:
-        raise ValueError(unknown("features", name, FEATURES))
+        name = "dict" if is_dict else "nature" if is_image_space(observation_space) else "mlp"
+    require_choice("features", name, FEATURES)
+    if is_dict != (name == "dict"):
+        raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
     return FEATURES[name]

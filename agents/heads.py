@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..common.checks import require_at_least, require_choice
+from ..common.registry import Registry
 from ..tasks.base import IGNORED
 from .attentional_lstm import AttentionalLSTM
 from .cores import MemoryCore
-from .cores.base import require_positive
 from .cores.registry import CORES
-from .registry import Registry, unknown
 
 BASELINES = Registry[nn.Module]("core", given=CORES.given)
 """Supervised baselines that read a whole sequence at once, which no step core can."""
@@ -26,7 +26,7 @@ class SequenceModel(nn.Module):
     """From the inputs of a task to its answer: embedding, memory, head.
 
     The answer is read from the last steps of a sequence. Where it is one class, these carry inputs like any other;
-    where it is a sequence, the inputs have ended by then, and the memory is stepped on with zeros.
+    where it is a sequence, the inputs have ended by then as a rule, and the memory is stepped on with zeros.
 
     :param input_size: number of input features F
     :param output_size: number of logits O per step of the answer
@@ -49,16 +49,15 @@ class SequenceModel(nn.Module):
         net_arch: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if kind not in LOSSES:
-            raise ValueError(unknown("kind of answer", kind, LOSSES))
+        require_choice("kind of answer", kind, LOSSES)
         hidden = list(net_arch or ())
         for size in hidden:
-            require_positive(net_arch=size)
+            require_at_least(1, net_arch=size)
         self.kind = kind
         self.autocast_dtype: torch.dtype | None = None
         self.embedding: nn.Module = nn.Identity()
         if embedding_size is not None:
-            require_positive(embedding_size=embedding_size)
+            require_at_least(1, embedding_size=embedding_size)
             self.embedding = nn.Linear(input_size, embedding_size, bias=False)
             nn.init.normal_(self.embedding.weight)  # as in nn.Embedding
             input_size = embedding_size
@@ -132,6 +131,5 @@ def make_memory(name: str, input_size: int, output_size: int | None = None, **op
 
 
 def _registry(name: str) -> Registry[Any]:
-    if name not in memories():
-        raise ValueError(unknown("core", name, memories()))
+    require_choice("core", name, memories())
     return CORES if name in CORES.names() else BASELINES

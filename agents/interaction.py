@@ -1,4 +1,4 @@
-"""Between policy and environments: tensors one way, arrays the other."""
+"""What the training loops share: tensors to the environments, arrays from them, and a check of the loss."""
 
 from __future__ import annotations
 
@@ -47,3 +47,12 @@ def values_after_timeout(
         rows = type(state)(*(leaf[cut] for leaf in state))
         values[cut] = policy.value(obs_as_tensor(stacked, policy.device), rows, starts)
     return values
+
+
+def require_finite(loss: Tensor, **parts: Tensor) -> None:
+    """Raise a FloatingPointError naming the parts of the loss unless it is finite."""
+    if not loss.isfinite():
+        values = ", ".join(f"{name} {part.item()}" for name, part in parts.items())
+        raise FloatingPointError(
+            f"the loss is {loss.item()} ({values}): a smaller learning_rate or max_grad_norm may help"
+        )

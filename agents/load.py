@@ -24,7 +24,9 @@ def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
     candidates = [path / "model.zip", path, path.with_name(path.name + ".zip")]
     file = next((candidate for candidate in candidates if candidate.is_file()), None)
     if file is None:
-        raise ValueError(f"there is no saved agent at '{path}'")
+        checkpoints = sorted(path.glob("checkpoints/*.zip"))
+        hint = f": the run is not over, but has '{checkpoints[-1]}'" if checkpoints else ""
+        raise ValueError(f"there is no saved agent at '{path}'{hint}")
     try:
         with ZipFile(file) as archive:
             saved = json_to_data(archive.read("data").decode())

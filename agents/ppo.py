@@ -15,11 +15,12 @@ from stable_baselines3.common.utils import FloatSchedule, explained_variance, ob
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from ..common.checks import require_at_least, require_number
+from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
-from .checks import require_number
-from .cores.base import State, require_positive
-from .interaction import to_env, values_after_timeout
+from .cores.base import State
+from .interaction import require_finite, to_env, values_after_timeout
 from .policy import MemoryActorCriticPolicy
 from .precision import features_dtype
 
@@ -34,7 +35,7 @@ class MemoryPPO(OnPolicyAlgorithm):
     of all steps of a minibatch are computed in one call, the core runs over it once, and both losses reach it.
 
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
-    :param env: environment, vector environment, or id of a registered one
+    :param env: environment, vector environment, or an id, of which ``make_vec_env`` makes one environment
     :param learning_rate: Adam's step size, a number or a schedule of the remaining progress (1 to 0)
     :param n_steps: steps per environment and rollout
     :param batch_size: transitions per minibatch: a multiple of ``bptt_length`` that divides ``n_steps * n_envs``.
@@ -95,21 +96,9 @@ class MemoryPPO(OnPolicyAlgorithm):
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
-        require_positive(n_steps=n_steps, n_epochs=n_epochs)
-        require_number("learning_rate", learning_rate)
-        require_number("gamma", gamma, high=1)
-        require_number("gae_lambda", gae_lambda, high=1)
-        require_number("clip_range", clip_range, low_allowed=False)
-        require_number("clip_range_vf", clip_range_vf, low_allowed=False, optional=True)
-        require_number("ent_coef", ent_coef)
-        require_number("vf_coef", vf_coef)
-        require_number("max_grad_norm", max_grad_norm, low_allowed=False)
-        require_number("target_kl", target_kl, low_allowed=False, optional=True)
-        require_number("clip_reward", clip_reward, low_allowed=False, optional=True)
-        features_dtype(precision, torch.device("cpu"))
         super().__init__(
             policy,
-            env,  # type: ignore[arg-type]
+            make_vec_env(env, n_envs=1, seed=seed or 0) if isinstance(env, str) else env,  # type: ignore[arg-type]
             learning_rate=learning_rate,
             n_steps=n_steps,
             gamma=gamma,
@@ -142,6 +131,18 @@ class MemoryPPO(OnPolicyAlgorithm):
             self._setup_model()
 
     def _setup_model(self) -> None:
+        # Here and not in `__init__`, so that what `load` changes is checked too.
+        require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
+        require_number("learning_rate", self.learning_rate)
+        require_number("gamma", self.gamma, high=1)
+        require_number("gae_lambda", self.gae_lambda, high=1)
+        require_number("clip_range", self.clip_range, low_allowed=False)
+        require_number("clip_range_vf", self.clip_range_vf, low_allowed=False, optional=True)
+        require_number("ent_coef", self.ent_coef)
+        require_number("vf_coef", self.vf_coef)
+        require_number("max_grad_norm", self.max_grad_norm, low_allowed=False)
+        require_number("target_kl", self.target_kl, low_allowed=False, optional=True)
+        require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
         if self._saved_n_envs not in (None, self.n_envs):
             self.batch_size = None  # a saved model in another number of environments: its minibatches need not divide
         self._saved_n_envs = self.n_envs
@@ -193,6 +194,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                 new_obs, rewards, dones, infos = env.step_wait()
 
                 self.num_timesteps += env.num_envs
+                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
@@ -202,7 +204,6 @@ class MemoryPPO(OnPolicyAlgorithm):
                 if dones.any():
                     learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
                 rollout_buffer.end_step(t, actions, values, log_probs, learned)
-                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
                 obs, starts = self._to_tensors(new_obs, dones)
 
         with torch.no_grad():
@@ -218,7 +219,10 @@ class MemoryPPO(OnPolicyAlgorithm):
     # ---------------------------------------------------------------- update
 
     def train(self) -> None:
-        """Update the policy with the rollout just collected."""
+        """Update the policy with the rollout just collected.
+
+        :raises FloatingPointError: if the loss is not finite, before it could spoil the policy
+        """
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         remaining = self._current_progress_remaining
@@ -255,9 +259,10 @@ class MemoryPPO(OnPolicyAlgorithm):
                     stop = True
                     break
 
+                require_finite(loss, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                core_grad = _grad_norm(self.policy.core)
+                core_grad = _grad_norm(self.policy.core, self.device)
                 nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 self.policy.optimizer.step()
                 statistics.append(
@@ -313,7 +318,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     :raises ValueError: if they do not divide the rollout
     """
     length = n_steps if bptt_length is None else bptt_length
-    require_positive(bptt_length=length)
+    require_at_least(1, bptt_length=length)
     if n_steps % length:
         raise ValueError(
             f"bptt_length {length} does not divide n_steps {n_steps}; "
@@ -322,7 +327,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     sequences = n_steps // length * n_envs
     if batch_size is None:
         return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
-    require_positive(batch_size=batch_size)
+    require_at_least(1, batch_size=batch_size)
     if batch_size % length or sequences % (batch_size // length):
         valid = [s * length for s in range(1, sequences + 1) if sequences % s == 0]
         nearest = min(valid, key=lambda size: abs(size - batch_size))
@@ -337,6 +342,6 @@ def _nearest_divisor(n: int, d: int) -> int:
     return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))
 
 
-def _grad_norm(module: nn.Module) -> Tensor:
+def _grad_norm(module: nn.Module, device: torch.device) -> Tensor:
     grads = [p.grad for p in module.parameters() if p.grad is not None]
-    return nn.utils.get_total_norm(grads) if grads else torch.zeros(())
+    return nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .registry import unknown
+from ..common.checks import require_choice
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
@@ -19,8 +19,7 @@ def features_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     :param device: where the policy runs
     :raises ValueError: if the precision is unknown
     """
-    if precision not in PRECISIONS:
-        raise ValueError(unknown("precision", precision, PRECISIONS))
+    require_choice("precision", precision, PRECISIONS)
     if precision == "bf16" or (precision == "auto" and has_native_bf16(device)):
         return torch.bfloat16
     return None

@@ -13,13 +13,11 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import FloatSchedule, get_device
 from torch import Tensor, nn
 
+from ..common.checks import require_at_least, require_choice, require_number
 from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
-from .checks import require_number
-from .cores.base import require_positive
-from .heads import SequenceModel
+from .heads import BASELINES, SequenceModel
 from .precision import features_dtype
-from .registry import unknown
 
 OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs
@@ -76,14 +74,16 @@ class SupervisedTrainer:
     ) -> None:
         for name, size in (("batch_size", batch_size), ("eval_every", eval_every), ("eval_size", eval_size)):
             if size is not None:
-                require_positive(**{name: size})
+                require_at_least(1, **{name: size})
         require_number("learning_rate", learning_rate)
         require_number("alpha", alpha, high=1)
         require_number("momentum", momentum, high=1)
         require_number("max_grad_value", max_grad_value, low_allowed=False, optional=True)
         require_number("max_grad_norm", max_grad_norm, low_allowed=False, optional=True)
-        if optimizer not in OPTIMIZERS:
-            raise ValueError(unknown("optimizer", optimizer, OPTIMIZERS))
+        require_number("stop_at", stop_at, optional=True)
+        require_choice("optimizer", optimizer, OPTIMIZERS)
+        if task.asks_while_answering and core in BASELINES.names():
+            raise ValueError(f"{core} reads its inputs before it answers, but this task goes on asking: choose a core")
         self.task = task
         self.device = get_device(device)
         if self.device.type == "cpu":
@@ -162,27 +162,30 @@ class SupervisedTrainer:
 
     @property
     def converged_at(self) -> dict[str, float] | None:
-        """The first evaluation that reached ``stop_at``."""
-        if self.stop_at is None:
+        """The evaluation that reached ``stop_at``: the last, as the training ends there."""
+        if self.stop_at is None or not self.history:
             return None
         sign = 1 if self.task.higher_is_better else -1
-        reached = (e for e in self.history if sign * e[f"valid_{self.task.metric}"] >= sign * self.stop_at)
-        return next(reached, None)
+        latest = self.history[-1]
+        return latest if sign * latest[f"valid_{self.task.metric}"] >= sign * self.stop_at else None
 
     @property
     def best_evaluation(self) -> dict[str, float] | None:
-        """The entry of ``history`` that belongs to ``best``."""
+        """The entry of ``history`` that belongs to ``best``. What has diverged may score, but is never the best."""
         sign = 1 if self.task.higher_is_better else -1
-        return max(self.history, key=lambda e: sign * e[f"valid_{self.task.metric}"], default=None)
+        finite = (entry for entry in self.history if math.isfinite(entry["valid_loss"]))
+        return max(finite, key=lambda e: sign * e[f"valid_{self.task.metric}"], default=None)
 
     @torch.no_grad()
     def evaluate(self, data: Batch) -> dict[str, float]:
         """The loss and the task's metrics on a set of samples, the metrics over all of them at once."""
         data = data.rows(slice(None)).to(self.device)
         logits = []
+        self.model.eval()
         for begin in range(0, data.size, self.batch_size):
             part = data.rows(slice(begin, begin + self.batch_size))
             logits.append(self.model(part.inputs, part.answer_steps))
+        self.model.train()
         outputs = torch.cat(logits, dim=1)  # [S, N, O]
         scores = {"loss": self.model.loss(outputs, data.targets), **self.task.evaluate(outputs, data)}
         return {name: float(score) for name, score in scores.items()}
@@ -195,9 +198,10 @@ class SupervisedTrainer:
         latest = {name: value.clone() for name, value in self.model.state_dict().items()}
         self.model.load_state_dict(self.best or latest)
         names = [name for name in self.task.split_sizes if name.startswith("test")]
-        scores = {name: self.evaluate(self.task.split(name).rows(slice(size))) for name in names}
-        self.model.load_state_dict(latest)
-        return scores
+        try:
+            return {name: self.evaluate(self.task.split(name).rows(slice(size))) for name in names}
+        finally:
+            self.model.load_state_dict(latest)
 
     def _update(self, remaining: float) -> None:
         batch = self._next_batch()

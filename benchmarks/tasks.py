@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 
 from benchmarks import results, task_tables
 from benchmarks.task_tables import Run, Table
-from relmem.agents.registry import unknown
 from relmem.cli import main as relmem
 from relmem.cli.run_folder import RunFolder
+from relmem.common.checks import require_choice
 
 SEED = 1
 RUNS = Path("runs", "tasks")
@@ -57,8 +57,7 @@ def choose(names: list[str]) -> list[tuple[Table, Run]]:
     tables = task_tables.read_tables()
     every = {f"{table.name}/{run.name}": (table, run) for table in tables.values() for run in table.runs}
     for name in names:
-        if name not in tables and name not in every:
-            raise ValueError(unknown("table or run", name, [*tables, *every]))
+        require_choice("table or run", name, [*tables, *every])
     return [both for key, both in every.items() if not names or key in names or key.split("/")[0] in names]
 
 

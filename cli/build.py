@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -11,7 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
 from ..envs import make_vec_env
-from .config import TrainConfig, VecEnvConfig
+from ..envs.atari_vec import available_processors
+from .config import A3CConfig, TrainConfig, VecEnvConfig
 
 
 def make_env(config: TrainConfig, n_envs: int, seed: int) -> VecEnv:
@@ -62,9 +64,13 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
     :raises ValueError: if the file is no checkpoint, or of another core, observation space or action space
     """
     require_device(config.device)
-    algorithm = MemoryPPO if isinstance(config.env, VecEnvConfig) else A3C
+    algorithm: type[MemoryPPO | A3C] = MemoryPPO
+    hardware: dict[str, Any] = {"device": config.device, "precision": config.precision}
+    if isinstance(config.algo, A3CConfig):
+        algorithm = A3C
+        hardware["workers"] = config.algo.workers or available_processors()
     try:
-        model = algorithm.load(checkpoint, device=config.device, precision=config.precision)
+        model = algorithm.load(checkpoint, **hardware)
     except (AssertionError, BadZipFile, EOFError, KeyError) as error:
         raise ValueError(f"'{checkpoint}' is no checkpoint of {algorithm.__name__}") from error
     if (model.policy.core_name, model.policy.core_kwargs) != (config.core["name"], config.core_options):
@@ -90,11 +96,11 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
 def require_device(name: str) -> None:
     """Refuse a device that there is not.
 
-    :raises ValueError: if it is unknown, or torch cannot use it
+    :raises ValueError: if it is unknown, or torch finds none
     """
-    try:
-        kind = "cpu" if name == "auto" else torch.device(name).type
-    except RuntimeError as error:
-        raise ValueError(f"unknown device '{name}': choose auto, cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not torch.cuda.is_available():
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"unknown device '{name}': choose auto, cpu, cuda or cuda:N")
+    if name.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError(f"device '{name}' is not available here: torch finds no CUDA")
+    if name.startswith("cuda:") and int(name.removeprefix("cuda:")) >= torch.cuda.device_count():
+        raise ValueError(f"device '{name}' is not available here: torch finds {torch.cuda.device_count()}, from cuda:0")

@@ -58,7 +58,8 @@ class VecEnvConfig(EnvConfig):
 class PolicyConfig:
     """What stands around the memory core.
 
-    :param features: feature extractor: nature, a3c, small or mlp; null is nature for images, mlp for vectors
+    :param features: feature extractor: nature, a3c, small, mlp or dict; null is nature for images, dict for
+        dictionaries, mlp for the rest
     :param net_arch: sizes of hidden layers between core and heads; null is none
     """
 
@@ -105,7 +106,7 @@ class PPOConfig(AlgorithmConfig):
     :param clip_range_vf: clipping of the change of the value: a number or lin_NUMBER; null is none
     :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
     :param ent_coef: weight of the entropy bonus: a number or lin_NUMBER
-    :param vf_coef: weight of the value loss
+    :param vf_coef: weight of the value loss, in units of the returns' variance where that exceeds 1
     :param max_grad_norm: gradients are scaled down to this norm
     :param target_kl: end the passes over a rollout once the policy has moved 1.5 times this far; null is never
     :param clip_reward: learn from rewards clipped to this size; null is no clipping

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from .. import configs
-from ..agents.registry import unknown
+from ..common.checks import unknown
 
 SHIPPED = Path(configs.__file__).parent
 

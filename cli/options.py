@@ -19,7 +19,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..agents.cores.registry import CORES, make_core, registered_cores
 from ..agents.heads import memories, memory_factory
-from ..agents.registry import unknown
+from ..common.checks import require_choice, unknown
 from ..tasks.registry import TASKS, registered_tasks
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
 from .config_files import GROUPS, config_name, find_config, flatten, read_config
@@ -86,8 +86,7 @@ def _parse_environments(
 ) -> _Parsed:
     core, options = _choose("core", first.core, options, DEFAULT.core["name"])
     algo, options = _choose("algo", first.algo, options, DEFAULT.algo.name, "env.n_envs")
-    if algo not in ALGORITHMS:
-        raise ValueError(unknown("algorithm", algo, ALGORITHMS))
+    require_choice("algorithm", algo, ALGORITHMS)
     groups = [
         Group("env", "the environment", ALGORITHMS[algo].env),
         Group("policy", "the policy", PolicyConfig),
@@ -108,7 +107,7 @@ def _parse_environments(
 
 def _parse_task(first: argparse.Namespace, options: dict[str, Any], file: Path | None, argv: Sequence[str]) -> _Parsed:
     core, options = _choose("core", first.core, options, DEFAULT.core["name"])
-    task, options = _choose("task", first.task, options, "")
+    task, options = _choose("task", first.task, options, "", "training.stop_at")  # which is in units of its metric
     groups = [
         Group("task", f"task '{task}'", TASKS.factory(task), registered_tasks(), task),
         Group("head", "the head", HeadConfig),
@@ -139,14 +138,12 @@ def _choose(
 
 def _file(first: argparse.Namespace) -> Path | None:
     """The config file to start from: the one that was asked for, or that of the run to resume."""
-    if first.config:
-        return find_config(first.config)
-    if not first.resume:
-        return None
-    file = Path(first.resume, "config.yaml")
-    if not file.is_file():
+    file = Path(first.resume, "config.yaml") if first.resume else None
+    if file and not file.is_file():
         raise ValueError(f"'{first.resume}' is no run folder: it holds no config.yaml")
-    return file
+    if first.resume and first.run_dir:
+        raise ValueError("--resume goes on in the run's own folder: it takes no --run_dir")
+    return find_config(first.config) if first.config else file
 
 
 def _first_look(argv: Sequence[str]) -> argparse.Namespace:
@@ -154,6 +151,7 @@ def _first_look(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--config")
     parser.add_argument("--resume")
+    parser.add_argument("--run_dir")
     parser.add_argument("--core.name", dest="core")
     parser.add_argument("--algo.name", dest="algo")
     parser.add_argument("--task.name", dest="task")

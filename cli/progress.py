@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
 
 
@@ -15,16 +16,15 @@ class Progress:
     :param total: where the run ends
     :param unit: what is counted, such as steps
     :param seconds: time between two lines where there is no terminal
+    :param limit: seconds after which the run ends anyway; None: none
     """
 
-    def __init__(self, total: int, unit: str, seconds: float = 30.0) -> None:
-        self.total, self.unit, self.seconds = total, unit, seconds
+    def __init__(self, total: int, unit: str, seconds: float = 30.0, limit: float | None = None) -> None:
+        self.total, self.unit, self.seconds, self.limit = total, unit, seconds, limit
         self._console = Console()
         self._bar = Bar(
             BarColumn(bar_width=12),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit + ", {task.fields[status]},"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit + ", {task.fields[status]}"),
             console=self._console,
             disable=not self._console.is_terminal,
         )
@@ -37,25 +37,23 @@ class Progress:
         """
         self._began, self._first = time.monotonic(), completed
         self._last_line = self._began
-        self._task = self._bar.add_task("", total=self.total, completed=completed, status=self._status(0.0, status))
+        self._task = self._bar.add_task("", total=self.total, completed=completed, status=status)
         self._bar.start()
 
     def update(self, completed: int, status: str) -> None:
         """Show where the run is."""
         now = time.monotonic()
-        speed = (completed - self._first) / max(now - self._began, 1e-9)
+        speed = max(completed - self._first, 1e-9) / max(now - self._began, 1e-9)
+        left = (self.total - completed) / speed
+        if self.limit is not None:
+            left = min(left, max(self.limit - (now - self._began), 0.0))
+        status = f"{speed:,.0f} {self.unit}/s, {status}, {timedelta(seconds=int(left))} left"
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=completed, status=self._status(speed, status))
+            self._bar.update(self._task, completed=completed, status=status)
         elif now - self._last_line >= self.seconds:
             self._last_line = now
-            left = time.strftime("%H:%M:%S", time.gmtime((self.total - completed) / max(speed, 1e-9)))
-            print(
-                f"{completed:,} of {self.total:,} {self.unit}, {self._status(speed, status)}, {left} left", flush=True
-            )
+            print(f"{completed:,} of {self.total:,} {self.unit}, {status}", flush=True)
 
     def close(self) -> None:
         """Leave the terminal as it was, however the run ended."""
         self._bar.stop()
-
-    def _status(self, speed: float, status: str) -> str:
-        return f"{speed:,.0f} {self.unit}/s, {status}"

@@ -8,7 +8,7 @@ from .run_folder import RunFolder
 from .task_config import TaskTrainConfig
 
 MAY_CHANGE = {
-    TrainConfig: ("total_timesteps", "device", "precision"),
+    TrainConfig: ("total_timesteps", "device", "precision", "algo.workers"),
     TaskTrainConfig: ("total_updates", "max_minutes", "device", "precision"),
 }
 

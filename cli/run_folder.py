@@ -6,21 +6,27 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import ZipFile
 
+import torch
 import yaml
 from filelock import FileLock, Timeout
 
 from .config import TrainConfig
 from .provenance import COMMIT, commit, versions
 from .task_config import TaskTrainConfig
+
+CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
 
 
 class Model(Protocol):
@@ -85,31 +91,30 @@ class RunFolder:
         except OSError as error:
             raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         self.hold()
-        text = yaml.safe_dump(config.as_dict(), sort_keys=False)
-        self.config.write_text(text, encoding="utf-8")
         self.versions.write_text(versions(), encoding="utf-8")
-        self.log_command(argv)
+        self._log_command(config, argv)
 
-    def log_command(self, argv: Sequence[str]) -> None:
+    def _log_command(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
         """Add a command line to ``command.txt``: the first started the run, later ones resumed it."""
+        self.config.write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
         with self.command.open("a", encoding="utf-8") as file:
             file.write(f"relmem train {shlex.join(argv)}\n")
 
-    def log_resumption(self, argv: Sequence[str]) -> None:
-        """Write down by which command, and at which commit, the run goes on."""
-        self.log_command(argv)
+    def log_resumption(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
+        """Write down by which command, with which limits and at which commit the run goes on."""
+        self._log_command(config, argv)
         if commit() is not None:
             with self.versions.open("a", encoding="utf-8") as file:
                 file.write(f"{COMMIT} {commit()} (resumed)\n")
 
     def newest_checkpoint(self) -> Path:
-        """The model saved last, at the end of the run or before.
+        """The model that was trained longest, saved at the end of the run or before.
 
         :raises ValueError: if nothing was saved yet
         """
         if not self.has_checkpoint():
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
-        return max(self._saved(), key=lambda path: path.stat().st_mtime_ns)
+        return max(self._saved(), key=steps_taken)
 
     def has_checkpoint(self) -> bool:
         """Whether there is anything to continue from."""
@@ -129,14 +134,47 @@ class RunFolder:
         return shlex.join([str(program), "--logdir", str(self.path)])
 
 
-def default_path(name: str) -> Path:
-    """``runs/<name>_<time>``, with a number behind it where two runs start within one second."""
+def make_default_path(name: str) -> Path:
+    """Make ``runs/<name>_<time>``, with a number behind it where runs start within one second.
+
+    :raises ValueError: if it cannot be made
+    """
     stem = f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
     path, n = Path("runs", stem), 1
-    while path.exists():
-        n += 1
-        path = Path("runs", f"{stem}_{n}")
-    return path
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            n += 1
+            path = Path("runs", f"{stem}_{n}")
+        except OSError as error:
+            raise ValueError(f"cannot make run folder '{path}': {error.strerror}") from error
+
+
+def steps_taken(saved: Path) -> int:
+    """How far a checkpoint (by its name) or a model (by what it holds) was trained. A model that cannot be read goes
+    before all others, so that whoever loads it hears of it."""
+    if saved.stem.startswith(CHECKPOINT):
+        return int(saved.stem.removeprefix(CHECKPOINT))
+    try:
+        if saved.suffix == ".zip":
+            with ZipFile(saved) as archive:
+                return json.loads(archive.read("data"))["num_timesteps"]
+        return torch.load(saved, map_location="meta", weights_only=True)["updates"]
+    except Exception:  # torch.load documents none of those that it raises
+        return sys.maxsize
+
+
+@contextmanager
+def saved_on_failure(model: Model, folder: RunFolder) -> Iterator[None]:
+    """Save what was learned even if the training fails."""
+    try:
+        yield
+    except Exception:
+        save_atomically(model, folder.model)
+        print(f"The training failed. To go on from where it was: --resume {folder.path}", file=sys.stderr)
+        raise
 
 
 def save_atomically(model: Model, path: Path) -> None:
@@ -157,6 +195,6 @@ def save_checkpoint(model: Model, folder: Path, step: int, ending: str, keep: in
 
     :param step: of the training, for the file's name
     """
-    save_atomically(model, folder / f"step_{step:012d}{ending}")
-    for old in sorted(folder.glob(f"step_*{ending}"))[:-keep]:
+    save_atomically(model, folder / f"{CHECKPOINT}{step:012d}{ending}")
+    for old in sorted(folder.glob(f"{CHECKPOINT}*{ending}"))[:-keep]:
         old.unlink()

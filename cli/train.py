@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
 from . import train_task
@@ -19,7 +18,8 @@ from .curve import draw_learning_curve
 from .interrupt import StopRequest
 from .options import Invocation, parse
 from .resume import require_same_run
-from .run_folder import RunFolder, default_path, save_atomically
+from .run_folder import RunFolder, make_default_path, save_atomically, saved_on_failure
+from .tensorboard_log import tensorboard_logger
 
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
@@ -46,14 +46,16 @@ def prepare(argv: Sequence[str]) -> Run | train_task.TaskRun:
     config = invocation.config
     if not isinstance(config, TrainConfig):
         return train_task.prepare(config, invocation, argv)
-    folder = RunFolder(invocation.resume or invocation.run_dir or default_path(invocation.name))
     if invocation.resume:
+        folder = RunFolder(invocation.resume)
         folder.hold()
         require_same_run(folder, config)
         model = load_model(config, folder.newest_checkpoint())
     else:
-        folder.require_free()
+        if invocation.run_dir:
+            RunFolder(invocation.run_dir).require_free()
         model = make_model(config)
+        folder = RunFolder(invocation.run_dir or make_default_path(invocation.name))
         folder.create(config, argv)
     return Run(model, config, folder, invocation, argv)
 
@@ -73,14 +75,15 @@ def execute(run: Run | train_task.TaskRun) -> int:
                 "steps; a larger --total_timesteps continues it."
             )
             return 0
-        folder.log_resumption(run.argv)
+        folder.log_resumption(config, run.argv)
     print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
-    model.set_logger(configure(str(folder.path), ["tensorboard"]))
+    model.set_logger(tensorboard_logger(folder.path, model.num_timesteps))
     with StopRequest() as stop:
-        learn(model, folder, config.total_timesteps, stop)
+        with saved_on_failure(model, folder):
+            learn(model, folder, config.total_timesteps, stop)
         save_atomically(model, folder.model)  # before anything that may fail or take time
         stop.at_once = True
-        finish(model, folder, config, run.invocation.smoke)
+        finish(model, folder, config, run.invocation.smoke, stop)
     model.logger.close()
     return 128 + stop.signal if stop.signal else 0
 
@@ -101,15 +104,23 @@ def learn(model: BaseAlgorithm, folder: RunFolder, total_timesteps: int, stop: S
         episodes.close()
 
 
-def finish(model: BaseAlgorithm, folder: RunFolder, config: TrainConfig, smoke: bool) -> None:
-    """Evaluate the trained policy and draw the learning curve."""
+def finish(model: BaseAlgorithm, folder: RunFolder, config: TrainConfig, smoke: bool, stop: StopRequest) -> None:
+    """Evaluate the trained policy, unless the user has no time for that, and draw the learning curve."""
     env = make_env(config, EVALUATION_ENVS, config.seed + EVALUATION_SEED)
-    returns = evaluate(model, env, seconds=1.0 if smoke else EVALUATION_SECONDS)
+    returns = np.empty(0)
+    try:
+        returns = evaluate(model, env, seconds=1.0 if smoke else EVALUATION_SECONDS)
+    except KeyboardInterrupt:
+        if stop.again:
+            raise
     mean = float(np.mean(returns)) if len(returns) else None
     if mean is None:
         print("Final evaluation: no episode ended within the time for it.")
     else:
-        print(f"Final evaluation: mean return {mean:.1f} over {len(returns)} episodes, most probable actions.")
+        print(
+            f"Final evaluation: mean return {mean:.1f} of the most probable actions, over the {len(returns)} of "
+            f"{EVALUATION_ENVS} episodes that ended in time."
+        )
         model.logger.record("eval/mean_reward", mean)
         model.logger.dump(model.num_timesteps)
 

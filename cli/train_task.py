@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-from stable_baselines3.common.logger import configure
 
 from ..agents.supervised import SupervisedTrainer
 from ..tasks import make_task
@@ -19,8 +19,9 @@ from .options import Invocation
 from .progress import Progress
 from .provenance import processor
 from .resume import require_same_run
-from .run_folder import RunFolder, default_path, save_atomically, save_checkpoint
+from .run_folder import RunFolder, make_default_path, save_atomically, save_checkpoint, saved_on_failure
 from .task_config import TaskTrainConfig
+from .tensorboard_log import tensorboard_logger
 
 CHECKPOINT_SECONDS = 300.0
 CHECKPOINTS_KEPT = 3
@@ -41,15 +42,17 @@ def prepare(config: TaskTrainConfig, invocation: Invocation, argv: Sequence[str]
 
     :raises ValueError: if the config asks for something impossible
     """
-    folder = RunFolder(invocation.resume or invocation.run_dir or default_path(invocation.name), ".pt")
     if invocation.resume:
+        folder = RunFolder(invocation.resume, ".pt")
         folder.hold()
         require_same_run(folder, config)
         trainer = make_trainer(config)
         trainer.restore(folder.newest_checkpoint())
     else:
-        folder.require_free()
+        if invocation.run_dir:
+            RunFolder(invocation.run_dir).require_free()
         trainer = make_trainer(config)
+        folder = RunFolder(invocation.run_dir or make_default_path(invocation.name), ".pt")
         folder.create(config, argv)
     return TaskRun(trainer, config, folder, invocation, argv)
 
@@ -86,12 +89,13 @@ def execute(run: TaskRun) -> int:
                 "updates."
             )
             return 0
-        folder.log_resumption(run.argv)
+        folder.log_resumption(config, run.argv)
     print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
     with StopRequest() as stop:
         watch = Watch(trainer, config, folder, stop)
         try:
-            outcome = trainer.learn(config.total_updates, config.max_minutes, watch)
+            with saved_on_failure(trainer, folder):
+                outcome = trainer.learn(config.total_updates, config.max_minutes, watch)
         finally:
             watch.close()
         save_atomically(trainer, folder.model)  # before anything that may fail or take time
@@ -108,13 +112,14 @@ class Watch:
     ) -> None:
         self.folder, self.stop = folder, stop
         self.metric = f"valid_{trainer.task.metric}"
-        self.logger = configure(str(folder.path), ["tensorboard"])
+        self.logger = tensorboard_logger(folder.path, trainer.updates)
         # Runs of their own for TensorBoard, which draws them into the same picture.
         self.trivial = {
-            configure(str(folder.path / "trivial" / name), ["tensorboard"]): level
+            tensorboard_logger(folder.path / "trivial" / name, trainer.updates): level
             for name, level in trainer.task.trivial("valid").items()
         }
-        self.progress = Progress(config.total_updates, "updates")
+        limit = None if config.max_minutes is None else 60 * config.max_minutes - trainer.seconds
+        self.progress = Progress(config.total_updates, "updates", limit=limit)
         self.progress.start(trainer.updates, self._status(trainer))
         self.began, self.first = trainer.seconds, trainer.updates
         self.logged = len(trainer.history)
@@ -171,7 +176,7 @@ def finish(run: TaskRun, outcome: str | None, stop: StopRequest) -> None:
         "versions": folder.versions.read_text().splitlines(),
     }
     partial = folder.results.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
     partial.replace(folder.results)
     metric = trainer.task.metric
     draw_task_curve(
@@ -191,11 +196,11 @@ def describe(
     trainer: SupervisedTrainer, config: TaskTrainConfig, outcome: str | None, test: dict[str, dict[str, float]] | None
 ) -> dict[str, Any]:
     """What a run showed, for ``results.json``."""
+    epoch = trainer.updates_per_epoch
 
     def moment(entry: dict[str, float] | None) -> dict[str, float] | None:
         if entry is None:
             return None
-        epoch = trainer.updates_per_epoch
         return {
             "updates": entry["update"],
             "minutes": round(entry["seconds"] / 60, 2),
@@ -216,12 +221,22 @@ def describe(
         "best": moment(trainer.best_evaluation),
         "converged": moment(trainer.converged_at),
         "updates": trainer.updates,
+        **({"epochs": round(trainer.updates / epoch, 2)} if epoch else {}),
         "samples": trainer.updates * trainer.batch_size,
         "minutes": round(trainer.seconds / 60, 2),
         "parameters": sum(parameter.numel() for parameter in trainer.model.parameters()),
-        "autocast": "bf16" if trainer.model.autocast_dtype else None,
+        "bf16_allowed": trainer.model.autocast_dtype is not None,
         "device": torch.cuda.get_device_name(trainer.device) if cuda else processor(),
         "threads": torch.get_num_threads(),
         "config": config.as_dict(),
         "history": trainer.history,
     }
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON does not know, as a diverged training has them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

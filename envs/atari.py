@@ -11,7 +11,8 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
-from .checks import image_shape, require_positive, require_rom
+from ..common.checks import require_at_least
+from .checks import image_shape, require_rom
 from .frame_skip import FrameSkip
 
 MAX_FRAMES = 108_000
@@ -42,7 +43,7 @@ def make_atari_env(
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
     require_rom(game)
-    require_positive(max_frames=max_frames)
+    require_at_least(1, max_frames=max_frames)
     env: gymnasium.Env = AtariEnv(
         game, obs_type="grayscale", frameskip=1, repeat_action_probability=0.0, render_mode=render_mode
     )

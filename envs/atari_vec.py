@@ -14,8 +14,9 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
+from ..common.checks import require_at_least
 from .atari import MAX_FRAMES, START_FRAMES
-from .checks import image_shape, require_positive, require_rom
+from .checks import image_shape, require_rom
 from .frame_skip import frames_per_step
 
 
@@ -52,7 +53,7 @@ class AtariVecEnv(VecEnv):
         n_threads: int | None = None,
     ) -> None:
         n_threads = available_processors() if n_threads is None else n_threads
-        require_positive(n_envs=n_envs, max_frames=max_frames, n_threads=n_threads)
+        require_at_least(1, n_envs=n_envs, max_frames=max_frames, n_threads=n_threads)
         require_rom(game)
         self.frames_per_step = frames_per_step(frame_skip)
         height, width = image_shape(image_size)

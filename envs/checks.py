@@ -8,12 +8,7 @@ from numbers import Integral
 
 from ale_py import roms
 
-
-def require_positive(**values: object) -> None:
-    """Raise a ValueError naming the first of the values that is no integer of at least 1."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+from ..common.checks import require_at_least
 
 
 def require_rom(game: str) -> None:
@@ -37,8 +32,8 @@ def image_shape(image_size: int | tuple[int, int]) -> tuple[int, int]:
     if not isinstance(image_size, tuple | list) or len(image_size) != 2:
         raise ValueError(f"image_size must be an integer or (height, width), got {image_size!r}")
     height, width = image_size
-    require_positive(image_size=height)
-    require_positive(image_size=width)
+    require_at_least(1, image_size=height)
+    require_at_least(1, image_size=width)
     return int(height), int(width)
 
 

@@ -14,8 +14,9 @@ from stable_baselines3.common import env_util
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
+from ..common.checks import require_at_least
 from .atari_vec import AtariVecEnv
-from .checks import nearest, require_positive
+from .checks import nearest
 from .frame_skip import FrameSkip, frames_per_step
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
@@ -50,7 +51,7 @@ def make_vec_env(
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, or an
         argument is out of range
     """
-    require_positive(n_envs=n_envs)
+    require_at_least(1, n_envs=n_envs)
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
         raise ValueError(f"seed must be an integer of at least 0 or None, got {seed!r}")
     spec = find_spec(id)

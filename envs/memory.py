@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from .checks import require_positive
+from ..common.checks import require_at_least
 
 
 class MaskVelocities(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -42,7 +42,7 @@ class RepeatFirst(gymnasium.Env[np.ndarray, np.int64]):
     """
 
     def __init__(self, n_cues: int = 4, length: int = 16) -> None:
-        require_positive(n_cues=n_cues, length=length)
+        require_at_least(1, n_cues=n_cues, length=length)
         if length < 2:
             raise ValueError("length must be at least 2: with one observation there is nothing to remember")
         self.n_cues = n_cues

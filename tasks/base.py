@@ -59,6 +59,8 @@ class Task:
     """Number of classes, or of bits."""
     answer_steps: int = 1
     """The greatest S of any batch; each batch knows its own."""
+    asks_while_answering: bool = False
+    """Whether the inputs go on during the answer phase, rather than being empty there."""
     metric: str = "accuracy"
     """The task's own metric, the first that ``evaluate`` returns."""
     higher_is_better: bool = True

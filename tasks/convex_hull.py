@@ -8,13 +8,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from ..agents.registry import unknown
+from ..common.checks import require_at_least, require_at_most, require_choice
 from . import draw
 from .base import IGNORED, Batch, VaryingLengthTask
-from .checks import require_at_least
 from .points import GRID, classes, cross, labelled
 from .registry import register_task
 
+MAX_POINTS = 50  # all triples of them are compared at once
 Order = Literal["counterclockwise", "coordinates"]
 
 
@@ -27,8 +27,8 @@ class ConvexHull(VaryingLengthTask):
     "sorted by coordinates", while its data, from Vinyals et al. 2015, begin with the corner that comes first in the
     input and go on counterclockwise; the latter is the default.
 
-    The trivial level: a model that knows how many corners there are, but not which points they are, names random points
-    and the end in time: (h/N + 1) / (h + 1) for a mean of h corners, which is measured on drawn samples.
+    The trivial level: a model that ignores coordinates names the first three points, as the answer begins with the
+    first corner of the input, and then the end for ever, as nothing counts behind it. Measured on drawn samples.
 
     :param max_points: greatest N; the paper's is 20
     :param order: ``counterclockwise`` from the first corner in the input, or ``coordinates``: by x, then y
@@ -38,8 +38,8 @@ class ConvexHull(VaryingLengthTask):
 
     def __init__(self, max_points: int = 20, order: Order = "counterclockwise") -> None:
         require_at_least(5, max_points=max_points)
-        if order not in get_args(Order):
-            raise ValueError(unknown("order", order, get_args(Order)))
+        require_at_most(MAX_POINTS, max_points=max_points)
+        require_choice("order", order, get_args(Order))
         super().__init__(range(5, max_points + 1), (min(10, max_points), 5) if max_points > 5 else (5,))
         self.max_points, self.order = max_points, order
         self.output_size = classes(max_points)
@@ -52,15 +52,18 @@ class ConvexHull(VaryingLengthTask):
         return labelled(grid, order, corner.sum(dim=1), self.max_points, generator)
 
     def trivial_at(self, length: int) -> dict[str, float]:
-        answer = self._mean_answer[length]
-        return {"random points": ((answer - 1) / length + 1) / answer}
+        return {"three points, then the end": self._blind[length]}
 
     @cached_property
-    def _mean_answer(self) -> dict[int, float]:
-        """The mean number of answers, which is that of the corners and the end, for each N."""
+    def _blind(self) -> dict[int, float]:
+        """The accuracy of naming the first three points, then the end, for each N."""
         generator = torch.Generator().manual_seed(0)
-        targets = {length: self.sample(500, length, generator).targets for length in self.lengths}
-        return {length: float((target != IGNORED).sum() / target.shape[1]) for length, target in targets.items()}
+        return {length: self._score_blind(self.sample(2000, length, generator)) for length in self.lengths}
+
+    def _score_blind(self, batch: Batch) -> float:
+        answer = torch.full_like(batch.targets, self.output_size - 1)
+        answer[:3] = batch.inputs[:3, :, 3:].argmax(dim=2) + 1  # behind x, y and class 0
+        return float((answer == batch.targets).sum() / (batch.targets != IGNORED).sum())
 
 
 def convex_hull(grid: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,11 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..common.checks import require_at_least, require_at_most
 from . import draw
 from .base import IGNORED, Batch, Task
-from .checks import require_at_least, require_at_most
 
 MIN_NODES, MIN_EDGES, MAX_WEIGHT = 5, 6, 10
+MAX_ROUNDS = 500
 FAR = 10**6
 """Weight of an edge that is not there: more than that of any path."""
 
@@ -66,8 +67,8 @@ class GraphTask(Task):
 
     def __init__(self, max_nodes: int = 20, max_edges: int = 30) -> None:
         require_at_least(MIN_NODES, max_nodes=max_nodes)
-        require_at_least(max(MIN_EDGES, max_nodes - 1), max_edges=max_edges)
-        require_at_most(max_nodes * (max_nodes - 1) // 2, max_edges=max_edges)
+        require_at_least(max(MIN_EDGES, max_nodes - 1), "a path through max_nodes", max_edges=max_edges)
+        require_at_most(max_nodes * (max_nodes - 1) // 2, "the pairs of max_nodes", max_edges=max_edges)
         self.max_nodes, self.max_edges = max_nodes, max_edges
         self.output_size = 2 * max_nodes
         self.input_size = 2 * self.output_size + 1
@@ -93,7 +94,14 @@ class GraphTask(Task):
         n_nodes, n_edges = self.draw_sizes(size, generator)
         graphs = self.draw_graphs(n_nodes, n_edges, generator)
         solution = self.solve(graphs, generator)
+        rounds = 0
         while len(again := (~solution.unique).nonzero()[:, 0]):
+            rounds += 1
+            if rounds > MAX_ROUNDS:
+                raise ValueError(
+                    f"graphs of up to {self.max_nodes} nodes and {self.max_edges} edges hardly ever have a single "
+                    "optimum: choose a smaller max_edges"
+                )
             new_graphs = self.draw_graphs(n_nodes[again], n_edges[again], generator)
             new = (*new_graphs, *self.solve(new_graphs, generator))
             for field, replacement in zip((*graphs, *solution), new, strict=True):

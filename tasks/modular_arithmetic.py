@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..common.checks import require_at_least
 from . import draw
 from .base import Batch, VaryingLengthTask
-from .checks import require_at_least
 from .registry import register_task
 
 PLUS, MINUS, TIMES = range(3)
@@ -34,7 +34,7 @@ class ModularArithmetic(VaryingLengthTask):
 
     def __init__(self, max_length: int = 39, long_length: int = 255, modulus: int = 5) -> None:
         require_at_least(1, max_length=max_length)
-        require_at_least(max_length + 1, long_length=long_length)
+        require_at_least(max_length + 1, "more than max_length", long_length=long_length)
         require_at_least(2, modulus=modulus)
         if max_length % 2 == 0 or long_length % 2 == 0:
             raise ValueError(f"max_length and long_length must be odd, got {max_length} and {long_length}")

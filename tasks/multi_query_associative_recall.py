@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..common.checks import require_at_least
 from . import draw
 from .base import IGNORED, Batch, Task
-from .checks import require_at_least
 from .registry import register_task
 
 
@@ -27,11 +27,12 @@ class MultiQueryAssociativeRecall(Task):
     """
 
     kind = "classes"
+    asks_while_answering = True
 
     def __init__(self, pairs: int = 8, vocabulary: int = 64, length: int = 64) -> None:
         require_at_least(1, pairs=pairs)
-        require_at_least(2 * pairs, vocabulary=vocabulary)
-        require_at_least(3 * pairs, length=length)
+        require_at_least(2 * pairs, "twice pairs", vocabulary=vocabulary)
+        require_at_least(3 * pairs, "three times pairs", length=length)
         if vocabulary % 2:
             raise ValueError(f"vocabulary must be even, got {vocabulary}")
         self.pairs, self.input_size, self.output_size = pairs, vocabulary, vocabulary // 2

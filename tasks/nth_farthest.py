@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..common.checks import require_at_least
 from . import draw
 from .base import Batch, Task
-from .checks import require_at_least
 from .registry import register_task
 
 

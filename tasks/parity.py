@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..common.checks import require_at_least
 from . import draw
 from .base import Batch, VaryingLengthTask
-from .checks import require_at_least
 from .registry import register_task
 
 
@@ -29,7 +29,7 @@ class Parity(VaryingLengthTask):
 
     def __init__(self, max_length: int = 40, long_length: int = 256) -> None:
         require_at_least(1, max_length=max_length)
-        require_at_least(max_length + 1, long_length=long_length)
+        require_at_least(max_length + 1, "more than max_length", long_length=long_length)
         super().__init__(range(1, max_length + 1), (max_length, long_length))
 
     def sample(self, size: int, length: int, generator: torch.Generator) -> Batch:

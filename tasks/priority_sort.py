@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..common.checks import require_at_least, require_at_most
 from . import draw
 from .base import Batch, Task
-from .checks import require_at_least, require_at_most
 from .registry import register_task
 
 
@@ -31,7 +31,7 @@ class PrioritySort(Task):
 
     def __init__(self, items: int = 20, answers: int = 16, bits: int = 32) -> None:
         require_at_least(1, items=items, answers=answers, bits=bits)
-        require_at_most(items, answers=answers)
+        require_at_most(items, "items", answers=answers)
         self.items, self.answer_steps, self.bits = items, answers, bits
         self.input_size, self.output_size = bits + 2, bits
 

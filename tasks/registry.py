@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..agents.registry import Registry
+from ..common.registry import Registry
 from .base import Task
 
 TASKS = Registry[Task]("task")

@@ -8,10 +8,9 @@ from typing import Literal, get_args
 
 import torch
 
-from ..agents.registry import unknown
+from ..common.checks import require_at_least, require_choice
 from . import draw
 from .base import Batch, VaryingLengthTask
-from .checks import require_at_least
 from .registry import register_task
 
 Variant = Literal["as_executed", "as_described"]
@@ -51,8 +50,7 @@ class RelationalAssociativeRecall(VaryingLengthTask):
     higher_is_better = False
 
     def __init__(self, variant: Variant = "as_executed", bits: int = 32) -> None:
-        if variant not in get_args(Variant):
-            raise ValueError(unknown("variant", variant, get_args(Variant)))
+        require_choice("variant", variant, get_args(Variant))
         require_at_least(1, bits=bits)
         super().__init__(range(2, 6), (5, 4, 3, 2))
         self.variant, self.bits = variant, bits

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..common.checks import require_at_least, require_at_most
 from . import draw
 from .base import Batch, VaryingLengthTask
-from .checks import require_at_least, require_at_most
 from .held_karp import shortest_tour
 from .points import GRID, classes, cross, labelled
 from .registry import register_task
@@ -34,9 +34,8 @@ class TravellingSalesman(VaryingLengthTask):
     """
 
     kind = "classes"
-    _label_classes = classes(20)
-    output_size = _label_classes
-    input_size = 2 + _label_classes
+    output_size = classes(20)
+    input_size = 2 + output_size
 
     def __init__(self, max_points: int = 10) -> None:
         require_at_least(5, max_points=max_points)

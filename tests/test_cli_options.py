@@ -169,7 +169,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(flags, sentence, tmp_path, 
         (["--env.n_envs", "4"], "unknown option of the environment 'n_envs'"),
         (["--algo.workers", "0"], "algo.workers must be an integer of at least 1 or null, got '0'"),
         (["--algo.optimizer", "sgd"], "algo.optimizer must be one of adam, rmsprop, got 'sgd'"),
-        (["--device", "meta"], "A3C trains on the CPU"),
+        (["--device", "meta"], "unknown device 'meta': choose auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_mistakes_with_a3c(flags, sentence, tmp_path, monkeypatch, capfd):

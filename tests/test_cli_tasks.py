@@ -1,5 +1,6 @@
 """Training on a task from the command line: options, the run folder, resuming, stopping."""
 
+import inspect
 import json
 import shutil
 import signal
@@ -94,6 +95,47 @@ def test_resuming_a_finished_run_says_so(copied, capsys):
     assert (copied / "model.pt").stat().st_mtime_ns == before
 
 
+def test_curves_behind_the_checkpoint_are_drawn_once(copied, tmp_path):
+    trainer = train_task.make_trainer(parse(["--config", str(copied / "config.yaml")]).config)
+    trainer.learn(10)
+    trainer.save(copied / "model.pt")  # as if killed after the checkpoint of 10 updates
+    assert main(["train", "--resume", str(copied)]) == 0
+    for folder in (copied, copied / "trivial" / "ignoring the vectors"):
+        assert [step for step, _ in curve(folder, "valid/accuracy")] == [10, 20, 25]
+
+
+def test_a_raised_limit_is_remembered(copied):
+    assert main(["train", "--resume", str(copied), "--total_updates", "30", "--max_minutes", "5"]) == 0
+    config = parse(["--config", str(copied / "config.yaml")]).config
+    assert (config.total_updates, config.max_minutes) == (30, 5)
+    assert json.loads((copied / "results.json").read_text())["config"]["max_minutes"] == 5
+
+
+def test_a_diverged_run_leaves_json_that_every_parser_reads(tmp_path, monkeypatch):
+    make = train_task.make_trainer
+
+    def diverging(config):
+        trainer = make(config)
+        torch.nn.init.constant_(trainer.model.memory.out.bias, float("nan"))
+        return trainer
+
+    monkeypatch.setattr(train_task, "make_trainer", diverging)
+    assert main([*RUN, "--total_updates", "25", "--run_dir", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert results["outcome"] == "diverged" and results["best"] is None
+    assert results["history"][0]["train_loss"] is None
+
+
+def test_a_stop_during_the_final_test_leaves_that_for_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(SupervisedTrainer, "test", lambda trainer, size: signal.raise_signal(signal.SIGINT))
+    folder = tmp_path / "run"
+    assert main([*RUN, "--total_updates", "10", "--run_dir", str(folder)]) == 128 + signal.SIGINT
+    assert json.loads((folder / "results.json").read_text())["test"] is None
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(folder)]) == 0
+    assert json.loads((folder / "results.json").read_text())["test"]["test"]["accuracy"] >= 0
+
+
 def test_a_run_is_not_trained_twice_at_once(copied, capfd):
     other = run_folder.RunFolder(copied)
     other.hold()
@@ -148,10 +190,13 @@ def test_the_experiments_that_should_be_there_are():
 
 def test_a_flag_wins_over_the_file_and_another_task_drops_its_options(tmp_path):
     file = tmp_path / "mine.yaml"
-    file.write_text("task: {name: nth_farthest, objects: 4}\ncore: {item_size: 12}\ntraining: {batch_size: 16}\n")
+    file.write_text("task: {name: nth_farthest, objects: 4}\ncore: {item_size: 12}\n")
+    with file.open("a") as more:
+        more.write("training: {batch_size: 16, stop_at: 0.99}\n")
     config = parse(["--config", str(file), "--training.batch_size", "8"]).config
     assert (config.task["objects"], config.core["item_size"], config.training.batch_size) == (4, 12, 8)
     other = parse(["--config", str(file), "--task.name", "copy", "--core.name", "attentional_lstm"]).config
+    assert config.training.stop_at == 0.99 and other.training.stop_at is None  # in units of the metric
     assert other.task == parse(["--task.name", "copy"]).config.task
     assert other.core == {"name": "attentional_lstm", "hidden_size": 256, "attention_size": None}
     assert parse(["--config", str(file), "--core.name", "lstm"]).name == "mine"
@@ -166,11 +211,9 @@ def test_an_option_may_be_called_like_anything(tmp_path):
 
 
 def test_options_and_defaults_are_those_of_the_trainer():
-    defaults = SupervisedTrainer.__init__.__kwdefaults__ or {}
-    names = SupervisedTrainer.__init__.__code__.co_varnames[1 : SupervisedTrainer.__init__.__code__.co_argcount]
-    defaults |= dict(zip(reversed(names), reversed(SupervisedTrainer.__init__.__defaults__), strict=False))
+    parameters = inspect.signature(SupervisedTrainer).parameters
     options = vars(TrainingConfig())
-    assert {key: defaults[key] for key in options} == options
+    assert {key: parameters[key].default for key in options} == options
 
 
 def test_help_shows_the_options_of_the_task(capsys):
@@ -199,6 +242,17 @@ def test_help_shows_the_options_of_the_task(capsys):
         (["--config", "pong/stm", "--task.name", "copy"], "is a config of environments: task.name needs a config of a"),
         ([*TINY, "--core.name", "ltsm"], "unknown core 'ltsm': did you mean 'lstm'?"),
         ([*TINY, "--core.hidden_size", "0"], "hidden_size must be an integer of at least 1, got 0"),
+        ([*TINY, "--device", "mps"], "unknown device 'mps': choose auto, cpu, cuda or cuda:N"),
+        (
+            ["--task.name", "multi_query_associative_recall", "--core.name", "attentional_lstm"],
+            "attentional_lstm reads its inputs before it answers, but this task goes on asking",
+        ),
+        (["--task.name", "priority_sort", "--task.items", "10"], "answers must be at most 10 (items), got 16"),
+        (
+            ["--task.name", "minimum_spanning_tree", "--task.max_nodes", "30", "--task.max_edges", "200"],
+            "hardly ever have a single optimum: choose a smaller max_edges",
+        ),
+        (["--task.name", "convex_hull", "--task.max_points", "51"], "max_points must be at most 50, got 51"),
         ([*TINY, "--device", "gpu"], "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
         ([*TINY, "--total_updates", "0"], "total_updates must be an integer of at least 1, got"),
     ],

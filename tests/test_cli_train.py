@@ -20,12 +20,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from relmem.agents import A3C, MemoryPPO
 from relmem.cli import main
-from relmem.cli.callbacks import Checkpoints, ProgressBar, read_episodes
+from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.curve import running_mean
 from relmem.cli.interrupt import StopRequest
 from relmem.cli.options import parse
-from relmem.cli.run_folder import RunFolder, default_path, save_atomically
+from relmem.cli.progress import Progress
+from relmem.cli.run_folder import RunFolder, make_default_path, save_atomically
 from relmem.cli.train import evaluate
 from relmem.envs import make_vec_env
 
@@ -116,11 +117,10 @@ def test_a_run_is_never_overwritten(ppo_run, capfd):
 def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(time, "strftime", lambda _: "now")
-    paths = []
-    for _ in range(3):
-        paths.append(default_path("x"))
-        paths[-1].mkdir(parents=True)
+    paths = [make_default_path("x") for _ in range(3)]
     assert [path.name for path in paths] == ["x_now", "x_now_2", "x_now_3"]
+    assert main([*PPO, "--total_timesteps", "128", "--smoke"]) == 0
+    assert [path.name for path in (tmp_path / "runs").iterdir() if (path / "model.zip").exists()] == ["ppo_lstm_now"]
 
 
 def test_resume_continues_parameters_optimizer_counters_and_curves(ppo_copy, capsys):
@@ -157,11 +157,42 @@ def test_resume_does_not_replay_the_first_episodes(ppo_copy):
 def test_resume_takes_the_newest_checkpoint_and_forgets_what_came_after_it(ppo_copy):
     newest = ppo_copy / "checkpoints" / "step_000000000512.zip"
     (ppo_copy / "model.zip").rename(newest)
+    early = MemoryPPO.load(newest)
+    early.num_timesteps = 256
+    early.save(ppo_copy / "model.zip")  # later by the clock
+    early.save(ppo_copy / "checkpoints" / "step_000000000256.zip")
     with (ppo_copy / "episodes.csv").open("a") as file:
         file.write("9999,1.0,1\n")
     assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "640"]) == 0
     assert MemoryPPO.load(ppo_copy / "model.zip").num_timesteps == 640
     assert 9999 not in read_episodes(ppo_copy / "episodes.csv")[:, 0]
+
+
+def test_curves_behind_the_checkpoint_are_drawn_once(ppo_copy):
+    model = MemoryPPO.load(ppo_copy / "model.zip")
+    model.num_timesteps = 256  # as if killed after the checkpoint of 256 steps
+    model.save(ppo_copy / "model.zip")
+    assert main(["train", "--resume", str(ppo_copy)]) == 0
+    assert tags(ppo_copy)["time/frames"] == [128, 256, 384, 512]
+
+
+def test_what_was_learned_survives_a_failure(tmp_path, monkeypatch, capfd):
+    def fail(callback):
+        if callback.num_timesteps > 200:
+            raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(EpisodeLog, "_on_rollout_end", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "512"])
+    assert f"--resume {tmp_path / 'run'}" in capfd.readouterr().err
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 512
+
+
+def test_a_run_that_is_not_there_is_not_made(tmp_path, capfd):
+    assert main(["train", "--resume", str(tmp_path / "nowhere"), "--config", "pong/lstm"]) == 2
+    assert "is no run folder" in capfd.readouterr().err and not (tmp_path / "nowhere").exists()
 
 
 def test_resuming_a_finished_run_says_so(ppo_copy, capsys):
@@ -175,8 +206,9 @@ def test_a3c_runs_and_resumes(tmp_path):
     folder = tmp_path / "a3c"
     assert main([*A3C_, "--run_dir", str(folder), "--total_timesteps", "1600"]) == 0
     first = A3C.load(folder / "model.zip")
-    assert main(["train", "--resume", str(folder), "--total_timesteps", "3200"]) == 0
+    assert main(["train", "--resume", str(folder), "--total_timesteps", "3200", "--algo.workers", "2"]) == 0
     second = A3C.load(folder / "model.zip")
+    assert (first.workers, second.workers) == (1, 2)
     assert (first.num_timesteps, second.num_timesteps) == (1600, 3200)
     assert second._n_updates == 2 * first._n_updates
     steps = read_episodes(folder / "episodes.csv")[:, 0]
@@ -191,7 +223,8 @@ def test_a3c_runs_and_resumes(tmp_path):
         (["--core.hidden_size", "9"], "with core.hidden_size 9: that run has core.hidden_size 8"),
         (["--env.id", "CartPole-v1"], "that run has env.id relmem/MaskedCartPole-v0"),
         (["--algo.name", "a3c"], "that run has algo.name ppo"),
-        (["--config", "pong/lstm"], "(only total_timesteps, device, precision may change)"),
+        (["--run_dir", "elsewhere"], "--resume goes on in the run's own folder: it takes no --run_dir"),
+        (["--config", "pong/lstm"], "(only total_timesteps, device, precision, algo.workers may change)"),
     ],
 )
 def test_resume_refuses_to_make_another_run_of_it(ppo_run, flags, sentence, capfd):
@@ -248,8 +281,21 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path):
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=64).learn(128, ProgressBar(128, seconds=0.0))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].startswith("128 of 128 steps, ") and lines[-1].endswith("00:00:00 left")
+    assert lines[-1].startswith("128 of 128 steps, ") and lines[-1].endswith("0:00:00 left")
     assert "return -" in lines[0] and "return -" not in lines[-1]
+
+
+def test_time_left_may_be_days_and_ends_with_the_limit(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    for limit in (None, 600.0):
+        now, progress = 0.0, Progress(1000, "steps", seconds=0.0, limit=limit)
+        progress.start(100, "")
+        now = 240.0
+        progress.update(101, "")
+        progress.close()
+    free, limited = capsys.readouterr().out.splitlines()
+    assert free.endswith("2 days, 11:56:00 left") and limited.endswith("0:06:00 left")
 
 
 class Countdown(gymnasium.Env):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("agents", "cli", "configs", "envs", "tasks")
+FOLDERS = ("agents", "cli", "common", "configs", "envs", "tasks")
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +91,8 @@ def test_the_console_command_is_there(installed):
 def test_train_py_is_relmem_train(tmp_path):
     text = _run(sys.executable, ROOT / "train.py", "--help", cwd=tmp_path)
     assert text.startswith("usage: relmem train")
+
+
+def test_tasks_and_environments_know_nothing_of_agents():
+    code = "import sys, relmem.tasks, relmem.envs; sys.exit('relmem.agents' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

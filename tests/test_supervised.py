@@ -179,6 +179,41 @@ def test_time_and_divergence_end_a_training():
     trainer = SupervisedTrainer(First(), **SMALL, eval_every=5)
     torch.nn.init.constant_(trainer.model.memory.out.bias, float("nan"))
     assert trainer.learn(100) == "diverged" and trainer.updates == 5
+    assert trainer.history[0]["valid_accuracy"] >= 0 and trainer.best == {} and trainer.best_evaluation is None
+
+
+def test_evaluation_is_without_dropout():
+    trainer = SupervisedTrainer(First(), **SMALL)
+    trainer.model.head = torch.nn.Dropout(0.5)
+    data = First().split("valid")
+    assert trainer.evaluate(data) == trainer.evaluate(data)
+    assert trainer.model.training
+
+
+def test_a_checkpoint_of_another_device_goes_on_with_other_samples():
+    trainer, file = SupervisedTrainer(First(), **SMALL), io.BytesIO()
+    trainer.learn(3)
+    trainer.save(file)
+    state = torch.load(io.BytesIO(file.getvalue()))
+    state["generator"] = state["generator"][:16]  # as long as CUDA's
+    torch.save(state, file := io.BytesIO())
+    file.seek(0)
+    other = SupervisedTrainer(First(), **SMALL)
+    other.restore(file)
+    assert other.learn(6) == "finished" and other.updates == 6
+    assert other._generator.initial_seed() == trainer._generator.initial_seed() + 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("core", memories())
+def test_training_on_cuda(core):
+    trainers = [SupervisedTrainer(Reverse(), core, device="cuda", eval_every=5) for _ in range(2)]
+    trainers[0].learn(10)
+    file = io.BytesIO()
+    trainers[0].save(file)
+    file.seek(0)
+    trainers[1].restore(file)
+    assert trainers[1].test() == trainers[0].test() and trainers[1].learn(15) == "finished"
 
 
 def test_only_the_core_runs_in_bf16_and_states_stay_float32():
@@ -191,10 +226,9 @@ def test_only_the_core_runs_in_bf16_and_states_stay_float32():
     torch.testing.assert_close(left, right, atol=0.05, rtol=0.05)
 
 
-@pytest.mark.parametrize("kind", ["class", "bits", "classes"])
 @pytest.mark.parametrize("name", [name for name in memories() if name != "attentional_lstm"])
-def test_the_answer_is_what_the_core_gives_at_the_last_steps(name, kind):
-    model = SequenceModel(5, 3, kind, name, embedding_size=4)
+def test_the_answer_is_what_the_core_gives_at_the_last_steps(name):
+    model = SequenceModel(5, 3, "bits", name, embedding_size=4)
     inputs = torch.randn(6, 2, 5)
     core, x = model.memory, model.embedding(inputs)
     outputs, _ = core(x, core.initial_state(2), torch.zeros(6, 2, dtype=torch.bool))

@@ -20,12 +20,10 @@ from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
 from stable_baselines3.common.utils import FloatSchedule, safe_mean
 from torch import Tensor, multiprocessing
 
+from ...common.checks import require_at_least, require_choice, require_number
 from ...envs.atari_vec import available_processors
-from ..checks import require_number
-from ..cores.base import require_positive
 from ..policy import MemoryActorCriticPolicy
 from ..precision import features_dtype
-from ..registry import unknown
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
@@ -116,7 +114,7 @@ class A3C(BaseAlgorithm):
     ) -> None:
         if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
-        require_positive(envs_per_worker=envs_per_worker)
+        require_at_least(1, envs_per_worker=envs_per_worker)
         self.workers = available_processors() if workers is None else workers
         self.envs_per_worker = envs_per_worker
         self.t_max = t_max
@@ -148,7 +146,7 @@ class A3C(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_positive(workers=self.workers, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
+        require_at_least(1, workers=self.workers, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
         require_number("learning_rate", self.learning_rate)
         require_number("gamma", self.gamma, high=1)
         require_number("gae_lambda", self.gae_lambda, high=1)
@@ -156,12 +154,13 @@ class A3C(BaseAlgorithm):
         require_number("vf_coef", self.vf_coef)
         require_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
         require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
-        if self.optimizer not in OPTIMIZERS:
-            raise ValueError(unknown("optimizer", self.optimizer, OPTIMIZERS))
+        require_choice("optimizer", self.optimizer, OPTIMIZERS)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
-        policy_kwargs = {"optimizer_class": optimizer_class, "optimizer_kwargs": optimizer_kwargs, **self.policy_kwargs}
+        policy_kwargs = dict(self.policy_kwargs)
+        if "optimizer_class" not in policy_kwargs:
+            policy_kwargs = {"optimizer_kwargs": optimizer_kwargs, **policy_kwargs, "optimizer_class": optimizer_class}
         self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **policy_kwargs)  # type: ignore[assignment]
         if not isinstance(self.policy, MemoryActorCriticPolicy):
             raise ValueError(f"A3C needs a MemoryActorCriticPolicy, got {type(self.policy).__name__}")

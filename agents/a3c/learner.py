@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from ..buffer import SequenceBuffer
-from ..interaction import to_env, values_after_timeout
+from ..interaction import require_finite, to_env, values_after_timeout
 from ..policy import MemoryActorCriticPolicy
 
 KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
@@ -135,11 +135,7 @@ class SegmentLearner:
         value_loss = F.mse_loss(values, self._returns)
         entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
         loss = policy_loss + self.settings.vf_coef * 0.5 * value_loss + ent_coef * entropy_loss
-        if not loss.isfinite():
-            raise FloatingPointError(
-                f"the loss is {loss.item()} (policy {policy_loss.item()}, value {value_loss.item()}): "
-                "a smaller learning_rate or a max_grad_norm may help"
-            )
+        require_finite(loss, policy=policy_loss, value=value_loss)
         policy.zero_grad(set_to_none=True)
         (len(values) * loss).backward()
 

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...common.checks import require_at_least
+
 State = Any
 """A NamedTuple of tensors, each [B, ...]; every core declares its own class."""
 
@@ -63,7 +65,7 @@ class MemoryCore(nn.Module):
 
     def __init__(self, input_size: int, output_size: int, state: type, shapes: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
-        require_positive(input_size=input_size, output_size=output_size)
+        require_at_least(1, input_size=input_size, output_size=output_size)
         self.input_size = input_size
         self.output_size = output_size
         self._state_type = state
@@ -152,10 +154,3 @@ def first_output(since: int, length: int) -> int:
     if not -length <= since < length:
         raise ValueError(f"since must be a step of the sequence, from {-length} to {length - 1}, got {since}")
     return since % length
-
-
-def require_positive(**sizes: int) -> None:
-    """Raise a ValueError naming the first of the sizes that is no integer of at least 1."""
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {size!r}")

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .base import MemoryCore, first_output, full_precision, require_positive, reset_free_segments
+from ...common.checks import require_at_least
+from .base import MemoryCore, first_output, full_precision, reset_free_segments
 from .registry import register_core
 
 
@@ -25,7 +26,7 @@ class GRUCore(MemoryCore):
     """
 
     def __init__(self, input_size: int, output_size: int | None = None, hidden_size: int = 256) -> None:
-        require_positive(hidden_size=hidden_size)
+        require_at_least(1, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size if output_size is None else output_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
         weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()

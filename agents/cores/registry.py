@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from ..registry import Registry
+from ...common.registry import Registry
 from .base import MemoryCore
 
 CORES = Registry[MemoryCore]("core", given=("input_size", "output_size"))

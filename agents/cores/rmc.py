@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..registry import unknown
-from .base import MemoryCore, first_output, full_precision, require_positive
+from ...common.checks import require_at_least, require_choice
+from .base import MemoryCore, first_output, full_precision
 from .registry import register_core
 from .rmc_sequence import Options, RMCSequence
 
@@ -68,13 +68,11 @@ class RMCCore(MemoryCore):
         mlp_layers: int = 2,
         gate: str = "unit",
     ) -> None:
-        if preset not in PRESETS:
-            raise ValueError(unknown("preset of core 'rmc'", preset, PRESETS))
-        if gate not in GATES:
-            raise ValueError(unknown("gate of core 'rmc'", gate, GATES))
+        require_choice("preset of core 'rmc'", preset, PRESETS)
+        require_choice("gate of core 'rmc'", gate, GATES)
         key_size = head_size if key_size is None else key_size
-        require_positive(
-            slots=slots, heads=heads, head_size=head_size, key_size=key_size, blocks=blocks, mlp_layers=mlp_layers
+        require_at_least(
+            1, slots=slots, heads=heads, head_size=head_size, key_size=key_size, blocks=blocks, mlp_layers=mlp_layers
         )
         width = heads * head_size
         super().__init__(input_size, slots * width if output_size is None else output_size, RMCState, ((slots, width),))

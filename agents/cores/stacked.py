@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .base import MemoryCore, first_output, require_positive
+from ...common.checks import require_at_least
+from .base import MemoryCore, first_output
 from .lstm import LSTMCore
 from .registry import register_core
 from .stm import STMCore
@@ -108,7 +109,7 @@ def lstm_stm(input_size: int, output_size: int | None = None, lstm_size: int = 2
     :param options: the options of ``stm``
     :raises ValueError: if an option is out of range
     """
-    require_positive(lstm_size=lstm_size)
+    require_at_least(1, lstm_size=lstm_size)
     lstm = LSTMCore(input_size, hidden_size=lstm_size)
     stm = STMCore(lstm_size, lstm_size, **options)
     return StackedCore({"lstm": lstm, "stm": stm}, concatenate=True, output_size=output_size)

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...common.checks import require_at_least
 from . import stm_sequence
-from .base import MemoryCore, first_output, full_precision, require_positive
+from .base import MemoryCore, first_output, full_precision
 from .registry import register_core
 from .stm_relation import recall
 from .stm_variants import stm_variant
@@ -147,7 +148,7 @@ class STMCore(MemoryCore):
             fixed_alpha2=fixed_alpha2,
             fixed_alpha3=fixed_alpha3,
         )
-        require_positive(queries=queries, item_size=item_size, relation_size=relation_size)
+        require_at_least(1, queries=queries, item_size=item_size, relation_size=relation_size)
         n, d = queries, item_size
         item, relation = (d, d), (n, d, d)
         super().__init__(

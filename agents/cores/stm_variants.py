@@ -9,14 +9,13 @@ import dataclasses
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..registry import unknown
+from ...common.checks import require_choice
 
 
 def _check(name: str, kind: Any, value: Any) -> None:
     """Raise a ValueError unless a value is of its kind: a Literal, bool, float or optional float."""
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise ValueError(unknown(name, value, get_args(kind)))
+        require_choice(name, value, get_args(kind))
     elif kind is bool:
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be true or false, got {value!r}")
@@ -139,6 +138,5 @@ def stm_variant(preset: str, **options: Any) -> STMVariant:
     :param options: by name; None leaves the preset's value
     :raises ValueError: if the preset or the value of an option is unknown
     """
-    if preset not in PRESETS:
-        raise ValueError(unknown("preset of core 'stm'", preset, PRESETS))
+    require_choice("preset of core 'stm'", preset, PRESETS)
     return dataclasses.replace(PRESETS[preset], **{k: value for k, value in options.items() if value is not None})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
+
+from .checks import require_choice
 
 T = TypeVar("T")
 
@@ -45,8 +46,7 @@ class Registry(Generic[T]):
 
         :raises ValueError: if the name is unknown
         """
-        if name not in self._factories:
-            raise ValueError(unknown(self.kind, name, self._factories))
+        require_choice(self.kind, name, self._factories)
         return self._factories[name]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
@@ -64,14 +64,5 @@ class Registry(Generic[T]):
         """
         known = self.options(name)
         for option in options:
-            if option not in known:
-                raise ValueError(unknown(f"option of {self.kind} '{name}'", option, known))
+            require_choice(f"option of {self.kind} '{name}'", option, known)
         return self._factories[name](*given, **options)
-
-
-def unknown(kind: str, name: str, valid: Iterable[str]) -> str:
-    """One sentence that says what is unknown and which valid name is nearest."""
-    valid = list(valid)
-    nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(valid) or 'none'}"
-    return f"unknown {kind} '{name}': {hint}"
