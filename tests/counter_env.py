@@ -5,6 +5,31 @@ import numpy as np
 from gymnasium import spaces
 
 
+class AnyAction(gym.Env):
+    """Takes any action of a space, and nothing else."""
+
+    observation_space = spaces.Box(0, 1, (1,))
+
+    def __init__(self, action_space: spaces.Space) -> None:
+        self.action_space = action_space
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        assert self.action_space.contains(action), action
+        return np.zeros(1, np.float32), 0.0, False, False, {}
+
+
+ACTION_SPACES = [
+    spaces.Discrete(3),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiBinary(3),
+    spaces.Box(-0.1, 0.1, (2,)),
+    spaces.Box(-0.1, 0.1, (2, 3)),
+]
+
+
 class Counter(gym.Env):
     """Observes its own step number; ends at ``length``, by time limit or for good. Reward 1 per step."""
 

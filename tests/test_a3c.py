@@ -160,8 +160,15 @@ def test_one_worker_is_reproducible_by_its_seed():
         model.learn(30)
         return torch.nn.utils.parameters_to_vector(model.policy.parameters())
 
-    first, again = trained(3), trained(3)
-    assert torch.equal(first, again)
+    first, again, other = trained(3), trained(3), trained(4)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_an_optimizer_of_the_users_takes_its_own_defaults():
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_class": torch.optim.SGD})
+    assert type(model.policy.optimizer) is torch.optim.SGD
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_kwargs": {"eps": 1e-5}})
+    assert model.policy.optimizer.defaults["eps"] == 1e-5 and not model.policy.optimizer.defaults["amsgrad"]
 
 
 # -------------------------------------------------------------------- how a run may end

@@ -6,7 +6,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from counter_env import Counter
+from counter_env import ACTION_SPACES, AnyAction, Counter
 from gymnasium import spaces
 from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
@@ -160,6 +160,15 @@ def test_dictionaries_images_and_continuous_actions():
     gradients, _ = learner.gradients(ent_coef=0.01)
     assert all(gradient.isfinite().all() for gradient in gradients)
     assert learner.buffer.actions.abs().max() > 0.1  # clipped for the environments only
+
+
+@pytest.mark.parametrize("space", ACTION_SPACES, ids=str)
+def test_every_action_space(space):
+    env = DummyVecEnv([lambda: AnyAction(space), lambda: AnyAction(space)])
+    learner = SegmentLearner(make_policy(env), env, settings())
+    learner.play()
+    gradients, _ = learner.gradients(ent_coef=0.01)
+    assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 # -------------------------------------------------------------------- what workers share

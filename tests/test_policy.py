@@ -103,6 +103,7 @@ def test_save_and_load_policy(tmp_path):
         ({"core_kwargs": {"hidden_size": -3}}, "hidden_size must be an integer of at least 1"),
         ({"features": "natur"}, "did you mean 'nature'"),
         ({"features": "nature"}, "image observations"),
+        ({"features": "dict"}, "features 'dict' do not fit the observations"),
     ],
 )
 def test_bad_arguments_name_the_nearest_choice(kwargs, message):

@@ -3,17 +3,18 @@
 import numpy as np
 import pytest
 import torch
-from counter_env import Counter
+from counter_env import ACTION_SPACES, AnyAction, Counter
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from relmem.agents import A3C, MemoryPPO, load, make_core, registered_cores
+from relmem.agents import A3C, MemoryPPO, load, make_core, ppo, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer
+from relmem.agents.interaction import values_after_timeout
 from relmem.agents.ppo import minibatch_shape
-from relmem.agents.precision import features_dtype, has_native_bf16
+from relmem.agents.precision import features_dtype
 from relmem.envs import make_vec_env
 
 
@@ -97,6 +98,110 @@ def test_a_time_limit_is_bootstrapped_and_a_real_end_is_not():
     assert cut.buffer.rewards[:2].flatten().tolist() == [1, 1]
 
 
+@pytest.mark.parametrize("clip_range_vf", [None, 0.1])
+@pytest.mark.parametrize("rewards", [1.0, 7.0])  # returns of a variance below and above 1
+def test_an_update_follows_the_gradient_of_the_published_loss(rewards, clip_range_vf):
+    class Paying(Counter):
+        def step(self, action):
+            obs, _, *rest = super().step(action)
+            return obs, rewards, *rest
+
+    rate = 0.0
+    model = MemoryPPO(
+        "MemoryPolicy",
+        DummyVecEnv([lambda n=n: Paying(n) for n in (2, 3)]),
+        learning_rate=lambda _: rate,
+        n_steps=12,
+        batch_size=24,
+        n_epochs=1,
+        gamma=0.5,
+        ent_coef=0.02,
+        vf_coef=0.7,
+        clip_range_vf=clip_range_vf,
+        max_grad_norm=1e9,
+        seed=0,
+        policy_kwargs={"optimizer_class": torch.optim.SGD},
+    )
+    model.learn(1)
+    policy, buffer = model.policy, model.buffer
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in policy.parameters():  # so that ratios and values have moved out of their ranges
+            parameter += 0.2 * torch.randn_like(parameter)
+
+    values, log_probs, entropies, _ = policy.evaluate_sequence(buffer.obs, buffer.actions, buffer.state, buffer.starts)
+    advantages = (buffer.advantages - buffer.advantages.mean()) / buffer.advantages.std()
+    ratios = log_probs.exp() / buffer.log_probs.exp()
+    outside = torch.where(advantages > 0, ratios > 1.2, ratios < 0.8)
+    assert 0 < outside.sum() < outside.numel()
+    gains = torch.where(outside, torch.where(advantages > 0, 1.2, 0.8), ratios) * advantages
+    if clip_range_vf is not None:
+        moved = values - buffer.values
+        values = torch.where(moved.abs() > 0.1, buffer.values + 0.1 * moved.sign(), values)
+    errors = (values - buffer.returns) ** 2 / max(1.0, buffer.returns.var(correction=0).item())
+    loss = (-gains + 0.7 * errors - 0.02 * entropies).mean()
+    parameters = list(policy.parameters())
+    expected = [p - 0.1 * g for p, g in zip(parameters, torch.autograd.grad(loss, parameters), strict=True)]
+    rate = 0.1
+    model.train()
+    for parameter, reference in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter, reference, atol=1e-5, rtol=1e-4)
+
+
+def test_an_update_ends_where_the_policy_has_moved_too_far():
+    model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=12, target_kl=0.01)
+    with torch.no_grad():
+        model.policy.action_net.bias[0] += 3
+    before = torch.nn.utils.parameters_to_vector(model.policy.parameters())
+    model.train()
+    assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+def test_a_loss_that_is_not_finite_spoils_nothing():
+    model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=12)
+    before = torch.nn.utils.parameters_to_vector(model.policy.parameters())
+    model.buffer.returns.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss is nan"):
+        model.train()
+    assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+def test_a_training_stopped_at_the_end_of_an_episode_goes_on_with_the_next():
+    model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)]), n_steps=6)
+    model.learn(100, callback=lambda local, _: local["self"].num_timesteps < 3)
+    model.learn(6, reset_num_timesteps=False)
+    assert model.buffer.obs.flatten().tolist() == [0, 1, 2, 0, 1, 2]
+    assert model.buffer.starts.flatten().tolist() == [True, False, False] * 2
+
+
+@pytest.mark.parametrize("space", ACTION_SPACES, ids=str)
+def test_every_action_space(space):
+    model = collected(DummyVecEnv([lambda: AnyAction(space), lambda: AnyAction(space)]), n_steps=8)
+    with torch.no_grad():
+        _, log_probs, _, _ = model.policy.evaluate_sequence(
+            model.buffer.obs, model.buffer.actions, model.buffer.state, model.buffer.starts
+        )
+    assert log_probs.isfinite().all()
+    assert space.contains(model.predict(np.zeros(1, np.float32))[0])
+
+
+def test_an_id_means_the_same_as_everywhere_in_relmem():
+    assert MemoryPPO("MemoryPolicy", "PongNoFrameskip-v4", n_steps=8).observation_space.shape == (1, 84, 84)
+    with pytest.raises(ValueError, match="did you mean"):
+        MemoryPPO("MemoryPolicy", "PongNoFrameskip-v5")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("core", registered_cores())
+def test_training_on_cuda(core, tmp_path):
+    env = make_vec_env("relmem/MaskedCartPole-v0", 4)
+    model = MemoryPPO("MemoryPolicy", env, n_steps=16, device="cuda", policy_kwargs={"core": core}).learn(128)
+    model.save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=env, device="cuda")
+    loaded.learn(64, reset_num_timesteps=False)
+    assert loaded.num_timesteps == 192 and loaded.policy.value_net.weight.is_cuda
+
+
 def test_rewards_are_clipped_for_learning_only():
     class Rich(Counter):
         def step(self, action):
@@ -151,9 +256,11 @@ def test_bad_arguments_get_one_clear_sentence(kwargs, message):
         MemoryPPO("MemoryPolicy", env, **{"n_steps": 64, **kwargs})
 
 
-def test_precision_auto_follows_the_hardware():
+def test_precision_auto_follows_the_hardware(monkeypatch):
     cpu = torch.device("cpu")
-    assert features_dtype("auto", cpu) == (torch.bfloat16 if has_native_bf16(cpu) else None)
+    for native, dtype in ((True, torch.bfloat16), (False, None)):
+        monkeypatch.setattr(precision, "has_native_bf16", lambda device, native=native: native)
+        assert features_dtype("auto", cpu) == dtype
     assert features_dtype("fp32", cpu) is None
     assert features_dtype("bf16", cpu) == torch.bfloat16
 
@@ -175,6 +282,8 @@ def test_save_load_predict_continue(core, tmp_path):
         torch.testing.assert_close(entry["exp_avg"], old[key]["exp_avg"])
     loaded.learn(64, reset_num_timesteps=False)
     assert loaded.num_timesteps == 128
+    with pytest.raises(ValueError, match="gamma must be"):
+        MemoryPPO.load(tmp_path / "model", gamma=5)
 
 
 def test_loads_with_another_number_of_environments(tmp_path):
@@ -200,6 +309,10 @@ def test_load_finds_out_the_algorithm(name, tmp_path):
 def test_load_says_what_is_wrong_with_a_file(tmp_path):
     with pytest.raises(ValueError, match="no saved agent"):
         load(tmp_path / "nothing")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "step_000000000064.zip").touch()
+    with pytest.raises(ValueError, match=r"is not over, but has '.*step_000000000064.zip'"):
+        load(tmp_path / "run")
     (tmp_path / "text.zip").write_text("not a zip")
     with pytest.raises(ValueError, match="not a saved agent"):
         load(tmp_path / "text.zip")
@@ -214,7 +327,7 @@ def test_same_seed_same_parameters():
     assert torch.equal(train(), train())
 
 
-def test_works_with_callbacks_normalisation_schedules_and_continuous_actions(tmp_path):
+def test_works_with_callbacks_normalisation_schedules_and_continuous_actions(monkeypatch):
     env = VecNormalize(sb3_make_vec_env("Pendulum-v1", n_envs=4, seed=0))
     model = MemoryPPO(
         "MemoryPolicy",
@@ -229,7 +342,12 @@ def test_works_with_callbacks_normalisation_schedules_and_continuous_actions(tmp
     callback = EvalCallback(
         VecNormalize(sb3_make_vec_env("Pendulum-v1"), training=False), n_eval_episodes=1, eval_freq=32
     )
-    model.learn(512, callback=callback)
+    values = []
+    monkeypatch.setattr(
+        ppo, "values_after_timeout", lambda *args: values.append(values_after_timeout(*args)) or values[-1]
+    )
+    model.learn(1024, callback=callback)  # 256 steps each, of which the limit comes after 200
+    assert len(values) == 1 and values[0].ne(0).all() and values[0].isfinite().all()
     assert callback.last_mean_reward > -np.inf
     logged = model.logger.name_to_value
     assert {"train/approx_kl", "train/clip_fraction", "memory/core_grad_norm", "memory/hidden_norm"} <= set(logged)

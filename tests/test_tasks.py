@@ -179,11 +179,27 @@ class TestRegistry:
             ("convex_hull", {"max_points": 4}, "max_points must be an integer of at least 5, got 4"),
             ("convex_hull", {"order": "coordinate"}, "unknown order 'coordinate': did you mean 'coordinates'?"),
             ("tsp", {"max_points": 13}, "max_points must be at most 12, got 13"),
-            ("shortest_path", {"max_edges": 18}, "max_edges must be an integer of at least 19 (a path through max_nodes), got 18"),
-            ("minimum_spanning_tree", {"max_nodes": 5}, "max_edges must be at most 10 (the pairs of max_nodes), got 30"),
-            ("multi_query_associative_recall", {"length": 23}, "length must be an integer of at least 24 (three times pairs), got 23"),
+            (
+                "shortest_path",
+                {"max_edges": 18},
+                "max_edges must be an integer of at least 19 (a path through max_nodes), got 18",
+            ),
+            (
+                "minimum_spanning_tree",
+                {"max_nodes": 5},
+                "max_edges must be at most 10 (the pairs of max_nodes), got 30",
+            ),
+            (
+                "multi_query_associative_recall",
+                {"length": 23},
+                "length must be an integer of at least 24 (three times pairs), got 23",
+            ),
             ("multi_query_associative_recall", {"vocabulary": 63}, "vocabulary must be even, got 63"),
-            ("parity", {"long_length": 40}, "long_length must be an integer of at least 41 (more than max_length), got 40"),
+            (
+                "parity",
+                {"long_length": 40},
+                "long_length must be an integer of at least 41 (more than max_length), got 40",
+            ),
             ("modular_arithmetic", {"max_length": 40}, "max_length and long_length must be odd, got 40 and 255"),
         ],
     )
