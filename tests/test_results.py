@@ -22,17 +22,19 @@ def test_every_row_has_a_config_and_a_limit(row):
     assert table.startswith(config.task["name"])
 
 
-def test_the_models_of_a_table_differ_in_nothing_but_the_core_and_their_minutes():
+def test_the_models_of_a_table_differ_in_nothing_but_core_minutes_and_a_rate_that_the_title_tells():
     for table in TABLES.values():
-        configs = [parse(list(run.options)).config.as_dict() for run in table.runs]
-        assert all(
-            config | {"core": None, "max_minutes": None} == configs[0] | {"core": None, "max_minutes": None}
-            for config in configs
-        )
+        kept, rates = [], []
+        for run in table.runs:
+            config = parse(list(run.options)).config.as_dict()
+            rates.append(config["training"].pop("learning_rate"))
+            kept.append(config | {"core": None, "max_minutes": None})
+        assert all(config == kept[0] for config in kept)
+        assert all(rate == rates[0] or "rate 3e-4" in run.title for rate, run in zip(rates, table.runs, strict=True))
 
 
 def test_runs_are_chosen_by_table_or_alone():
-    assert [run.name for _, run in tasks.choose(["copy", "priority_sort/lstm"])] == ["stm", "rmc", "lstm", "lstm"]
+    assert [run.name for _, run in tasks.choose(["nth_farthest_4x8", "copy/lstm"])] == ["stm", "rmc", "lstm", "lstm"]
     assert len(tasks.choose([])) == len(ROWS)
     with pytest.raises(ValueError, match="did you mean 'copy'"):
         tasks.choose(["copi"])
@@ -71,7 +73,7 @@ def test_results_are_drawn_as_they_came_out(trained, kept):
     assert f"{found['test']['test']['bit_errors']:.2f}" in row and "almost 0" in row
     assert "finished after 2 updates" in row and f"{found['parameters']:,}" in row
     assert f"| *guessing* | {found['trivial']['test']['guessing']:.2f} |" in text
-    assert "| [RMC" not in text and f"* {table.title}: RMC, 4 slots of 64\n" in text
+    assert "| [RMC" not in text and f"* {table.title}: RMC, 4 slots of 64; " in text
     assert (kept / "tasks" / "copy" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
