@@ -16,6 +16,7 @@ from benchmarks import task_tables
 from benchmarks.task_tables import ROOT, Run, Table, read_tables
 from relmem.cli.provenance import COMMIT
 
+COLOURS = {"stm": "tab:blue", "rmc": "tab:orange", "lstm": "tab:green"}  # one look for a core in every picture
 PONG = ROOT / "results" / "pong"
 TASKS_INTRO = """# Supervised tasks
 
@@ -124,18 +125,20 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
     metric = next(iter(results.values()))["metric"]
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_update, by_minute = figure.subplots(1, 2, sharey=True)
+    styles = {core: iter(("-", "--", ":", "-.")) for core in COLOURS}
     for run, result in results.items():
+        look = {"color": COLOURS[result["core"]], "linestyle": next(styles[result["core"]])}
         values = [entry[f"valid_{metric}"] for entry in result["history"]]
-        by_update.plot([entry["update"] for entry in result["history"]], values, label=run.title)
-        by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values)
+        by_update.plot([entry["update"] for entry in result["history"]], values, label=run.title, **look)
+        by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values, **look)
     for axes, label in ((by_update, "updates"), (by_minute, "minutes")):
         for level, value in next(iter(results.values()))["trivial"]["valid"].items():
-            axes.axhline(value, linestyle="--", color="tab:gray", label=level)
+            axes.axhline(value, linewidth=1, color="tab:gray", label=level)
         axes.set(xlabel=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     by_update.set(ylabel=metric.replace("_", " "))
-    by_update.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    by_update.xaxis.set_major_formatter("{x:,.0f}")
     by_update.legend(frameon=False)
     figure.suptitle(table.title)
     figure.savefig(path, dpi=110)
@@ -148,21 +151,20 @@ def read_pong() -> dict[str, dict[str, Any]]:
 
 def draw_pong(runs: Sequence[dict[str, Any]], path: Path) -> None:
     """Mean return, one colour for each memory, against agent steps and minutes."""
-    colours = {core: f"C{n}" for n, core in enumerate(sorted({run["core"] for run in runs}))}
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_step, by_minute = figure.subplots(1, 2, sharey=True)
     for run in runs:
         steps, minutes, means = zip(*run["curve"], strict=True)
         for axes, x in ((by_step, steps), (by_minute, minutes)):
-            axes.plot(x, means, color=colours[run["core"]])
+            axes.plot(x, means, color=COLOURS[run["core"]])
     for axes, label in ((by_step, "agent steps"), (by_minute, "minutes")):
         axes.axhline(18, linestyle="--", color="tab:gray", linewidth=1)
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
-    for core, colour in colours.items():
-        by_step.plot([], [], color=colour, label=core.upper())
+    for core in sorted({run["core"] for run in runs}):
+        by_step.plot([], [], color=COLOURS[core], label=core.upper())
     by_step.set(ylabel="mean return of 100 episodes")
-    by_step.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
+    by_step.xaxis.set_major_formatter("{x:,.0f}")
     by_step.legend(frameon=False)
     figure.suptitle("Pong, frame skip 4, from single frames: each line one seed")
     figure.savefig(path, dpi=110)
