@@ -103,10 +103,10 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
 
 
 def provenance(result: dict[str, Any]) -> str:
-    """The command, the hardware and the commit of a run."""
+    """The commands, the hardware and the commits of a run."""
     threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
     commits = [line.removeprefix("# ") for line in result["versions"] if line.startswith(COMMIT)]
-    return "; ".join([f"`{result['commands'][0]}`", f"{threads} of {result['device']}", *commits])
+    return "; ".join([*(f"`{command}`" for command in result["commands"]), f"{threads} of {result['device']}", *commits])
 
 
 def length(result: dict[str, Any]) -> str:
