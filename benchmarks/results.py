@@ -106,7 +106,8 @@ def provenance(result: dict[str, Any]) -> str:
     """The commands, the hardware and the commits of a run."""
     threads = f"{result['threads']} thread" + "s" * (result["threads"] > 1)
     commits = [line.removeprefix("# ") for line in result["versions"] if line.startswith(COMMIT)]
-    return "; ".join([*(f"`{command}`" for command in result["commands"]), f"{threads} of {result['device']}", *commits])
+    commands = [f"`{command}`" for command in result["commands"]]
+    return "; ".join([*commands, f"{threads} of {result['device']}", *commits])
 
 
 def length(result: dict[str, Any]) -> str:
