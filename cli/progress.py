@@ -43,7 +43,7 @@ class Progress:
     def update(self, completed: int, status: str) -> None:
         """Show where the run is."""
         now = time.monotonic()
-        speed = max(completed - self._first, 1e-9) / max(now - self._began, 1e-9)
+        speed = max(completed - self._first, 1) / max(now - self._began, 1e-9)
         left = (self.total - completed) / speed
         if self.limit is not None:
             left = min(left, max(self.limit - (now - self._began), 0.0))

@@ -285,6 +285,17 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     assert "return -" in lines[0] and "return -" not in lines[-1]
 
 
+def test_time_left_of_a_run_that_has_not_moved(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress(10**9, "steps", seconds=0.0)
+    progress.start(0, "")
+    now = 1000.0
+    progress.update(0, "")
+    progress.close()
+    assert "0 of 1,000,000,000 steps" in capsys.readouterr().out
+
+
 def test_time_left_may_be_days_and_ends_with_the_limit(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
