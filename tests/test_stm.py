@@ -109,6 +109,21 @@ def test_a_backward_pass_that_computes_again_matches_the_naive_version(preset, m
     assert_parity(stm(preset))
 
 
+@pytest.mark.parametrize("fits", [True, False], ids=["all of it fits", "all of it does not"])
+def test_the_limit_of_what_is_kept_is_of_the_whole_sequence(fits, monkeypatch):
+    core, (T, B) = stm("released"), STARTS.shape
+    calls = []
+    original = stm_scan.Cell.step
+    monkeypatch.setattr(stm_scan.Cell, "step", lambda *args: calls.append(1) or original(*args))
+    monkeypatch.setattr(stm_sequence, "CHUNK", 2)
+    # 3 memories, 2 gates, and q, k and v twice, F and its copy, F G1
+    row = 3 * 5 + 2 * 5 + 3 * (7 + 2 * 3)
+    monkeypatch.setattr(stm_scan, "KEEP", T * B * 5 * row - (not fits))
+    y, _ = core(torch.randn(T, B, 6, dtype=torch.float64), core.initial_state(B), STARTS)
+    y.sum().backward()
+    assert len(calls) == (T if fits else 2 * T)
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_options_match_the_naive_version(change):
     assert_parity(stm(**change))

@@ -28,7 +28,7 @@ from .base import without_autocast
 from .squash import squash
 from .stm_variants import STMVariant
 
-KEEP = 2**27  # numbers that one scan may keep for the backward pass instead of computing them again: half a GiB
+KEEP = 2**28  # numbers that a sequence may keep for the backward pass instead of computing them again: 1 GiB
 
 
 class Rule(NamedTuple):
@@ -38,6 +38,7 @@ class Rule(NamedTuple):
     starts: list[Tensor | None]  # [B, 1, 1] at the steps at which an episode begins
     products: torch.dtype  # of the large matrix products; sums and states keep the dtype of the parameters
     recording: bool  # whether a backward pass may follow
+    length: int  # of the whole sequence, of which these steps may be a part
 
 
 class Operands(NamedTuple):
@@ -111,7 +112,7 @@ class ItemScan(torch.autograd.Function):
         reads = reads.transpose(0, 1).clone(memory_format=torch.contiguous_format)  # [B, T, d]
         flow = p.flow
         steps: list[Step] = []
-        keep = rule.recording and length * batch * d * cell.kept_per_row() <= KEEP
+        keep = rule.recording and rule.length * batch * d * cell.kept_per_row() <= KEEP
         for t, starts in enumerate(rule.starts):
             if starts is not None:
                 torch.where(starts, p.initial_item, items[t], out=items[t])

@@ -43,13 +43,13 @@ def run(core: STMCore, x: Tensor, state: Any, starts: Tensor, since: int, produc
     features = []
     for begin in range(0, len(x), CHUNK):
         chunk = slice(begin, begin + CHUNK)
-        read, state = _run_chunk(core, x[chunk], state, starts[chunk], max(0, since - begin), products)
+        read, state = _run_chunk(core, x[chunk], state, starts[chunk], max(0, since - begin), products, len(x))
         features += read
     return torch.cat(features), state
 
 
 def _run_chunk(
-    core: STMCore, x: Tensor, state: Any, starts: Tensor, since: int, products: torch.dtype
+    core: STMCore, x: Tensor, state: Any, starts: Tensor, since: int, products: torch.dtype, length: int
 ) -> tuple[list[Tensor], Any]:
     resets = starts.any(dim=1).tolist()
     initial = type(state)(*(leaf[0] for leaf in core.initial_state(1))) if any(resets) else None
@@ -62,7 +62,7 @@ def _run_chunk(
 
     where = [row.view(-1, 1, 1) if reset else None for row, reset in zip(starts, resets, strict=True)]
     operands = _operands(core, core.project(x), state, initial, starts, keep, take)
-    rule = Rule(core.variant, where, products, recording=torch.is_grad_enabled())  # inside a Function it never is
+    rule = Rule(core.variant, where, products, torch.is_grad_enabled(), length)  # inside a Function it never is
     qkv, item = ItemScan.apply(rule, *operands)  # [T, B, 3 * n, d], [B, d, d]
     item = core.turn(item)
 
