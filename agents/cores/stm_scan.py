@@ -328,10 +328,10 @@ class Cell:
         cue, address, bindings, values = self._later(t, step)
         if self.read_by_keys:
             matches = torch.bmm(cue, bindings.mT).unflatten(2, (self.n, self.n))  # [B, L, n keys, n queries]
-            reads.baddbmm_((matches * address).sum(3), values)
+            reads += torch.bmm((matches * address).sum(3), values)
         else:
             matches = torch.bmm(cue, values.mT).unsqueeze(3)  # [B, L, n keys, 1]
-            reads.baddbmm_((matches * address).flatten(2), bindings)
+            reads += torch.bmm((matches * address).flatten(2), bindings)
 
     def recall_backward(
         self, t: int, step: Step, d_reads: Tensor, d_bindings: Tensor, d_values: Tensor, d: Operands
