@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..common.checks import require_at_least
 from .cores.base import full_precision
@@ -51,15 +52,32 @@ class AttentionalLSTM(nn.Module):
         return self.score.weight.dtype
 
     @full_precision
-    def forward(self, x: Tensor, steps: int) -> Tensor:
-        """x [T, B, F] -> the answer in so many steps [S, B, O]."""
-        encoded, (hidden, cell) = self.encoder(x)  # [T, B, H]
+    def forward(self, x: Tensor, steps: int, first: Tensor | None = None) -> Tensor:
+        """x [T, B, F] -> the answer in so many steps [S, B, O].
+
+        Where ``first`` [B] is given, the steps of a sample before that one are neither read nor attended to.
+        """
+        encoded, (hidden, cell), absent = self._encode(x, first)
         hidden, cell = hidden.squeeze(0), cell.squeeze(0)
         keys = self.key(encoded)  # [T, B, A]
         outputs = []
         for _ in range(steps):
-            weights = F.softmax(self.score(torch.tanh(keys + self.query(hidden))), dim=0)  # [T, B, 1]
+            scores = self.score(torch.tanh(keys + self.query(hidden))).masked_fill(absent, -torch.inf)
+            weights = F.softmax(scores, dim=0)  # [T, B, 1]
             context = (weights * encoded).sum(dim=0)  # [B, H]
             hidden, cell = self.decoder(context, (hidden, cell))
             outputs.append(torch.cat([hidden, context], dim=1))
         return self.out(torch.stack(outputs))
+
+    def _encode(self, x: Tensor, first: Tensor | None) -> tuple[Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Outputs [T, B, H] and last state [1, B, H] of the encoder, and which outputs are of no step [T, B, 1].
+
+        PyTorch's LSTM knows padding behind a sequence only, so each sample is moved to the front.
+        """
+        step = torch.arange(len(x), device=x.device)[:, None]  # [T, 1]
+        if first is None:
+            return *self.encoder(x), torch.zeros_like(step, dtype=torch.bool)[:, :, None]
+        lengths = len(x) - first
+        moved = x.gather(0, (step + first).clamp(max=len(x) - 1)[:, :, None].expand_as(x))
+        packed, state = self.encoder(pack_padded_sequence(moved, lengths.cpu(), enforce_sorted=False))
+        return pad_packed_sequence(packed, total_length=len(x))[0], state, (step >= lengths)[:, :, None]

@@ -69,25 +69,29 @@ class SequenceModel(nn.Module):
             layers.append(nn.Linear(hidden[-1], output_size))
         self.head = nn.Sequential(*layers)
 
-    def forward(self, inputs: Tensor, steps: int) -> Tensor:
+    def forward(self, inputs: Tensor, steps: int, first: Tensor | None = None) -> Tensor:
         """inputs [T, B, F] -> logits of the last ``steps`` steps [S, B, O].
+
+        Where ``first`` [B] is given, a sample begins at that step, and nothing before it has an influence.
 
         Only the memory runs under autocast, where ``autocast_dtype`` is set, and decides what of it may.
         """
         x = self.embedding(inputs)
         dtype = self.autocast_dtype
         with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            y = self._read(x, steps)
+            y = self._read(x, steps, first)
         return self.head(y)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of the logits [S, B, O] against a task's targets, a scalar."""
         return LOSSES[self.kind](logits, targets)
 
-    def _read(self, x: Tensor, steps: int) -> Tensor:
+    def _read(self, x: Tensor, steps: int, first: Tensor | None) -> Tensor:
         if not isinstance(self.memory, MemoryCore):
-            return self.memory(x if self.kind == "class" else x[:-steps], steps)
+            return self.memory(x if self.kind == "class" else x[:-steps], steps, first)
         starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        if first is not None:
+            starts[first, torch.arange(len(first), device=x.device)] = True
         return self.memory(x, self.memory.initial_state(x.shape[1]), starts, since=-steps)[0]
 
 

@@ -184,7 +184,7 @@ class SupervisedTrainer:
         self.model.eval()
         for begin in range(0, data.size, self.batch_size):
             part = data.rows(slice(begin, begin + self.batch_size))
-            logits.append(self.model(part.inputs, part.answer_steps))
+            logits.append(self.model(part.inputs, part.answer_steps, part.first))
         self.model.train()
         outputs = torch.cat(logits, dim=1)  # [S, N, O]
         scores = {"loss": self.model.loss(outputs, data.targets), **self.task.evaluate(outputs, data)}
@@ -205,7 +205,7 @@ class SupervisedTrainer:
 
     def _update(self, remaining: float) -> None:
         batch = self._next_batch()
-        loss = self.model.loss(self.model(batch.inputs, batch.answer_steps), batch.targets)
+        loss = self.model.loss(self.model(batch.inputs, batch.answer_steps, batch.first), batch.targets)
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(remaining)
         self.optimizer.zero_grad()

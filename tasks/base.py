@@ -1,6 +1,6 @@
 """The contract of a supervised task: what it draws, and how an answer to it is scored.
 
-Sequences are time first, batch second: T steps, B samples, F input features. A sample is read whole and then answered
+Sequences are time first, batch second: T steps, B samples, F input features. A sample is read whole and answered
 during the last S steps, so a model computes the outputs of these steps alone.
 """
 
@@ -27,6 +27,9 @@ class Batch(NamedTuple):
     targets: Tensor
     """``class``: int64 [B]; ``classes``: int64 [S, B], IGNORED where not scored; ``bits``: float32 0 or 1
     [S, B, bits]."""
+    first: Tensor | None = None
+    """The step at which each sample begins, int64 [B]: before it, shorter samples are padded with empty steps, of which
+    a model is to know nothing. None: all samples begin at step 0."""
 
     @property
     def size(self) -> int:
@@ -41,11 +44,11 @@ class Batch(NamedTuple):
     def rows(self, index: Tensor | slice) -> Batch:
         """The samples at ``index``, with float32 inputs."""
         targets = self.targets[index] if self.targets.dim() == 1 else self.targets[:, index]
-        return Batch(self.inputs[:, index].float(), targets)
+        return Batch(self.inputs[:, index].float(), targets, None if self.first is None else self.first[index])
 
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on another device."""
-        return Batch(self.inputs.to(device), self.targets.to(device))
+        return Batch(*(None if part is None else part.to(device) for part in self))
 
 
 class Task:

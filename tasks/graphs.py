@@ -6,7 +6,7 @@ uniform from 6 to ``max_edges``, as far as N allows: no less than the path, no m
 
 What the appendix leaves open is decided here. Every node has a random feature of its own, one of 2 · ``max_nodes`` (the
 paper's 40 for 20 nodes). A step shows one edge, [feature | feature | weight / 10], the edges and the two ends of each
-in random order. The graphs of a batch differ in size; those with fewer than ``max_edges`` edges begin with empty steps.
+in random order. The graphs of a batch differ in size; those with fewer than ``max_edges`` edges are padded in front.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ class GraphTask(Task):
         n_asked = solution.question.shape[1]
         rest = edges.new_zeros(n_asked + len(step), size, self.input_size)
         rest[:n_asked, :, : self.output_size] = draw.one_hot(features.gather(1, solution.question).T, self.output_size)
-        return Batch(torch.cat([edges, rest]), targets)
+        n_empty = (graphs.weight == FAR).sum(dim=1)
+        return Batch(torch.cat([edges, rest]), targets, first=n_empty)
 
     def _draw_unique(self, size: int, generator: torch.Generator) -> tuple[Graphs, Solution]:
         n_nodes, n_edges = self.draw_sizes(size, generator)

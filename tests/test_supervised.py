@@ -10,7 +10,7 @@ from relmem.agents.attentional_lstm import AttentionalLSTM
 from relmem.agents.cores import make_core
 from relmem.agents.heads import SequenceModel, make_memory, memories
 from relmem.agents.supervised import SupervisedTrainer
-from relmem.tasks import IGNORED, Batch, Task
+from relmem.tasks import IGNORED, Batch, Task, make_task
 from relmem.tasks.draw import bits, integers, one_hot
 
 
@@ -235,6 +235,31 @@ def test_the_answer_is_what_the_core_gives_at_the_last_steps(name):
     torch.testing.assert_close(model(inputs, 2), outputs[-2:])
 
 
+@pytest.mark.parametrize("kind", ["class", "classes"])
+@pytest.mark.parametrize("name", memories())
+def test_nothing_before_a_sample_has_an_influence(name, kind):
+    steps = 1 if kind == "class" else 2
+    model = SequenceModel(5, 3, kind, name).double()
+    inputs = torch.randn(8, 3, 5, dtype=torch.float64)
+    first = torch.tensor([2, 0, 5])
+    together = model(inputs, steps, first)
+    for b, begin in enumerate(first.tolist()):
+        torch.testing.assert_close(together[:, b], model(inputs[begin:, b : b + 1], steps)[:, 0])
+
+
+def test_neither_training_nor_evaluation_looks_at_what_is_before_a_sample():
+    task = make_task("shortest_path", max_nodes=6, max_edges=9)
+    data = task.batch(12, torch.Generator().manual_seed(0))
+    padding = (torch.arange(len(data.inputs))[:, None] < data.first)[:, :, None]
+    losses = []
+    for inputs in (data.inputs, torch.where(padding, torch.randn_like(data.inputs), data.inputs)):
+        trainer = SupervisedTrainer(task, **SMALL, batch_size=12, eval_every=2)
+        trainer._next_batch = lambda inputs=inputs: data._replace(inputs=inputs)
+        trainer.learn(2)
+        losses.append((trainer.history[0]["train_loss"], trainer.evaluate(data._replace(inputs=inputs))))
+    assert padding.any() and losses[0] == losses[1]
+
+
 def test_attention_reads_the_inputs_but_not_the_blank_steps():
     inputs = torch.randn(6, 2, 5)
     sequence, single = (SequenceModel(5, 3, kind, "attentional_lstm", {"hidden_size": 8}) for kind in ("bits", "class"))
@@ -242,16 +267,20 @@ def test_attention_reads_the_inputs_but_not_the_blank_steps():
     torch.testing.assert_close(single(inputs, 1), single.memory(inputs, 1))
 
 
-def test_attention_by_hand():
+@pytest.mark.parametrize("steps", [1, 3])
+def test_attention_by_hand(steps):
     model = AttentionalLSTM(2, hidden_size=3, attention_size=4).double()
     x = torch.randn(5, 1, 2, dtype=torch.float64)
     encoded, (hidden, cell) = model.encoder(x)
-    query = model.query.weight @ hidden[0, 0] + model.query.bias
-    scores = [model.score.weight[0] @ torch.tanh(model.key.weight @ h[0] + query) for h in encoded]
-    weights = torch.stack(scores).softmax(0)
-    context = sum(weight * h for weight, h in zip(weights, encoded, strict=True))
-    hidden, _ = model.decoder(context, (hidden[0], cell[0]))
-    torch.testing.assert_close(model(x, 1)[0], torch.cat([hidden, context], dim=1))
+    hidden, cell, answer = hidden[0], cell[0], []
+    for _ in range(steps):
+        query = model.query.weight @ hidden[0] + model.query.bias
+        scores = [model.score.weight[0] @ torch.tanh(model.key.weight @ h[0] + query) for h in encoded]
+        weights = torch.stack(scores).softmax(0)
+        context = sum(weight * h for weight, h in zip(weights, encoded, strict=True))
+        hidden, cell = model.decoder(context, (hidden, cell))
+        answer.append(torch.cat([hidden, context], dim=1))
+    torch.testing.assert_close(model(x, steps), torch.stack(answer))
 
 
 def test_memories_are_the_cores_and_the_baseline():

@@ -289,6 +289,13 @@ def length(tour):
 
 
 class TestGraphs:
+    @pytest.mark.parametrize("name", ["shortest_path", "minimum_spanning_tree"])
+    def test_shorter_samples_are_padded_in_front(self, name):
+        batch = draw(make_task(name, max_nodes=7, max_edges=9))
+        for b, first in enumerate(batch.first.tolist()):
+            assert not batch.inputs[:first, b].any() and batch.inputs[first:9, b].any(dim=1).all()
+        assert torch.equal(batch.rows(slice(3, 7)).first, batch.first[3:7]) and len(batch.first.unique()) > 1
+
     def parse(self, inputs, n_features):
         """The graph, and its edges in the order of the input; checks that empty steps come first."""
         edges = []
