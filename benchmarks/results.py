@@ -1,6 +1,6 @@
 """Draw every table and picture of results/tasks and results/pong from the figures kept there: ``make results``.
 
-Nothing in them is typed by hand but the papers' figures, which stand in ``task_tables.yaml``.
+Nothing in them is typed by hand but the papers' figures and the notes, which stand in ``task_tables.yaml``.
 """
 
 from __future__ import annotations
@@ -15,16 +15,19 @@ from matplotlib.figure import Figure
 from benchmarks import task_tables
 from benchmarks.task_tables import ROOT, Run, Table, read_tables
 from relmem.cli.provenance import COMMIT
+from relmem.tasks import Task, make_task
 
 COLOURS = {"stm": "tab:blue", "rmc": "tab:orange", "lstm": "tab:green"}  # one look for a core in every picture
 PONG = ROOT / "results" / "pong"
 TASKS_INTRO = """# Supervised tasks
 
 Drawn by `make results` from the `results.json` of each run; `python -m benchmarks.tasks` trains them, one
-seed each. A run ends when it has converged, or after the minutes that its row gave it in advance. A test score is that
-of the weights that did best on the validation set. In italics stands what a strategy without the sought ability reaches
-([docs/tasks.md](../../docs/tasks.md)). Where a title gives other sizes than the paper, so do its figures: they stand
-beside ours for the order of the models, not for comparison.
+seed each. A run ends when it has converged, or after the minutes or the updates that its row gives it. Two runs shared
+the machine, and at times tests ran beside them, so equal minutes are not quite equal work: the same model made a fifth
+more updates in one run than in another. The left half of each picture goes by updates. A test score is that of the
+weights that did best on the validation set. In italics stands what strategies without the sought ability reach
+([docs/tasks.md](../../docs/tasks.md)). Where a title gives other sizes than the paper, the paper's figures stand beside
+ours for the order of the models, not for comparison.
 """
 
 PONG_INTRO = """# Pong
@@ -83,8 +86,9 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
         ]
         for run, r in results.items()
     ]
-    for level in first["trivial"]["test"]:
-        values = [show(m, first["trivial"][name][level]) if m == first["metric"] else "" for name, m in scores]
+    trivial = {name: task_of(first).trivial(name) for name in first["test"]}
+    for level in trivial["test"]:
+        values = [show(m, trivial[name][level]) if m == first["metric"] else "" for name, m in scores]
         rows.append([f"*{level}*", *values, "", "", "", ""])
     lines = [
         f"## {table.title}",
@@ -100,6 +104,11 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def task_of(result: dict[str, Any]) -> Task:
+    """The task of a run, which knows its trivial levels, also those found out after the run."""
+    return make_task(**result["config"]["task"])
 
 
 def provenance(result: dict[str, Any]) -> str:
@@ -123,7 +132,8 @@ def show(metric: str, value: float) -> str:
 
 def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) -> None:
     """The metric on the validation set, of all models, against updates and against minutes."""
-    metric = next(iter(results.values()))["metric"]
+    first = next(iter(results.values()))
+    metric, trivial = first["metric"], task_of(first).trivial("valid")
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_update, by_minute = figure.subplots(1, 2, sharey=True)
     styles = {core: iter(("-", "--", ":", "-.")) for core in COLOURS}
@@ -133,8 +143,8 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
         by_update.plot([entry["update"] for entry in result["history"]], values, label=run.title, **look)
         by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values, **look)
     for axes, label in ((by_update, "updates"), (by_minute, "minutes")):
-        for level, value in next(iter(results.values()))["trivial"]["valid"].items():
-            axes.axhline(value, linewidth=1, color="tab:gray", label=level)
+        for (level, value), style in zip(trivial.items(), ("-", "--"), strict=False):
+            axes.axhline(value, linewidth=1, color="tab:gray", linestyle=style, label=level)
         axes.set(xlabel=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)

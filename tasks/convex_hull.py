@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Literal, get_args
 
 import torch
@@ -14,7 +13,8 @@ from .base import IGNORED, Batch, VaryingLengthTask
 from .points import GRID, classes, cross, labelled
 from .registry import register_task
 
-MAX_POINTS = 50  # all triples of them are compared at once
+MAX_POINTS = 50  # time grows as N³
+TRIPLES = 2**24  # of points that are compared at once
 Order = Literal["counterclockwise", "coordinates"]
 
 
@@ -44,6 +44,7 @@ class ConvexHull(VaryingLengthTask):
         self.max_points, self.order = max_points, order
         self.output_size = classes(max_points)
         self.input_size, self.answer_steps = 2 + self.output_size, max_points + 1
+        self._blind: dict[int, float] = {}  # the trivial level for each N
 
     def sample(self, size: int, length: int, generator: torch.Generator) -> Batch:
         grid = draw.integers(GRID, (size, length, 2), generator)
@@ -52,13 +53,9 @@ class ConvexHull(VaryingLengthTask):
         return labelled(grid, order, corner.sum(dim=1), self.max_points, generator)
 
     def trivial_at(self, length: int) -> dict[str, float]:
+        if length not in self._blind:
+            self._blind[length] = self._score_blind(self.sample(2000, length, torch.Generator().manual_seed(length)))
         return {"three points, then the end": self._blind[length]}
-
-    @cached_property
-    def _blind(self) -> dict[int, float]:
-        """The accuracy of naming the first three points, then the end, for each N."""
-        generator = torch.Generator().manual_seed(0)
-        return {length: self._score_blind(self.sample(2000, length, generator)) for length in self.lengths}
 
     def _score_blind(self, batch: Batch) -> float:
         answer = torch.full_like(batch.targets, self.output_size - 1)
@@ -73,6 +70,12 @@ def convex_hull(grid: Tensor) -> tuple[Tensor, Tensor]:
     :return: the next corner counterclockwise, for each corner (int64 [B, N], meaningless elsewhere); which points are
         corners (bool [B, N])
     """
+    chunks = grid.split(max(1, TRIPLES // grid.shape[1] ** 3))
+    successor, corner = zip(*(_convex_hull(chunk) for chunk in chunks), strict=True)
+    return torch.cat(successor), torch.cat(corner)
+
+
+def _convex_hull(grid: Tensor) -> tuple[Tensor, Tensor]:
     pair = cross(grid[:, :, None], grid[:, None])  # [B, N, N]
     area = pair[:, :, :, None] + pair[:, None] + pair.transpose(1, 2)[:, :, None]  # of (i, j, k), twice: [B, N, N, N]
     no_point_right = (area >= 0).all(dim=3)  # of the line from i to j: [B, N, N]

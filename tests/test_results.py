@@ -34,7 +34,7 @@ def test_the_models_of_a_table_differ_in_nothing_but_core_minutes_and_a_rate_tha
 
 
 def test_runs_are_chosen_by_table_or_alone():
-    assert [run.name for _, run in tasks.choose(["nth_farthest_4x8", "copy/lstm"])] == ["stm", "rmc", "lstm", "lstm"]
+    assert [run.name for _, run in tasks.choose(["convex_hull", "copy/lstm"])] == ["lstm", "stm", "rmc", "lstm"]
     assert len(tasks.choose([])) == len(ROWS)
     with pytest.raises(ValueError, match="did you mean 'copy'"):
         tasks.choose(["copi"])

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from itertools import combinations, permutations, product
-from math import dist
+from math import comb, dist
 
 import networkx as nx
 import pytest
@@ -160,6 +160,27 @@ class TestRelationalAssociativeRecall:
             majority = torch.where(excess == 0, torch.rand_like(excess) < 0.5, excess > 0)
             errors = (majority != batch.targets.bool()).sum(dim=(0, 2)).float().mean().item()
             assert errors == pytest.approx(task.trivial_at(length)["cannot choose"], abs=0.6)
+
+    @pytest.mark.parametrize("bits", [2, 8])
+    def test_recall_bit_by_bit(self, bits):
+        """Of two items that differ in m bits, m - k of them as in the query, it has min(k, m - k) wrong."""
+        task = make_task("relational_associative_recall", bits=bits)
+        for length in task.lengths:
+            n = length * bits
+            expected = sum(comb(n, m) / 2**n * self.mean_minority(m) for m in range(n + 1))
+            assert task.trivial_at(length)["bit by bit"] == pytest.approx(expected, rel=0.03)
+
+    @staticmethod
+    def mean_minority(m):
+        return sum(comb(m, k) / 2**m * min(k, m - k) for k in range(m + 1))
+
+    def test_one_query_for_the_whole_batch_as_executed_and_one_for_each_sample_as_described(self):
+        for variant, several in (("as_executed", False), ("as_described", True)):
+            task = make_task("relational_associative_recall", variant=variant)
+            inputs, steps = (batch := task.sample(30, 5, torch.Generator().manual_seed(0))).inputs, batch.answer_steps
+            parsed = [self.parse(inputs[:, b], steps, 32) for b in range(30)]
+            positions = {items.index(query) for items, query in parsed}
+            assert (len(positions) > 1) == several
 
 
 class TestConvexHull:
@@ -380,6 +401,13 @@ class TestGraphs:
         guess[0] = source
         right = (guess == batch.targets)[batch.targets != IGNORED].float().mean().item()
         assert right == pytest.approx(task.trivial()["source, then destination"], abs=0.02)
+
+    def test_the_trivial_level_of_a_set_is_that_of_its_samples(self):
+        task = make_task("shortest_path", max_nodes=7, max_edges=9)
+        levels = [task.trivial(split)["source, then destination"] for split in (None, "valid", "test")]
+        targets = task.split("valid").targets
+        assert levels[1] == pytest.approx(2000 / (targets != IGNORED).sum().item(), rel=1e-6)
+        assert len(set(levels)) == 3
 
 
 def test_multi_query_associative_recall():
