@@ -32,6 +32,11 @@ def stored_actions(space: spaces.Space) -> tuple[tuple[int, ...], torch.dtype]:
     return (get_action_dim(space),), torch.int64 if isinstance(space, spaces.MultiDiscrete) else torch.float32
 
 
+def _holding(obs: Tensor, stored: Tensor) -> Tensor:
+    """``stored``, in float32 where observations are not the integers of their space, as under ``VecNormalize``."""
+    return stored.float() if obs.is_floating_point() and not stored.is_floating_point() else stored
+
+
 class SequenceBuffer:
     """Holds one rollout of T steps in N environments, cut in time into C = T / L chunks of L steps.
 
@@ -98,8 +103,10 @@ class SequenceBuffer:
         row, columns = self._at(t)
         if isinstance(obs, dict):
             for key, value in obs.items():
+                self.obs[key] = _holding(value, self.obs[key])
                 self.obs[key][row, columns] = value
         else:
+            self.obs = _holding(obs, self.obs)
             self.obs[row, columns] = obs
         self.starts[row, columns] = starts
         if row == 0:

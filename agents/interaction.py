@@ -1,4 +1,4 @@
-"""What the training loops share: tensors to the environments, arrays from them, and a check of the loss."""
+"""What the training loops share: the policy, tensors to the environments, arrays from them, a check of the loss."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor
 
@@ -14,13 +15,27 @@ from .cores.base import State
 from .policy import MemoryActorCriticPolicy
 
 
+def make_policy(algorithm: BaseAlgorithm, **policy_kwargs: Any) -> MemoryActorCriticPolicy:
+    """Build the policy of an algorithm.
+
+    :raises ValueError: if it is one that our algorithms cannot train
+    """
+    name = type(algorithm).__name__
+    if policy_kwargs.get("use_sde"):
+        raise ValueError(f"{name} does not draw the noise of use_sde: leave it out of policy_kwargs")
+    policy = algorithm.policy_class(
+        algorithm.observation_space, algorithm.action_space, algorithm.lr_schedule, **policy_kwargs
+    )
+    if not isinstance(policy, MemoryActorCriticPolicy):
+        raise ValueError(f"{name} needs a MemoryActorCriticPolicy, got {type(policy).__name__}")
+    return policy
+
+
 def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:
     """Actions [N, ...] as the environments take them: inside the bounds of a continuous action space."""
     space = policy.action_space
     array = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
     if isinstance(space, spaces.Box):
-        if policy.squash_output:
-            return policy.unscale_action(array)
         return np.clip(array, space.low, space.high)
     return array
 
@@ -49,10 +64,11 @@ def values_after_timeout(
     return values
 
 
-def require_finite(loss: Tensor, **parts: Tensor) -> None:
-    """Raise a FloatingPointError naming the parts of the loss unless it is finite."""
-    if not loss.isfinite():
+def require_finite(loss: Tensor, gradient_norm: Tensor, **parts: Tensor) -> None:
+    """Raise a FloatingPointError naming the parts of the loss unless it and its gradient are finite."""
+    if not (loss.isfinite() & gradient_norm.isfinite()):
         values = ", ".join(f"{name} {part.item()}" for name, part in parts.items())
         raise FloatingPointError(
-            f"the loss is {loss.item()} ({values}): a smaller learning_rate or max_grad_norm may help"
+            f"the loss is {loss.item()} ({values}), the norm of its gradient {gradient_norm.item()}: "
+            "a smaller learning_rate or max_grad_norm may help"
         )

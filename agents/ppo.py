@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import pathlib
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -20,7 +22,7 @@ from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
 from .cores.base import State
-from .interaction import require_finite, to_env, values_after_timeout
+from .interaction import make_policy, require_finite, to_env, values_after_timeout
 from .policy import MemoryActorCriticPolicy
 from .precision import features_dtype
 
@@ -98,7 +100,7 @@ class MemoryPPO(OnPolicyAlgorithm):
     ) -> None:
         super().__init__(
             policy,
-            make_vec_env(env, n_envs=1, seed=seed or 0) if isinstance(env, str) else env,  # type: ignore[arg-type]
+            _make_env(env, seed),
             learning_rate=learning_rate,
             n_steps=n_steps,
             gamma=gamma,
@@ -133,21 +135,25 @@ class MemoryPPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
-        require_number("learning_rate", self.learning_rate)
+        require_number("learning_rate", self.learning_rate, schedule=True)
         require_number("gamma", self.gamma, high=1)
         require_number("gae_lambda", self.gae_lambda, high=1)
-        require_number("clip_range", self.clip_range, low_allowed=False)
-        require_number("clip_range_vf", self.clip_range_vf, low_allowed=False, optional=True)
-        require_number("ent_coef", self.ent_coef)
+        require_number("clip_range", self.clip_range, low_allowed=False, schedule=True)
+        require_number("clip_range_vf", self.clip_range_vf, low_allowed=False, optional=True, schedule=True)
+        require_number("ent_coef", self.ent_coef, schedule=True)
         require_number("vf_coef", self.vf_coef)
         require_number("max_grad_norm", self.max_grad_norm, low_allowed=False)
         require_number("target_kl", self.target_kl, low_allowed=False, optional=True)
         require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
-        if self._saved_n_envs not in (None, self.n_envs):
-            self.batch_size = None  # a saved model in another number of environments: its minibatches need not divide
+        try:
+            shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
+        except ValueError:
+            if self._saved_n_envs in (None, self.n_envs):
+                raise
+            self.batch_size = None  # it was chosen for another number of environments
+            shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, None)
+        length, self._sequences_per_batch = shape
         self._saved_n_envs = self.n_envs
-        length, sequences = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
-        self._sequences_per_batch = sequences
         if self.device.type == "cpu":
             keep_freed_memory()
         self._setup_lr_schedule()
@@ -155,11 +161,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
         self._ent_coef = FloatSchedule(self.ent_coef)
         self.set_random_seed(self.seed)
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
-        if not isinstance(self.policy, MemoryActorCriticPolicy):
-            raise ValueError(f"MemoryPPO needs a MemoryActorCriticPolicy, got {type(self.policy).__name__}")
+        self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
         self.policy.features_dtype = features_dtype(self.precision, self.device)
         self.buffer = SequenceBuffer(
             self.n_steps, self.n_envs, length, self.observation_space, self.action_space, self.policy.core, self.device
@@ -259,11 +261,11 @@ class MemoryPPO(OnPolicyAlgorithm):
                     stop = True
                     break
 
-                require_finite(loss, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.zero_grad()
                 loss.backward()
                 core_grad = _grad_norm(self.policy.core, self.device)
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                require_finite(loss, norm, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.step()
                 statistics.append(
                     torch.stack(
@@ -308,8 +310,41 @@ class MemoryPPO(OnPolicyAlgorithm):
         """Train for ``total_timesteps`` agent steps, summed over environments; as in any SB3 algorithm."""
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
+    @classmethod
+    def load(  # type: ignore[override]
+        cls: type[SelfMemoryPPO],
+        path: str | pathlib.Path | io.BufferedIOBase,
+        env: GymEnv | str | None = None,
+        device: torch.device | str = "auto",
+        **kwargs: Any,
+    ) -> SelfMemoryPPO:
+        """Load a saved model, as ``load`` of any SB3 algorithm does.
+
+        A saved ``batch_size`` that does not fit the number of environments gives way to the default one.
+
+        :param path: of the saved model
+        :param env: environment, vector environment or id to learn in; None: only to predict, or until ``set_env``
+        :param device: cpu, cuda or auto
+        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``n_steps=64``
+        """
+        if "batch_size" in kwargs:
+            kwargs["_saved_n_envs"] = None  # it is to be held to what is asked for here
+        return super().load(path, _make_env(env), device, **kwargs)
+
+    def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
+        """Learn in another environment with the same spaces.
+
+        :param env: environment, vector environment or id
+        :param force_reset: as in SB3
+        """
+        super().set_env(_make_env(env), force_reset)
+
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "buffer", "_state", "_clip_range", "_clip_range_vf", "_ent_coef"]
+
+
+def _make_env(env: GymEnv | str | None, seed: int | None = None) -> Any:
+    return make_vec_env(env, n_envs=1, seed=seed) if isinstance(env, str) else env
 
 
 def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:

@@ -75,7 +75,7 @@ class SupervisedTrainer:
         for name, size in (("batch_size", batch_size), ("eval_every", eval_every), ("eval_size", eval_size)):
             if size is not None:
                 require_at_least(1, **{name: size})
-        require_number("learning_rate", learning_rate)
+        require_number("learning_rate", learning_rate, schedule=True)
         require_number("alpha", alpha, high=1)
         require_number("momentum", momentum, high=1)
         require_number("max_grad_value", max_grad_value, low_allowed=False, optional=True)

@@ -40,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(f"{args.run / 'versions.txt'} names no commit: say it with --commit")
 
     result = results.PONG / args.name
-    result.mkdir(parents=True, exist_ok=True)
+    if result.exists():
+        parser.error(f"{result} exists: choose another name, or remove it first")
+    result.mkdir(parents=True)
     for name in ("config.yaml", "versions.txt", "learning_curve.png"):
         shutil.copy(args.run / name, result / name)
     figures = dict(commit=commit, conditions=args.conditions, **read_figures(args.run))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ from filelock import FileLock, Timeout
 from benchmarks import results, task_tables
 from benchmarks.task_tables import Run, Table
 from relmem.cli import main as relmem
+from relmem.cli.files import replacing
 from relmem.cli.run_folder import RunFolder
 from relmem.common.checks import require_choice
 
@@ -65,13 +65,17 @@ def train(table: Table, run: Run) -> int:
     """Train until the run is over, then record it.
 
     :return: exit code, other than 0 where the training was stopped
+    :raises ValueError: if its folder is in use by a run that was started in another way
     """
     folder = RunFolder(RUNS / table.name / run.name, ".pt")
     print(f"\n{table.title}: {run.title}", flush=True)
     if folder.has_checkpoint():
         code = relmem(["train", "--resume", str(folder.path)])
     else:
-        shutil.rmtree(folder.path, ignore_errors=True)  # it was ended before there was anything to continue
+        if folder.path.exists():  # it was ended before there was anything to continue
+            folder.hold()
+            folder.release()
+            shutil.rmtree(folder.path)
         code = relmem(["train", *run.options, "--seed", str(SEED), "--run_dir", str(folder.path)])
     if code == 0:
         record(folder.path, table.result(run))
@@ -88,8 +92,8 @@ def record(folder: Path, result: Path) -> None:
     with FileLock(RUNS / "record.lock"):
         result.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "learning_curve.png", result.parent)
-        shutil.copy(folder / "results.json", result.with_suffix(".partial"))
-        os.replace(result.with_suffix(".partial"), result)
+        with replacing(result) as file:
+            file.write((folder / "results.json").read_bytes())
         results.draw()
 
 

@@ -11,6 +11,7 @@ import torch
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
+from ..agents.cores.registry import core_options
 from ..envs import make_vec_env
 from ..envs.atari_vec import available_processors
 from .config import A3CConfig, TrainConfig, VecEnvConfig
@@ -73,7 +74,8 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
         model = algorithm.load(checkpoint, **hardware)
     except (AssertionError, BadZipFile, EOFError, KeyError) as error:
         raise ValueError(f"'{checkpoint}' is no checkpoint of {algorithm.__name__}") from error
-    if (model.policy.core_name, model.policy.core_kwargs) != (config.core["name"], config.core_options):
+    asked = dict(core=config.core["name"], **config.core_options)
+    if _spelt_out(core=model.policy.core_name, **model.policy.core_kwargs) != _spelt_out(**asked):
         raise ValueError(
             f"checkpoint '{checkpoint}' holds the core '{model.policy.core_name}' with {model.policy.core_kwargs}, "
             f"but the run asks for '{config.core['name']}' with {config.core_options}"
@@ -91,6 +93,11 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
         model.set_env(env)
         model.set_random_seed(seed)
     return model
+
+
+def _spelt_out(core: str, **options: Any) -> dict[str, Any]:
+    """A core's options, the default ones included: a checkpoint may be older than some of them."""
+    return {"core": core} | {name: option.default for name, option in core_options(core).items()} | options
 
 
 def require_device(name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import time
 from pathlib import Path
 from typing import TextIO
@@ -10,6 +11,7 @@ from typing import TextIO
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 
+from .files import replacing
 from .interrupt import StopRequest
 from .progress import Progress
 from .run_folder import save_checkpoint
@@ -63,10 +65,14 @@ class EpisodeLog(BaseCallback):
 
     def _on_training_start(self) -> None:
         kept = [row for row in read_episodes(self.path) if row[0] <= self.num_timesteps]
-        self._file = self.path.open("w", newline="", encoding="utf-8", buffering=1)
+        rows = io.StringIO(newline="")
+        writer = csv.writer(rows)
+        writer.writerow(("step", "return", "length"))
+        writer.writerows((int(step), value, int(length)) for step, value, length in kept)
+        with replacing(self.path) as file:
+            file.write(rows.getvalue().encode())
+        self._file = self.path.open("a", newline="", encoding="utf-8", buffering=1)
         self._writer = csv.writer(self._file)
-        self._writer.writerow(("step", "return", "length"))
-        self._writer.writerows((int(step), value, int(length)) for step, value, length in kept)
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -81,8 +87,10 @@ class EpisodeLog(BaseCallback):
 
 
 def read_episodes(path: Path) -> np.ndarray:
-    """The rows that ``EpisodeLog`` wrote, [E, 3]: agent steps, return, length. No rows if there is no such file."""
-    lines = path.read_text(encoding="utf-8").splitlines()[1:] if path.exists() else []
+    """The rows that ``EpisodeLog`` wrote, [E, 3]: agent steps, return, length. No rows if there is no such file. A last
+    one that was cut off is left out."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
     return np.array([[float(cell) for cell in row] for row in csv.reader(lines)]).reshape(-1, 3)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .config import TrainConfig
-from .config_files import flatten, read_config
+from .config_files import flatten
+from .options import parse
 from .run_folder import RunFolder
 from .task_config import TaskTrainConfig
 
@@ -19,7 +20,7 @@ def require_same_run(run: RunFolder, config: TrainConfig | TaskTrainConfig) -> N
     :raises ValueError: naming the first option that differs from the run's own
     """
     may_change = MAY_CHANGE[type(config)]
-    saved = flatten(read_config(run.config))
+    saved = flatten(parse(["--resume", str(run.path)]).config.as_dict())
     asked = flatten(config.as_dict())
     for key in (*asked, *saved):
         if key not in may_change and saved.get(key) != asked.get(key):

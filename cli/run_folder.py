@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import shutil
 import sys
@@ -21,8 +20,10 @@ from zipfile import ZipFile
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from torch import nn
 
 from .config import TrainConfig
+from .files import replacing
 from .provenance import COMMIT, commit, versions
 from .task_config import TaskTrainConfig
 
@@ -96,7 +97,8 @@ class RunFolder:
 
     def _log_command(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
         """Add a command line to ``command.txt``: the first started the run, later ones resumed it."""
-        self.config.write_text(yaml.safe_dump(config.as_dict(), sort_keys=False), encoding="utf-8")
+        with replacing(self.config) as config_file:
+            config_file.write(yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
         with self.command.open("a", encoding="utf-8") as file:
             file.write(f"relmem train {shlex.join(argv)}\n")
 
@@ -167,27 +169,25 @@ def steps_taken(saved: Path) -> int:
 
 
 @contextmanager
-def saved_on_failure(model: Model, folder: RunFolder) -> Iterator[None]:
-    """Save what was learned even if the training fails."""
+def saved_on_failure(model: Model, network: nn.Module, folder: RunFolder) -> Iterator[None]:
+    """Save what was learned even if the training fails, unless its weights are spoiled: the last checkpoint is then
+    what a run goes on from.
+
+    :param network: whose weights the model trains
+    """
     try:
         yield
     except Exception:
-        save_atomically(model, folder.model)
+        if all(parameter.isfinite().all() for parameter in network.parameters()):
+            save_atomically(model, folder.model)
         print(f"The training failed. To go on from where it was: --resume {folder.path}", file=sys.stderr)
         raise
 
 
 def save_atomically(model: Model, path: Path) -> None:
     """Save a model so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            model.save(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        model.save(file)
 
 
 def save_checkpoint(model: Model, folder: Path, step: int, ending: str, keep: int) -> None:

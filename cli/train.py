@@ -79,7 +79,7 @@ def execute(run: Run | train_task.TaskRun) -> int:
     print(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}", flush=True)
     model.set_logger(tensorboard_logger(folder.path, model.num_timesteps))
     with StopRequest() as stop:
-        with saved_on_failure(model, folder):
+        with saved_on_failure(model, model.policy, folder):
             learn(model, folder, config.total_timesteps, stop)
         save_atomically(model, folder.model)  # before anything that may fail or take time
         stop.at_once = True

@@ -14,6 +14,7 @@ from ..agents.supervised import SupervisedTrainer
 from ..tasks import make_task
 from .build import require_device
 from .curve import draw_task_curve
+from .files import replacing
 from .interrupt import StopRequest
 from .options import Invocation
 from .progress import Progress
@@ -94,7 +95,7 @@ def execute(run: TaskRun) -> int:
     with StopRequest() as stop:
         watch = Watch(trainer, config, folder, stop)
         try:
-            with saved_on_failure(trainer, folder):
+            with saved_on_failure(trainer, trainer.model, folder):
                 outcome = trainer.learn(config.total_updates, config.max_minutes, watch)
         finally:
             watch.close()
@@ -175,9 +176,8 @@ def finish(run: TaskRun, outcome: str | None, stop: StopRequest) -> None:
         "commands": folder.command.read_text().splitlines(),
         "versions": folder.versions.read_text().splitlines(),
     }
-    partial = folder.results.with_suffix(".partial")
-    partial.write_text(json.dumps(_finite(results), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(folder.results)
+    with replacing(folder.results) as file:
+        file.write((json.dumps(_finite(results), indent=1, allow_nan=False) + "\n").encode())
     metric = trainer.task.metric
     draw_task_curve(
         folder.curve,

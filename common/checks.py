@@ -27,13 +27,20 @@ def require_at_most(high: int, why: str = "", /, **values: int) -> None:
 
 
 def require_number(
-    name: str, value: Any, low: float = 0.0, high: float = math.inf, low_allowed: bool = True, optional: bool = False
+    name: str,
+    value: Any,
+    low: float = 0.0,
+    high: float = math.inf,
+    low_allowed: bool = True,
+    optional: bool = False,
+    schedule: bool = False,
 ) -> None:
     """Raise a ValueError unless ``value`` is a finite number in [low, high], or in (low, high].
 
-    Schedules (callables) pass, and so does None where it is ``optional``.
+    :param optional: None passes too
+    :param schedule: so does a callable, which gives numbers over the training
     """
-    if callable(value) or (optional and value is None):
+    if (schedule and callable(value)) or (optional and value is None):
         return
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
     if number and low <= value <= high and (low_allowed or value > low):

@@ -25,10 +25,17 @@ class Registry(Generic[T]):
     def register(self, name: str) -> Callable[[Any], Any]:
         """Decorator of a factory. The same factory may come again, as where a notebook cell is run twice.
 
-        :raises ValueError: if the name is taken by another one
+        :raises ValueError: if the name is taken by another one, or an option has no name of its own or no default
         """
 
         def decorator(factory: Any) -> Any:
+            for parameter in inspect.signature(factory).parameters.values():
+                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                    raise ValueError(
+                        f"{self.kind} '{name}' must name its options one by one, instead of taking '{parameter}'"
+                    )
+                if parameter.name not in self.given and parameter.default is parameter.empty:
+                    raise ValueError(f"option '{parameter.name}' of {self.kind} '{name}' must have a default")
             taken: Any = self._factories.get(name, factory)
             if (taken.__module__, taken.__qualname__) != (factory.__module__, factory.__qualname__):
                 raise ValueError(f"a {self.kind} named '{name}' is registered already")

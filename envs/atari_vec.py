@@ -99,13 +99,16 @@ class AtariVecEnv(VecEnv):
         if actions.shape != (self.num_envs,) or actions.min() < 0 or actions.max() >= self._n_actions:
             # Checked here because an emulator thread that meets an unknown action never answers.
             raise ValueError(f"actions must be {self.num_envs} integers from 0 to {self._n_actions - 1}, got {actions}")
+        if self._pending:  # an interrupt came between the last two calls
+            self.step_wait()
         self._ale.send(actions)
         self._pending = True
 
     def step_wait(self) -> VecEnvStepReturn:
+        # Before and not after: an interrupt during the call is raised behind it, when the results have been taken.
+        self._pending = False
         # ALE hands over freshly allocated arrays: what is returned here is never overwritten.
         self._frames, rewards, terminated, truncated, ale_info = self._ale.recv()
-        self._pending = False
         self._returns += rewards
         self._lengths += 1
         dones = terminated | truncated

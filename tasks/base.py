@@ -48,7 +48,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device | str) -> Batch:
         """The same samples on another device."""
-        return Batch(*(None if part is None else part.to(device) for part in self))
+        first = None if self.first is None else self.first.to(device)
+        return Batch(self.inputs.to(device), self.targets.to(device), first)
 
 
 class Task:

@@ -171,6 +171,14 @@ def test_an_optimizer_of_the_users_takes_its_own_defaults():
     assert model.policy.optimizer.defaults["eps"] == 1e-5 and not model.policy.optimizer.defaults["amsgrad"]
 
 
+def test_an_optimizer_that_cannot_be_shared_is_named():
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_class": torch.optim.NAdam})
+    with pytest.raises(ValueError, match=r"cannot share NAdam: choose .* such as Adam"):
+        model.learn(10)
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_class": torch.optim.SGD})
+    model.learn(10)
+
+
 # -------------------------------------------------------------------- how a run may end
 
 
@@ -300,12 +308,14 @@ def test_a_script_without_main_guard_is_told_so(tmp_path):
         ({"envs_per_worker": -3}, "envs_per_worker must be an integer of at least 1"),
         ({"t_max": 2.5}, "t_max must be an integer of at least 1"),
         ({"gamma": 1.5}, "gamma must be a number at least 0 and at most 1"),
+        ({"gamma": lambda left: 0.9}, "gamma must be a number at least 0 and at most 1"),
         ({"learning_rate": math.nan}, "learning_rate must be a number"),
         ({"max_grad_norm": 0}, "max_grad_norm must be a number greater than 0"),
         ({"optimizer": "adm"}, "did you mean 'adam'"),
         ({"precision": "bf6"}, "did you mean 'bf16'"),
         ({"device": "cuda"}, "A3C trains on the CPU"),
         ({"policy_kwargs": {"core": "lstmm"}}, "did you mean 'lstm'"),
+        ({"policy_kwargs": {"use_sde": True}}, "A3C does not draw the noise of use_sde"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -126,6 +126,15 @@ def test_gradients_are_clipped_by_norm():
     assert norm.item() == pytest.approx(0.1, rel=1e-4)
 
 
+def test_a_gradient_that_is_not_finite_stops_the_worker():
+    env = DummyVecEnv([lambda: Counter(4, False)])
+    learner = SegmentLearner(make_policy(env), env, settings())
+    learner.play()
+    learner.policy.value_net.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(FloatingPointError, match="the norm of its gradient nan"):
+        learner.gradients(ent_coef=0.0)
+
+
 def test_a_loss_that_is_not_finite_stops_the_worker():
     env = DummyVecEnv([lambda: Counter(4, False)])
     learner = SegmentLearner(make_policy(env), env, settings())

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import partial, partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from relmem.agents import A3C, MemoryPPO
+from relmem.agents import A3C, MemoryPPO, load
 from relmem.cli import main
 from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
@@ -188,6 +188,42 @@ def test_what_was_learned_survives_a_failure(tmp_path, monkeypatch, capfd):
     monkeypatch.undo()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 512
+
+
+def test_spoiled_weights_are_not_saved(tmp_path, monkeypatch):
+    def fail(callback):
+        if callback.num_timesteps > 200:
+            with torch.no_grad():
+                callback.model.policy.value_net.weight.fill_(float("nan"))
+            raise RuntimeError("overflow")
+
+    monkeypatch.setattr(EpisodeLog, "_on_rollout_end", fail)
+    monkeypatch.setattr(Checkpoints, "__init__", partialmethod(Checkpoints.__init__, seconds=0.0))
+    with pytest.raises(RuntimeError, match="overflow"):
+        main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "512"])
+    monkeypatch.undo()
+    assert not (tmp_path / "run" / "model.zip").exists()
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+    assert load(tmp_path / "run").policy.value_net.weight.isfinite().all()
+
+
+def test_a_run_of_an_older_version_goes_on(ppo_copy):
+    config = ppo_copy / "config.yaml"
+    lines = config.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if "normalize_advantage" not in line]
+    assert len(kept) == len(lines) - 1
+    config.write_text("".join(kept))
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "640"]) == 0
+    assert config.read_text() == "".join(lines).replace("512", "640")
+
+
+def test_an_episode_that_was_cut_off_is_forgotten(ppo_copy):
+    episodes = ppo_copy / "episodes.csv"
+    whole = episodes.read_bytes()
+    episodes.write_bytes(whole + b"500,1")
+    assert len(read_episodes(episodes)) == len(whole.splitlines()) - 1
+    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "640"]) == 0
+    assert episodes.read_bytes().startswith(whole) and len(read_episodes(episodes)) >= len(whole.splitlines()) - 1
 
 
 def test_a_run_that_is_not_there_is_not_made(tmp_path, capfd):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from types import SimpleNamespace
 
 import ale_py
 import gymnasium
@@ -225,6 +226,28 @@ def test_reset_and_close_while_a_step_is_under_way():
     env.step_async(np.zeros(3, dtype=np.int64))
     env.close()
     env.close()
+
+
+def test_a_step_may_be_interrupted(monkeypatch):
+    actions = [np.full(2, a) for a in (2, 3, 5, 0, 4)]
+    env, cut = (AtariVecEnv("pong", 2, seed=0) for _ in range(2))
+    env.reset(), cut.reset()
+    expected = [env.step(action)[0] for action in actions]
+    cut.step_async(actions[0])  # and here comes an interrupt
+    assert np.array_equal(cut.step(actions[1])[0], expected[1])
+
+    emulator = cut._ale
+
+    def interrupted():
+        emulator.recv()
+        raise KeyboardInterrupt
+
+    cut._ale = SimpleNamespace(recv=interrupted, send=emulator.send)
+    with pytest.raises(KeyboardInterrupt):
+        cut.step(actions[2])
+    cut._ale = emulator
+    assert np.array_equal(cut.step(actions[3])[0], expected[3])
+    assert cut.reset().shape == (2, 1, 84, 84)  # which waits for ever if it thinks that a step is under way
 
 
 @pytest.mark.parametrize("actions", [[0, 6], [-1, 0], [0], [0, 0, 0]])

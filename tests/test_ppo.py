@@ -166,6 +166,32 @@ def test_a_loss_that_is_not_finite_spoils_nothing():
     assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
 
 
+def test_a_gradient_that_is_not_finite_spoils_nothing():
+    model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=12, normalize_advantage=False)
+    before = torch.nn.utils.parameters_to_vector(model.policy.parameters())
+    model.buffer.advantages.fill_(1.0)
+    model.buffer.log_probs.fill_(-100.0)  # the loss of a ratio that overflows is clipped, its gradient is 0 times inf
+    with pytest.raises(FloatingPointError, match="the norm of its gradient nan"):
+        model.train()
+    assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+def test_what_is_replayed_is_what_was_seen_under_normalisation():
+    class Bytes(Counter):
+        observation_space = spaces.Box(0, 255, (1,), np.uint8)
+
+    env = VecNormalize(DummyVecEnv([lambda: Bytes(7), lambda: Bytes(5)]))
+    model = MemoryPPO("MemoryPolicy", env, n_steps=16, n_epochs=1, learning_rate=0.0).learn(64)
+    buffer = model.buffer
+    with torch.no_grad():
+        values, log_probs, _, _ = model.policy.evaluate_sequence(
+            buffer.obs, buffer.actions, buffer.state, buffer.starts
+        )
+    assert buffer.obs.frac().any()
+    torch.testing.assert_close(values, buffer.values)
+    torch.testing.assert_close(log_probs, buffer.log_probs)
+
+
 def test_a_training_stopped_at_the_end_of_an_episode_goes_on_with_the_next():
     model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)]), n_steps=6)
     model.learn(100, callback=lambda local, _: local["self"].num_timesteps < 3)
@@ -243,6 +269,8 @@ def test_minibatches_are_whole_sequences(n_steps, n_envs, bptt, batch, expected)
         (dict(n_steps=-1), "n_steps must be"),
         (dict(n_epochs=0), "n_epochs must be"),
         (dict(gamma=1.5), "gamma must be"),
+        (dict(vf_coef=lambda left: 0.5), "vf_coef must be a number"),
+        (dict(policy_kwargs=dict(use_sde=True)), "does not draw the noise of use_sde"),
         (dict(gae_lambda=float("nan")), "gae_lambda must be"),
         (dict(learning_rate=-1.0), "learning_rate must be"),
         (dict(clip_range=0.0), "clip_range must be"),
@@ -293,6 +321,11 @@ def test_loads_with_another_number_of_environments(tmp_path):
     loaded = MemoryPPO.load(tmp_path / "model", env=sb3_make_vec_env("CartPole-v1", n_envs=3))
     loaded.learn(48)
     assert evaluate_policy(loaded, sb3_make_vec_env("CartPole-v1", n_envs=2), n_eval_episodes=2)[0] > 0
+    four = sb3_make_vec_env("CartPole-v1", n_envs=4)
+    assert MemoryPPO.load(tmp_path / "model", env=four).batch_size == 64  # it still fits
+    assert MemoryPPO.load(tmp_path / "model", env=four, batch_size=16).batch_size == 16
+    with pytest.raises(ValueError, match="batch_size 48 does not cut 4 environments"):
+        MemoryPPO.load(tmp_path / "model", env=four, batch_size=48)
 
 
 @pytest.mark.parametrize("name", ["model", "model.zip", "."])
@@ -304,6 +337,21 @@ def test_load_finds_out_the_algorithm(name, tmp_path):
     assert torch.equal(loaded.policy.value_net.weight, model.policy.value_net.weight)
     A3C("MemoryPolicy", "CartPole-v1", workers=1, envs_per_worker=1).save(tmp_path / "model")
     assert type(load(tmp_path / name)) is A3C
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
+def test_an_id_is_enough_to_go_on_with(algorithm, tmp_path):
+    algorithm("MemoryPolicy", "CartPole-v1").save(tmp_path / "model")
+    loaded = load(tmp_path / "model", env="CartPole-v1")
+    assert loaded.get_env().reset().shape[1:] == (4,)
+    loaded.set_env("CartPole-v1")
+    with pytest.raises(ValueError, match="did you mean 'CartPole-v"):
+        loaded.set_env("CartPol-v1")
+
+
+def test_without_a_seed_the_environment_has_none():
+    starts = [MemoryPPO("MemoryPolicy", "CartPole-v1").get_env().reset() for _ in range(2)]
+    assert not np.array_equal(*starts)
 
 
 def test_load_says_what_is_wrong_with_a_file(tmp_path):

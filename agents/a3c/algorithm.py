@@ -22,6 +22,7 @@ from torch import Tensor, multiprocessing
 
 from ...common.checks import require_at_least, require_choice, require_number
 from ...envs.atari_vec import available_processors
+from ..interaction import make_policy
 from ..policy import MemoryActorCriticPolicy
 from ..precision import features_dtype
 from .budget import StepBudget
@@ -147,10 +148,10 @@ class A3C(BaseAlgorithm):
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_at_least(1, workers=self.workers, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
-        require_number("learning_rate", self.learning_rate)
+        require_number("learning_rate", self.learning_rate, schedule=True)
         require_number("gamma", self.gamma, high=1)
         require_number("gae_lambda", self.gae_lambda, high=1)
-        require_number("ent_coef", self.ent_coef)
+        require_number("ent_coef", self.ent_coef, schedule=True)
         require_number("vf_coef", self.vf_coef)
         require_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
         require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
@@ -161,9 +162,7 @@ class A3C(BaseAlgorithm):
         policy_kwargs = dict(self.policy_kwargs)
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs = {"optimizer_kwargs": optimizer_kwargs, **policy_kwargs, "optimizer_class": optimizer_class}
-        self.policy = self.policy_class(self.observation_space, self.action_space, self.lr_schedule, **policy_kwargs)  # type: ignore[assignment]
-        if not isinstance(self.policy, MemoryActorCriticPolicy):
-            raise ValueError(f"A3C needs a MemoryActorCriticPolicy, got {type(self.policy).__name__}")
+        self.policy = make_policy(self, **policy_kwargs)
         self.policy.features_dtype = features_dtype(self.precision, self.device)
 
     def learn(
@@ -291,7 +290,10 @@ class A3C(BaseAlgorithm):
         """
         factory = env_factory(env, self.env_kwargs if isinstance(env, str) else None)
         self.n_envs = self.envs_per_worker
+        previous = self.env
         super().set_env(build_env(factory, self.envs_per_worker, self.seed or 0), force_reset)
+        if previous is not None:
+            previous.close()
         self._env_factory = factory
 
     @classmethod

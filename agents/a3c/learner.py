@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -123,7 +124,7 @@ class SegmentLearner:
 
         :param ent_coef: weight of the entropy bonus
         :return: one gradient for each parameter, None where the loss does not depend on it; statistics for the log
-        :raises FloatingPointError: if the loss is not finite, before it could spoil the shared parameters
+        :raises FloatingPointError: if the loss or its gradient is not finite, before it could spoil what is shared
         """
         policy, buffer = self.policy, self.buffer
         policy.set_training_mode(True)
@@ -135,7 +136,6 @@ class SegmentLearner:
         value_loss = F.mse_loss(values, self._returns)
         entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
         loss = policy_loss + self.settings.vf_coef * 0.5 * value_loss + ent_coef * entropy_loss
-        require_finite(loss, policy=policy_loss, value=value_loss)
         policy.zero_grad(set_to_none=True)
         (len(values) * loss).backward()
 
@@ -148,6 +148,7 @@ class SegmentLearner:
         }
         memory = policy.memory_statistics(self._obs, self._state, self._starts)
         statistics |= {f"memory/{name}": value for name, value in memory.items()}
-        if self.settings.max_grad_norm is not None:
-            statistics["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm)
+        limit = math.inf if self.settings.max_grad_norm is None else self.settings.max_grad_norm
+        norm = statistics["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, limit)
+        require_finite(loss, norm, policy=policy_loss, value=value_loss)
         return [p.grad for p in self.parameters], {name: value.item() for name, value in statistics.items()}

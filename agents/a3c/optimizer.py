@@ -23,6 +23,7 @@ class SharedOptimizer:
 
     :param optimizer: the optimizer to copy, with its parameters, its settings and its state
     :param context: how processes are started
+    :raises ValueError: if it keeps other things than a tensor for each parameter, of the same shape
     """
 
     def __init__(self, optimizer: Optimizer, context: BaseContext) -> None:
@@ -31,6 +32,11 @@ class SharedOptimizer:
         if not optimizer.state:
             _create_state(optimizer)
         states = [optimizer.state[parameter] for parameter in parameters]
+        if len(optimizer.param_groups) > 1 or not all(map(_can_share, parameters, states)):
+            raise ValueError(
+                f"A3C's workers cannot share {type(optimizer).__name__}: choose an optimizer that keeps nothing but "
+                "tensors of the parameters' shapes, such as Adam, AdamW, RMSprop or SGD, in one group"
+            )
         self._class: Callable[..., Optimizer] = type(optimizer)
         self._groups = optimizer.state_dict()["param_groups"]
         self._shapes = [parameter.shape for parameter in parameters]
@@ -111,6 +117,11 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
+def _can_share(parameter: Tensor, state: dict[str, Any]) -> bool:
+    statistics = [value for name, value in state.items() if name != "step"]
+    return all(isinstance(value, Tensor) and value.shape == parameter.shape for value in statistics)
+
+
 def _create_state(optimizer: Optimizer) -> None:
     """torch creates the state in the first step, which is too late to share it: take one and undo it."""
     parameters = _parameters(optimizer)
@@ -123,4 +134,5 @@ def _create_state(optimizer: Optimizer) -> None:
         for parameter, value in zip(parameters, before, strict=True):
             parameter.copy_(value)
             for statistic in optimizer.state[parameter].values():
-                statistic.zero_()
+                if isinstance(statistic, Tensor):
+                    statistic.zero_()

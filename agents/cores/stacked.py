@@ -101,7 +101,22 @@ class StackedCore(MemoryCore):
         return [core._state_type(*itertools.islice(leaves, len(core.state_spec))) for core in self._chain]
 
 
+def with_options_of(core: type[MemoryCore]) -> Callable[[Any], Any]:
+    """Decorator of a factory: its signature spells out what its ``**options`` stand for, for the registry and the
+    command line."""
+
+    def decorator(factory: Any) -> Any:
+        own = inspect.signature(factory, eval_str=True).parameters
+        options = inspect.signature(core, eval_str=True).parameters
+        named = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+        factory.__signature__ = inspect.Signature([*named, *(p for name, p in options.items() if name not in own)])
+        return factory
+
+    return decorator
+
+
 @register_core("lstm_stm")
+@with_options_of(STMCore)
 def lstm_stm(input_size: int, output_size: int | None = None, lstm_size: int = 256, **options: Any) -> StackedCore:
     """An LSTM before an STM of the same output width, both outputs side by side: the wiring of the released Pong agent.
 
@@ -113,15 +128,3 @@ def lstm_stm(input_size: int, output_size: int | None = None, lstm_size: int = 2
     lstm = LSTMCore(input_size, hidden_size=lstm_size)
     stm = STMCore(lstm_size, lstm_size, **options)
     return StackedCore({"lstm": lstm, "stm": stm}, concatenate=True, output_size=output_size)
-
-
-def _signature(factory: Callable[..., MemoryCore], options_of: type[MemoryCore]) -> inspect.Signature:
-    """The signature of a factory, with what its ``**options`` stand for spelt out, for the registry and the command
-    line."""
-    own = inspect.signature(factory, eval_str=True).parameters
-    options = inspect.signature(options_of, eval_str=True).parameters
-    named = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
-    return inspect.Signature([*named, *(p for name, p in options.items() if name not in own)])
-
-
-lstm_stm.__signature__ = _signature(lstm_stm, STMCore)  # type: ignore[attr-defined]

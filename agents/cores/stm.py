@@ -230,9 +230,12 @@ class STMCore(MemoryCore):
             since = first_output(since, len(x))
             if len(x) == 1 or not stm_sequence.can_run(self):
                 return super().forward(x, state, starts, since)
-            x = x.to(self.dtype)
-            features, state = stm_sequence.run(self, x, state, starts.bool(), since, products)
-            return self._read_out(features, x[since:]), state
+            x, starts = x.to(self.dtype), starts.bool()
+            features, end = stm_sequence.run(self, x, state, starts, since, products)
+            # Across a reset inside the sequence, it multiplies by zero what the loop does not even select.
+            if starts[1:].any() and not all(part.isfinite().all() for part in (features, *end)):
+                return super().forward(x, state, starts, since)
+            return self._read_out(features, x[since:]), end
 
     def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
         if not (self.variant.gated and self.variant.sigmoid_gates):
