@@ -2,16 +2,20 @@
 
 from .a3c import A3C
 from .cores import MemoryCore, StackedCore, make_core, register_core, registered_cores
+from .heads import SequenceModel
 from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
+from .supervised import SupervisedTrainer
 
 __all__ = [
     "A3C",
     "MemoryActorCriticPolicy",
     "MemoryCore",
     "MemoryPPO",
+    "SequenceModel",
     "StackedCore",
+    "SupervisedTrainer",
     "load",
     "make_core",
     "register_core",

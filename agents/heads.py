@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +52,15 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("kind of answer", kind, LOSSES)
+        self.arguments = dict(
+            input_size=input_size,
+            output_size=output_size,
+            kind=kind,
+            memory=memory,
+            memory_kwargs=dict(memory_kwargs or {}),
+            embedding_size=embedding_size,
+            net_arch=None if net_arch is None else list(net_arch),
+        )
         hidden = list(net_arch or ())
         for size in hidden:
             require_at_least(1, net_arch=size)
@@ -81,6 +92,24 @@ class SequenceModel(nn.Module):
         with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
             y = self._read(x, steps, first)
         return self.head(y)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SequenceModel:
+        """The model of a supervised training, on the CPU, with the weights that did best on the validation set.
+
+        :param path: what ``SupervisedTrainer.save`` wrote, or a run folder, whose ``model.pt`` is loaded
+        :raises ValueError: if there is no such file, or it is something else
+        """
+        file = Path(path, "model.pt") if Path(path).is_dir() else Path(path)
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+            model = cls(**saved["arguments"])
+            model.load_state_dict(saved["best"] or saved["model"])
+        except FileNotFoundError:
+            raise ValueError(f"there is no saved model at '{file}'") from None
+        except Exception as error:  # torch.load documents none of those that it raises
+            raise ValueError(f"'{file}' holds no model of a supervised training") from error
+        return model.eval()
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean loss of the logits [S, B, O] against a task's targets, a scalar."""

@@ -245,8 +245,10 @@ class SupervisedTrainer:
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
 
     def save(self, file: str | Path | IO[bytes]) -> None:
-        """Write everything that a training needs to go on as if nothing had been: see ``restore``."""
+        """Write everything that a training needs to go on as if nothing had been (see ``restore``), and the model (see
+        ``SequenceModel.load``)."""
         state = {
+            "arguments": self.model.arguments,
             "model": self.model.state_dict(),
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),

@@ -56,9 +56,8 @@ class TravellingSalesman(VaryingLengthTask):
     def evaluate(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
         n_points = batch.answer_steps - 1
         points = batch.inputs[:n_points, :, :2].transpose(0, 1)  # [B, N, 2]
-        labels = (
-            batch.inputs[:n_points, :, 3:].argmax(dim=2).T + 1
-        )  # [B, N]; channel 2 is class 0, the last point's mark
+        # Channel 2 is class 0, the mark of the last point.
+        labels = batch.inputs[:n_points, :, 3:].argmax(dim=2).T + 1  # [B, N]
         shortest = (batch.targets[:n_points].T[:, :, None] == labels[:, None]).long().argmax(dim=2)  # [B, N]
         return super().evaluate(outputs, batch) | {
             "tour_length": tour_length(points, likeliest_tour(outputs[:n_points], labels)).mean(),

@@ -11,12 +11,12 @@ import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from relmem.agents.supervised import SupervisedTrainer
+from relmem.agents import SequenceModel, SupervisedTrainer
 from relmem.cli import main, run_folder, train_task
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.options import parse
 from relmem.cli.task_config import TaskTrainConfig, TrainingConfig
-from relmem.tasks import registered_tasks
+from relmem.tasks import make_task, registered_tasks
 
 TINY = ["--task.name", "nth_farthest", "--task.objects", "3", "--task.features", "2", "--core.name", "lstm"]
 RUN = ["train", *TINY, "--core.hidden_size", "8", "--training.eval_every", "10", "--training.eval_size", "50"]
@@ -184,8 +184,28 @@ def test_every_task_trains(task, tmp_path):
 
 def test_the_experiments_that_should_be_there_are():
     tasks = ("associative_retrieval", "nth_farthest", "nth_farthest_4x8", "copy", "priority_sort")
-    tasks += ("relational_associative_recall", "convex_hull", "shortest_path")
+    tasks += ("relational_associative_recall", "convex_hull", "tsp", "shortest_path", "minimum_spanning_tree")
+    tasks += ("multi_query_associative_recall", "parity", "modular_arithmetic")
     assert {f"tasks/{task}_stm" for task in tasks} | {"tasks/nth_farthest_rmc"} <= set(shipped_configs())
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("copy", 1_170_965),
+        ("nth_farthest", 2_012_813),
+        ("convex_hull", 2_010_395),
+        ("relational_associative_recall", 684_259),
+        ("associative_retrieval", 1_006_219),
+    ],
+)
+def test_the_configs_hold_the_published_models(name, count):
+    config = parse(["--config", f"tasks/{name}_stm"]).config
+    task = make_task(config.task["name"], **config.task_options)
+    model = SequenceModel(
+        task.input_size, task.output_size, task.kind, "stm", config.core_options, config.head.embedding_size
+    )
+    assert sum(parameter.numel() for parameter in model.parameters()) == count
 
 
 def test_a_flag_wins_over_the_file_and_another_task_drops_its_options(tmp_path):

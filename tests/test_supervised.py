@@ -140,6 +140,41 @@ def test_the_best_weights_are_tested_and_the_latest_kept():
     assert all(torch.equal(value, best[name]) for name, value in trainer.best.items())
 
 
+@pytest.mark.parametrize("name", memories())
+def test_a_saved_model_answers_with_the_best_weights(name, tmp_path):
+    trainer = SupervisedTrainer(First(), name, embedding_size=4, net_arch=[8], learning_rate=1e-2, eval_every=1)
+    trainer.learn(3)
+    trainer.best = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    data = First().split("test")
+    expected = trainer.evaluate(data)
+    with torch.no_grad():
+        for parameter in trainer.model.parameters():
+            parameter.add_(1.0)
+    assert trainer.evaluate(data) != expected
+    trainer.save(tmp_path / "model.pt")
+    for path in (tmp_path, tmp_path / "model.pt"):
+        model = SequenceModel.load(path)
+        assert not model.training
+        assert First().evaluate(model(data.inputs, 1), data)["accuracy"] == expected["accuracy"]
+    with pytest.raises(ValueError, match="no saved model at"):
+        SequenceModel.load(tmp_path / "modle.pt")
+    (tmp_path / "text.pt").write_text("no model")
+    with pytest.raises(ValueError, match="holds no model of a supervised training"):
+        SequenceModel.load(tmp_path / "text.pt")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam)])
+def test_the_optimizer_is_as_it_was_asked_for(name, kind):
+    options = SMALL | {"optimizer": name, "learning_rate": LinearSchedule(0.01, 0.0, 1.0)}
+    trainer = SupervisedTrainer(First(), **options, alpha=0.8, momentum=0.7, eval_every=1)
+    trainer.learn(4)
+    assert type(trainer.optimizer) is kind
+    assert [entry["learning_rate"] for entry in trainer.history] == pytest.approx([0.01, 0.0075, 0.005, 0.0025])
+    if name == "rmsprop":
+        (group,) = trainer.optimizer.param_groups
+        assert (group["alpha"], group["momentum"]) == (0.8, 0.7)
+
+
 def test_metrics_are_those_of_all_samples_at_once():
     trainer = SupervisedTrainer(Reverse(), **SMALL, batch_size=5)  # does not divide the set
     data = Reverse().split("valid")

@@ -102,10 +102,19 @@ def test_fixed_sets_repeat_and_differ_from_each_other_and_from_training(name, mo
         task.split("train_set")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@every_task
+def test_batches_are_drawn_on_the_device_of_the_generator(name, options):
+    batch = make_task(name, **options).batch(B, torch.Generator("cuda").manual_seed(0))
+    assert {part.device.type for part in batch if part is not None} == {"cuda"}
+
+
 def test_only_tasks_with_an_epoch_have_a_training_set():
     for name in registered_tasks():
         task = make_task(name)
         assert task.fixed == ("train" in task.split_sizes)
+    sizes = make_task("associative_retrieval").split_sizes
+    assert sizes == {"train": 100_000, "valid": 10_000, "test": 20_000}
 
 
 def test_rows_select_samples_and_make_floats():

@@ -276,6 +276,13 @@ class TestTravellingSalesman:
             for i, j in combinations(range(11), 2):
                 assert length(tour) <= length(tour[:i] + tour[i:j][::-1] + tour[j:]) + 1e-6
 
+    @pytest.mark.parametrize(("n_points", "size", "mean"), [(5, 4000, 2.12), (10, 800, 2.87)])
+    def test_the_mean_optimum_is_that_of_vinyals_et_al_2015(self, n_points, size, mean):
+        task = make_task("tsp")
+        batch = task.sample(size, n_points, torch.Generator().manual_seed(0))
+        known = torch.nn.functional.one_hot(batch.targets, task.output_size).float()
+        assert task.evaluate(known, batch)["optimal_length"].item() == pytest.approx(mean, abs=0.04)
+
     def test_tour_lengths(self):
         task = make_task("tsp")
         batch = task.sample(50, 6, torch.Generator().manual_seed(0))

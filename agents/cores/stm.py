@@ -1,6 +1,20 @@
-"""The SAM-based Two-memory Model (Le, Tran and Venkatesh 2020): a memory of items and a memory of their relations.
+"""The SAM-based Two-memory Model (Le, Tran and Venkatesh 2020): a memory of items M^i and a memory of relations M^r.
 
-Equation numbers are those of the paper, https://arxiv.org/abs/2002.03519.
+A step as the paper has it, with its equation numbers (https://arxiv.org/abs/2002.03519); ``STMCore.step`` follows it:
+
+    X_t   = f1(x_t) ⊗ f2(x_t)                                         (9)   what the input writes
+    M^i_t = F_t ∘ M^i_{t-1} + I_t ∘ X_t                               (10)  forget gate F, input gate I: appendix D
+    v^r_t = softmax(f3(x_t)) M^r_{t-1} f2(x_t)                        (11)  what it reads from the relations
+    M^r_t = M^r_{t-1} + α1 SAM(M^i_t + α2 v^r_t ⊗ f2(x_t))            (12)
+    M^i_t = M^i_t + α3 G1(M^r_t)                                      (13)  transfer from relations to items
+    y_t   = G3(G2(M^r_t))                                             (14)
+
+Self-attentive associative memory reads n queries, keys and values from a matrix, each a normalised linear map of it
+(4 to 6), and relates them by outer-product attention, one d x d matrix for each query s:
+
+    SAM(M)[s] = Σ_j tanh(q_s ∘ k_j) ⊗ v_j                             (7, 8)
+
+Where the authors' released code differs, there is an option (``stm_variants``).
 """
 
 from __future__ import annotations
@@ -253,21 +267,20 @@ class STMCore(MemoryCore):
 
     def _advance(self, write: Write, state: Any) -> tuple[Relations, Any]:
         """One step without its output -> (what it adds to M^r, next state)."""
-        item, take_item = self._write_item(write, state.item)
+        item, gate = self._write_item(write, state.item)
         if self.variant.carries_relation:
             address, cue = write.address.unsqueeze(0), write.cue.unsqueeze(0)
-            read = self.alpha2 * recall(address, cue, state.relation, self.variant.read_axis).squeeze(
-                0
-            )  # α2 v^r [B, d]
+            read = recall(address, cue, state.relation, self.variant.read_axis).squeeze(0)  # Eq. 11: v^r [B, d]
+            read = self.alpha2 * read
             sam = self._attend(torch.baddbmm(item, read.unsqueeze(2), write.cue.unsqueeze(1)))
         else:
             sam = self._attend(item)
-        keep, take = self.rates()
-        fresh = Relations(take * sam.bindings, sam.values)
+        fade, gain = self.rates()
+        fresh = Relations(gain * sam.bindings, sam.values)
         if not self.variant.carries_relation:
-            return fresh, STMItemState(item + take_item * self._transfer(sam, None))
-        relation = keep.unsqueeze(-1) * state.relation + self._matrices(fresh)  # Eq. 12
-        return fresh, STMState(item + take_item * self._transfer(sam, relation), relation)
+            return fresh, STMItemState(item + gate * self._transfer(sam, None))
+        relation = fade.unsqueeze(-1) * state.relation + self._matrices(fresh)  # Eq. 12
+        return fresh, STMState(item + gate * self._transfer(sam, relation), relation)
 
     def _write_item(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor | float]:
         """Eq. 9 and 10: item [B, d, d] -> [B, d, d], and the gate that the transfer (Eq. 13) passes."""
@@ -275,21 +288,21 @@ class STMCore(MemoryCore):
         candidate = row.unsqueeze(2) * column.unsqueeze(1)
         if not self.variant.gated:
             return item + candidate, 1.0
-        take, keep = self._gates(write, item)
+        input_gate, forget_gate = self._gates(write, item)
         averaged = self.variant.item_update == "average"
         candidate = candidate.tanh() if self.variant.squash_write else candidate
-        return torch.addcmul(take * candidate, keep, item), take if averaged else 1.0
+        return torch.addcmul(input_gate * candidate, forget_gate, item), input_gate if averaged else 1.0
 
     def _gates(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor]:
         """Appendix D: input and forget gate, each [B, d, d]."""
         gates = self.gate_memory(self.turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
-        take, keep = gates.chunk(2, dim=2)
+        input_gate, forget_gate = gates.chunk(2, dim=2)
         if self.variant.item_update == "average":
-            take = (take - keep).sigmoid()
-            keep = 1 - take
+            input_gate = (input_gate - forget_gate).sigmoid()
+            forget_gate = 1 - input_gate
         elif self.variant.sigmoid_gates:
-            take, keep = take.sigmoid(), keep.sigmoid()
-        return self.turn(take), self.turn(keep)
+            input_gate, forget_gate = input_gate.sigmoid(), forget_gate.sigmoid()
+        return self.turn(input_gate), self.turn(forget_gate)
 
     def _attend(self, item: Tensor) -> Relations:
         """Eq. 4 to 7: item [B, d, d] -> SAM."""
@@ -312,8 +325,8 @@ class STMCore(MemoryCore):
             case "leak":
                 return self.alpha1, one
             case "decay":
-                keep = self.decay.sigmoid().unsqueeze(1)
-                return keep, 1 - keep
+                fade = self.decay.sigmoid().unsqueeze(1)
+                return fade, 1 - fade
         return torch.zeros_like(one), one
 
     def _transfer(self, sam: Relations, relation: Tensor | None) -> Tensor:

@@ -32,9 +32,9 @@ class Fading(NamedTuple):
     episode: Tensor  # number of the step's episode in the sequence, from 0: [T, B]
 
     @classmethod
-    def of(cls, keep: Tensor, starts: Tensor, before: bool = False) -> Fading:
+    def of(cls, fade: Tensor, starts: Tensor, before: bool = False) -> Fading:
         """
-        :param keep: λ [n]
+        :param fade: λ [n]
         :param starts: whether an episode begins at a step [T, B]
         :param before: what is left before step t writes, instead of after it
         """
@@ -42,10 +42,10 @@ class Fading(NamedTuple):
         episode = starts.cumsum(0)  # [T, B]
         lag = step.unsqueeze(1) - step - int(before)  # [t, τ]
         counts = (lag >= 0).unsqueeze(2) & (episode.unsqueeze(1) == episode)  # [t, τ, B]
-        powers = keep ** lag.clamp(min=0).unsqueeze(2)  # [t, τ, n]
+        powers = fade ** lag.clamp(min=0).unsqueeze(2)  # [t, τ, n]
         first = torch.where(starts, step.unsqueeze(1), 0).cummax(0).values  # [T, B]
         age = step.unsqueeze(1) - first + int(not before)
-        return cls(powers.unsqueeze(2) * counts.unsqueeze(3), keep ** age.unsqueeze(2), episode)
+        return cls(powers.unsqueeze(2) * counts.unsqueeze(3), fade ** age.unsqueeze(2), episode)
 
     def add_up(self, fresh: Tensor, since: int, before: Tensor, initial: Tensor | None) -> Tensor:
         """What is read from M after each step from ``since`` on [U, B, n, r].

@@ -231,8 +231,8 @@ class Cell:
             gates.sigmoid_()
         if self.averages:
             return candidate, squashed, gates, torch.lerp(item, candidate, gates)
-        take, keep = gates.chunk(2, dim=2)
-        return candidate, squashed, gates, (item * keep).addcmul_(take, candidate)
+        input_gate, forget_gate = gates.chunk(2, dim=2)
+        return candidate, squashed, gates, (item * forget_gate).addcmul_(input_gate, candidate)
 
     def write_backward(
         self, t: int, item: Tensor, step: Step, d_written: Tensor, d_gates: Tensor | None, d: Operands
@@ -252,9 +252,9 @@ class Cell:
             d_gates = torch.empty_like(gates)
             for source, half in zip((candidate, item), d_gates.chunk(2, dim=2), strict=True):
                 torch.mul(d_written, source, out=half)
-            take, keep = gates.chunk(2, dim=2)
-            d_candidate = d_written * take
-            d_item = d_written * keep
+            input_gate, forget_gate = gates.chunk(2, dim=2)
+            d_candidate = d_written * input_gate
+            d_item = d_written * forget_gate
         if self.squash_write:
             d_candidate = _tanh_backward(d_candidate, candidate)
         d.left[t] = torch.bmm(d_candidate, self.p.right[t].unsqueeze(2)).squeeze(2)

@@ -58,10 +58,10 @@ def _run_chunk(
         state = initial if starts[0].all() else core.reset(state, starts[0])
         starts, resets[0] = torch.cat([torch.zeros_like(starts[:1]), starts[1:]]), False
     initial = initial if any(resets) else None
-    keep, take = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # [n]
+    fade, gain = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # [n]
 
     where = [row.view(-1, 1, 1) if reset else None for row, reset in zip(starts, resets, strict=True)]
-    operands = _operands(core, core.project(x), state, initial, starts, keep, take)
+    operands = _operands(core, core.project(x), state, initial, starts, fade, gain)
     rule = Rule(core.variant, where, products, torch.is_grad_enabled(), length)  # inside a Function it never is
     qkv, item = ItemScan.apply(rule, *operands)  # [T, B, 3 * n, d], [B, d, d]
     item = core.turn(item)
@@ -74,14 +74,14 @@ def _run_chunk(
     if not core.variant.carries_relation:
         return [read_fresh()] if since < len(x) else [], type(state)(item)
 
-    fading = Fading.of(keep, starts)
+    fading = Fading.of(fade, starts)
 
     def memory(t: int) -> Tensor:
         """M^r after step t."""
         origin = state.relation
         if initial is not None:
             origin = torch.where((fading.episode[t] > 0).view(-1, 1, 1, 1), initial.relation, origin)
-        return Remember.apply(qkv[: t + 1], take * fading.between[t, : t + 1], origin, fading.origin[t])
+        return Remember.apply(qkv[: t + 1], gain * fading.between[t, : t + 1], origin, fading.origin[t])
 
     last = memory(len(x) - 1)
     features = []
@@ -90,35 +90,35 @@ def _run_chunk(
     elif since < len(x):
         before = core.read_relations(memory(since - 1) if since else state.relation)  # [B, n, r]
         anew = None if initial is None else core.read_relations(initial.relation)  # [n, r]
-        features = [fading.add_up(take.unsqueeze(1) * read_fresh(), since, before, anew)]
+        features = [fading.add_up(gain.unsqueeze(1) * read_fresh(), since, before, anew)]
     return features, type(state)(item, last)
 
 
 def _operands(
-    core: STMCore, write: Write, state: Any, initial: Any, starts: Tensor, keep: Tensor, take: Tensor
+    core: STMCore, write: Write, state: Any, initial: Any, starts: Tensor, fade: Tensor, gain: Tensor
 ) -> Operands:
     """The scan's inputs, with what every step would multiply the same already multiplied.
 
     :param state: memories at the start, without a batch dimension where they are the same for all
     :param initial: memories of a new episode, without a batch dimension; None: no episode begins
-    :param keep: λ of M^r_t = λ M^r_{t-1} + g SAM_t [n]
-    :param take: g [n]
+    :param fade: λ of M^r_t = λ M^r_{t-1} + g SAM_t [n]
+    :param gain: g [n]
     """
     v, left, right = core.variant, *core.sides(write.factors)
     cue = reads = address = flow = initial_flow = None
     transfer = core.alpha3 * core.transfer.weight
     if v.carries_relation:
-        fading, cue = Fading.of(keep, starts, before=True), write.cue
+        fading, cue = Fading.of(fade, starts, before=True), write.cue
         address = core.alpha2 * write.address  # [T, B, n]
         reads = recall(address * fading.origin, cue, state.relation, v.read_axis)
         if initial is not None:
             anew = recall(address * fading.origin, cue, initial.relation, v.read_axis)
             reads = torch.where(fading.episode.unsqueeze(2) > 0, anew, reads)
-        address = (take * address.unsqueeze(1) * fading.between).permute(1, 2, 0, 3)  # [τ, B, t, n]
+        address = (gain * address.unsqueeze(1) * fading.between).permute(1, 2, 0, 3)  # [τ, B, t, n]
         if v.transfer_from == "accumulated":
             flow = F.linear(state.relation.flatten(-3, -2).mT, transfer).expand(left.shape[1], -1, -1)
             initial_flow = None if initial is None else F.linear(initial.relation.flatten(-3, -2).mT, transfer)
-            transfer = transfer * take.repeat_interleave(core.f1.out_features)
+            transfer = transfer * gain.repeat_interleave(core.f1.out_features)
     gate = gates = None
     if v.gated:
         gate, gates = core.gate_memory.weight, write.gates  # [2 * d, d], [T, B, 2 * d]
