@@ -85,7 +85,8 @@ class SequenceModel(nn.Module):
 
         Where ``first`` [B] is given, a sample begins at that step, and nothing before it has an influence.
 
-        Only the memory runs under autocast, where ``autocast_dtype`` is set, and decides what of it may.
+        Only the memory runs under autocast, where ``autocast_dtype`` is set, and itself decides which of its products
+        are cast.
         """
         x = self.embedding(inputs)
         dtype = self.autocast_dtype
@@ -143,7 +144,7 @@ LOSSES = {"class": _class_loss, "bits": _bits_loss, "classes": _classes_loss}
 
 
 def memories() -> tuple[str, ...]:
-    """The names that ``make_memory`` knows. A core that a user registers goes before a baseline of its name."""
+    """The names that ``make_memory`` knows. A core that a user registers takes precedence over a baseline of its name."""
     return tuple(dict.fromkeys((*CORES.names(), *BASELINES.names())))
 
 

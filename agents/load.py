@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-from stable_baselines3.common.save_util import json_to_data
 
 from .a3c import A3C
 from .ppo import MemoryPPO
@@ -29,8 +29,8 @@ def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
         raise ValueError(f"there is no saved agent at '{path}'{hint}")
     try:
         with ZipFile(file) as archive:
-            saved = json_to_data(archive.read("data").decode())
-    except (BadZipFile, KeyError) as error:
+            saved = json.loads(archive.read("data"))
+    except (BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"'{file}' is not a saved agent") from error
     for algorithm, mark in ((MemoryPPO, "bptt_length"), (A3C, "envs_per_worker")):  # arguments that only it has
         if mark in saved:

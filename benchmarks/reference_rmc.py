@@ -60,6 +60,7 @@ def reference_rmc_step(core: MemoryCore, parameters: dict[str, Tensor], x: Tenso
     if core.gate == "none":
         return candidate
     gates = affine("gate_memory", memory.tanh()) + affine("gate_input", projected)
-    take, keep = gates.chunk(2, dim=2)
-    take, keep = torch.sigmoid(take + parameters["input_bias"]), torch.sigmoid(keep + parameters["forget_bias"])
-    return take * candidate.tanh() + keep * memory
+    input_gate, forget_gate = gates.chunk(2, dim=2)
+    input_gate = torch.sigmoid(input_gate + parameters["input_bias"])
+    forget_gate = torch.sigmoid(forget_gate + parameters["forget_bias"])
+    return input_gate * candidate.tanh() + forget_gate * memory

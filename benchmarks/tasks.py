@@ -4,7 +4,7 @@
     python -m benchmarks.tasks copy priority_sort/lstm   # some tables, or single runs
 
 Each trains on one thread, in a run folder below runs/tasks, where an interrupted one is continued by the same command.
-Started once more beside itself, the command takes what the other one has not begun.
+Started a second time in another terminal, the command takes the runs that the first one has not begun.
 """
 
 from __future__ import annotations

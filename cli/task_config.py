@@ -73,7 +73,7 @@ class TaskTrainConfig:
     :param max_minutes: the training ends after this time, evaluations included; null is never
     :param seed: of weights and training samples; validation and test sets are the same for all seeds
     :param device: auto, cpu, cuda or cuda:N
-    :param precision: of what a core can run in bf16; auto takes bf16 where the hardware multiplies it natively
+    :param precision: of the core's matrix products; auto takes bf16 where the hardware multiplies it natively
     """
 
     total_updates: PositiveInt = 50_000

@@ -1,4 +1,4 @@
-"""Checks of arguments: each failure is one sentence that names what would be valid."""
+"""Checks of games and image sizes: each failure is one sentence that names what would be valid."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.core import ActType, ObsType
+
+from ..common.checks import require_at_least
 
 
 class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium.utils.RecordConstructorArgs):
@@ -49,6 +50,5 @@ def frames_per_step(frame_skip: int) -> int:
 
     :raises ValueError: if ``frame_skip`` is negative or no integer
     """
-    if isinstance(frame_skip, bool) or not isinstance(frame_skip, Integral) or frame_skip < 0:
-        raise ValueError(f"frame_skip must be an integer of at least 0 (0 and 1: no skipping), got {frame_skip!r}")
+    require_at_least(0, "0 and 1: no skipping", frame_skip=frame_skip)
     return max(int(frame_skip), 1)

@@ -42,9 +42,8 @@ class RepeatFirst(gymnasium.Env[np.ndarray, np.int64]):
     """
 
     def __init__(self, n_cues: int = 4, length: int = 16) -> None:
-        require_at_least(1, n_cues=n_cues, length=length)
-        if length < 2:
-            raise ValueError("length must be at least 2: with one observation there is nothing to remember")
+        require_at_least(1, n_cues=n_cues)
+        require_at_least(2, "with one observation there is nothing to remember", length=length)
         self.n_cues = n_cues
         self.length = length
         self.observation_space = spaces.Box(0.0, 1.0, (n_cues + 1,), dtype=np.float32)

@@ -82,7 +82,7 @@ class WorkerPool:
             deadline = time.monotonic() + GRACE_SECONDS
             while self._connections and time.monotonic() < deadline:
                 for connection in wait(list(self._connections), timeout=deadline - time.monotonic()):
-                    # What is reported now nobody waits for, but a worker may wait for room in its pipe.
+                    # Nobody needs these reports any more, but a worker may be waiting for room in its pipe.
                     assert isinstance(connection, Connection)
                     try:
                         finished = isinstance(connection.recv(), Done)

@@ -172,8 +172,8 @@ class RMCCore(MemoryCore):
         candidate = rows[:, :-1]
         if projection.gates is None:
             return RMCState(candidate)
-        take, keep = self._gates(projection.gates, memory)
-        return RMCState(take * candidate.tanh() + keep * memory)
+        input_gate, forget_gate = self._gates(projection.gates, memory)
+        return RMCState(input_gate * candidate.tanh() + forget_gate * memory)
 
     def _attend(self, rows: Tensor) -> Tensor:
         """Multi-head dot-product attention of every row to every row: [B, S + 1, m] -> [B, S + 1, m]."""
@@ -199,5 +199,5 @@ class RMCCore(MemoryCore):
 
     def _gates(self, from_input: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Input and forget gate, each [B, S, m] or [B, S, 1]."""
-        take, keep = (self.gate_memory(memory.tanh()) + from_input.unsqueeze(1)).chunk(2, dim=2)
-        return torch.sigmoid(take + self.input_bias), torch.sigmoid(keep + self.forget_bias)
+        input_gate, forget_gate = (self.gate_memory(memory.tanh()) + from_input.unsqueeze(1)).chunk(2, dim=2)
+        return torch.sigmoid(input_gate + self.input_bias), torch.sigmoid(forget_gate + self.forget_bias)

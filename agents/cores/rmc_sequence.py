@@ -40,7 +40,7 @@ Tape = list[Tensor]
 
 
 class Options(NamedTuple):
-    """What of a core's options the loop depends on."""
+    """The options of a core that the loop depends on."""
 
     heads: int
     key_size: int
