@@ -144,7 +144,7 @@ LOSSES = {"class": _class_loss, "bits": _bits_loss, "classes": _classes_loss}
 
 
 def memories() -> tuple[str, ...]:
-    """The names that ``make_memory`` knows. A core that a user registers takes precedence over a baseline of its name."""
+    """The names that ``make_memory`` knows. A core of the user's takes precedence over a baseline of its name."""
     return tuple(dict.fromkeys((*CORES.names(), *BASELINES.names())))
 
 

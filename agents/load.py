@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
-
 from .a3c import A3C
 from .ppo import MemoryPPO
 

@@ -45,8 +45,8 @@ class SupervisedTrainer:
     :param eval_every: updates between evaluations; None: an epoch, or 500 where batches are drawn afresh
     :param eval_size: samples of the validation set that are looked at; None: all
     :param stop_at: the training ends when the task's metric reaches this on the validation set; None: never
-    :param precision: of the core's matrix products: bf16, fp32, or auto (bf16 where the hardware multiplies it natively);
-        states and sums are always float32
+    :param precision: of the core's matrix products: bf16, fp32, or auto (bf16 where the hardware multiplies it
+        natively); states and sums are always float32
     :param seed: of weights and training samples; validation and test sets are the same for all
     :param device: cpu, cuda or auto
     :raises ValueError: if an argument is unknown or out of range
@@ -172,7 +172,7 @@ class SupervisedTrainer:
 
     @property
     def best_evaluation(self) -> dict[str, float] | None:
-        """The entry of ``history`` that belongs to ``best``. Diverged weights are never the best, whatever their score."""
+        """The entry of ``history`` that belongs to ``best``. Diverged weights never are, whatever their score."""
         sign = 1 if self.task.higher_is_better else -1
         finite = (entry for entry in self.history if math.isfinite(entry["valid_loss"]))
         return max(finite, key=lambda e: sign * e[f"valid_{self.task.metric}"], default=None)
