@@ -12,8 +12,29 @@ from ..common.checks import unknown
 
 SHIPPED = Path(configs.__file__).parent
 
-GROUPS = ("env", "policy", "core", "algo", "task", "head", "training")
-"""The keys of a config that hold options of their own."""
+GROUPS = {
+    "env": "id",
+    "policy": "net_arch",
+    "core": "name",
+    "algo": "name",
+    "task": "name",
+    "head": "net_arch",
+    "training": "learning_rate",
+}
+"""The keys of a config that hold options of their own, each with one of these."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.YAMLError(
+                    f"the key '{key}' is there twice, again on line {node.value[i][0].start_mark.line + 1}"
+                )
+        return super().construct_mapping(node, deep)
 
 
 def shipped_configs() -> list[str]:
@@ -47,12 +68,12 @@ def read_config(path: Path) -> dict[str, Any]:
     :raises ValueError: if the file cannot be read or holds something else
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValueError(f"cannot read config {path}: {error}") from error
-    if not isinstance(content or {}, dict):
+    if not isinstance(content, dict):
         raise ValueError(f"config {path} must be a mapping of options, got {content!r}")
-    return content or {}
+    return content
 
 
 def flatten(options: dict[str, Any]) -> dict[str, Any]:
@@ -66,6 +87,6 @@ def flatten(options: dict[str, Any]) -> dict[str, Any]:
             flat[str(key)] = value
         elif isinstance(value, dict):
             flat.update({f"{key}.{name}": item for name, item in value.items()})
-        elif value is not None:
-            raise ValueError(f"config key '{key}' must hold options such as '{key}.name', got {value!r}")
+        else:
+            raise ValueError(f"config key '{key}' must hold options such as '{GROUPS[key]}', got {value!r}")
     return flat

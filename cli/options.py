@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import itertools
 import re
 import types
 from collections.abc import Callable, Iterable, Sequence
@@ -17,12 +18,12 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
-from ..agents.cores.registry import CORES, make_core, registered_cores
+from ..agents.cores.registry import CORES, core_options, make_core, registered_cores
 from ..agents.heads import memories, memory_factory
 from ..common.checks import require_choice, unknown
 from ..tasks.registry import TASKS, registered_tasks
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
-from .config_files import GROUPS, config_name, find_config, flatten, read_config
+from .config_files import GROUPS, config_name, find_config, flatten, read_config, shipped_configs
 from .task_config import HeadConfig, TaskTrainConfig, TrainingConfig
 
 DEFAULT = TrainConfig()
@@ -63,6 +64,8 @@ def parse(argv: Sequence[str]) -> Invocation:
 
     :raises ValueError: for anything unknown or out of range, in one sentence
     """
+    if not argv:
+        raise ValueError(f"name an experiment: --config, such as {shipped_configs()[0]}, --env.id or --task.name")
     first = _first_look(argv)
     file = _file(first)
     options = flatten(read_config(file)) if file else {}
@@ -108,6 +111,8 @@ def _parse_environments(
 def _parse_task(first: argparse.Namespace, options: dict[str, Any], file: Path | None, argv: Sequence[str]) -> _Parsed:
     core, options = _choose("core", first.core, options, DEFAULT.core["name"])
     task, options = _choose("task", first.task, options, "", "training.stop_at")  # which is in units of its metric
+    if not task:
+        raise ValueError(f"{file}: task.name is missing: choose from {', '.join(registered_tasks())}")
     groups = [
         Group("task", f"task '{task}'", TASKS.factory(task), registered_tasks(), task),
         Group("head", "the head", HeadConfig),
@@ -138,12 +143,12 @@ def _choose(
 
 def _file(first: argparse.Namespace) -> Path | None:
     """The config file to start from: the one that was asked for, or that of the run to resume."""
-    file = Path(first.resume, "config.yaml") if first.resume else None
+    file = None if first.resume is None else Path(first.resume, "config.yaml")
     if file and not file.is_file():
         raise ValueError(f"'{first.resume}' is no run folder: it holds no config.yaml")
     if first.resume and first.run_dir:
         raise ValueError("--resume goes on in the run's own folder: it takes no --run_dir")
-    return find_config(first.config) if first.config else file
+    return file if first.config is None else find_config(first.config)
 
 
 def _first_look(argv: Sequence[str]) -> argparse.Namespace:
@@ -156,9 +161,13 @@ def _first_look(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--algo.name", dest="algo")
     parser.add_argument("--task.name", dest="task")
     try:
-        return parser.parse_known_args(argv)[0]
+        first = parser.parse_known_args(argv)[0]
     except argparse.ArgumentError as error:
         raise ValueError(f"{str(error.argument_name).removeprefix('--')} needs a value") from error
+    for name, value in vars(first).items():
+        if value == "":  # as of a shell variable that is not set
+            raise ValueError(f"{name} needs a value, got ''")
+    return first
 
 
 class TrainParser:
@@ -174,6 +183,9 @@ class TrainParser:
         self._parser = ArgumentParser(
             prog="relmem train",
             usage="relmem train [--config CONFIG] [options]",
+            description="Train on an environment or, with --task.name, on a supervised task: "
+            f"{', '.join(registered_tasks())}. The options that follow depend on what is trained. "
+            f"Shipped configs: {', '.join(shipped_configs())}.",
             exit_on_error=False,
             allow_abbrev=False,
         )
@@ -189,7 +201,7 @@ class TrainParser:
             target = self._parser.add_argument_group(group.title)
             if group.choices:
                 key = f"{group.name}.name"
-                self._types[key] = Literal[tuple(group.choices)]
+                self._types[key] = Literal[tuple(dict.fromkeys((*group.choices, group.chosen)))]
                 target.add_argument(f"--{key}", type=self._types[key], default=group.chosen)
             self._add(target, f"{group.name}.", group.source, skip=("input_size", "output_size", "name"))
 
@@ -219,12 +231,14 @@ class TrainParser:
             if key not in self._types:
                 raise ValueError(f"{file}: {self._unknown('config key', key, self._types)}")
         given: dict[str, str] = {}
-        for token, following in zip(argv, [*argv[1:], ""], strict=True):
+        for token, following in itertools.pairwise([*argv, ""]):
             flag, equals, value = token.removeprefix("--").partition("=")
             flag = flag.removesuffix("+")  # which adds to a list
             if token.startswith("--") and flag not in (*self._flags, *self._types):
                 raise ValueError(self._unknown("option", flag, [*self._flags, *self._types]))
             given[flag] = value if equals else following
+        options = {key: self._whole(key, value) for key, value in options.items()}
+        argv = self._with_whole_numbers(argv)
         try:
             checked = self._parser.parse_object(_nest(options))
         except argparse.ArgumentError as error:
@@ -235,15 +249,41 @@ class TrainParser:
         except argparse.ArgumentError as error:
             raise ValueError(self._explain(error, given)) from error
 
+    def _whole(self, key: str, value: Any) -> Any:
+        """1e6 as the integer that it is, where one is asked for."""
+        integer = "an integer" in _describe(self._types.get(key, str))
+        if integer and re.fullmatch(r"\d+(\.\d+)?([eE]\+?\d+)?", str(value)) and float(value).is_integer():
+            return int(float(value))
+        return value
+
+    def _with_whole_numbers(self, argv: Sequence[str]) -> list[str]:
+        result, flag = [], ""
+        for token in argv:
+            name, equals, value = token.partition("=")
+            if token.startswith("--"):
+                flag = name.removeprefix("--")
+                result.append(f"{name}={self._whole(flag, value)}" if equals else token)
+            else:
+                result.append(str(self._whole(flag, token)))
+        return result
+
     def _unknown(self, kind: str, key: str, valid: Iterable[str]) -> str:
         """Say which option is nearest, in the same group if there is that group."""
         group, dot, name = key.partition(".")
+        if key in self._groups:
+            return f"unknown {kind} '{key}': did you mean '{key}.{GROUPS[key]}'?"
+        longer = [group for group in self._groups if key.startswith(group) and not dot]
+        if longer:
+            return f"unknown {kind} '{key}': did you mean '{longer[0]}'?"
         if not dot or group not in GROUPS:
             return unknown(kind, key, valid)
         if group not in self._groups:
             other = "a task" if "task" in self._groups else "environments"
             return f"unknown {kind} '{key}': a training on {other} has the groups {', '.join(self._groups)}"
         siblings = [option.removeprefix(f"{group}.") for option in valid if option.startswith(f"{group}.")]
+        owners = [core for core in registered_cores() if name in core_options(core)] if group == "core" else []
+        if owners:
+            return f"{self._groups[group].title} has no option '{name}', but {' and '.join(owners)} have: see core.name"
         return unknown(f"{kind} of {self._groups[group].title}", name, siblings)
 
     def _explain(self, error: argparse.ArgumentError, given: dict[str, Any]) -> str:
@@ -252,6 +292,9 @@ class TrainParser:
         match = re.search(r'key "([^"]+)"', text)
         if match and match[1] in self._types and match[1] in given:
             return f"{match[1]} must be {_describe(self._types[match[1]])}, got {given[match[1]]!r}"
+        stray = re.match(r"unrecognized arguments: (\S+)", text, re.IGNORECASE)
+        if stray and stray[1] in shipped_configs():
+            return f"unrecognized argument '{stray[1]}': did you mean --config {stray[1]}?"
         return re.sub(r"^argument --(\S+): expected one argument$", r"\1 needs a value", text)
 
 
@@ -300,6 +343,6 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if get_origin(hint) is list:
-        return f"a list, each of it {_describe(*get_args(hint))},"
+        return f"a list such as [64,64], each of it {_describe(*get_args(hint))},"
     name = getattr(hint, "__name__", str(hint))
     return _WORDS.get(hint) or _WORDS.get(name) or name

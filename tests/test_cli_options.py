@@ -141,7 +141,10 @@ A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
         (["--env.image_size", "84"], "image_size is for Atari games"),
         (["--policy.features", "natur"], "unknown features 'natur': did you mean 'nature'?"),
         (["--policy.features", "nature"], "convolutional features need image observations"),
-        (["--policy.net_arch", "[64,0]"], "policy.net_arch must be a list, each of it an integer of at least 1"),
+        (
+            ["--policy.net_arch", "[64,0]"],
+            "policy.net_arch must be a list such as [64,64], each of it an integer",
+        ),
         (["--total_timesteps", "many"], "total_timesteps must be an integer of at least 1, got 'many'"),
         (["--total_timestep", "9"], "unknown option 'total_timestep': did you mean 'total_timesteps'?"),
         (["--seed", "-1"], "seed must be an integer of at least 0, got '-1'"),
@@ -151,6 +154,12 @@ A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
         (["--config"], "config needs a value"),
         (["--run_dir", "/dev/null/run"], "cannot make run folder '/dev/null/run': Not a directory"),
         (["more"], "unrecognized arguments: more"),
+        (["pong/lstm"], "unrecognized argument 'pong/lstm': did you mean --config pong/lstm?"),
+        (["--config", ""], "config needs a value, got ''"),
+        (["--resume="], "resume needs a value, got ''"),
+        (["--run_dir", ""], "run_dir needs a value, got ''"),
+        (["--core", "rmc"], "unknown option 'core': did you mean 'core.name'?"),
+        (["--core.slots", "4"], "core 'lstm' has no option 'slots', but rmc have: see core.name"),
         (["--resume", "nowhere"], "'nowhere' is no run folder"),
     ],
 )
@@ -188,7 +197,13 @@ def test_mistakes_with_a3c(flags, sentence, tmp_path, monkeypatch, capfd):
         ("core: {name: lstm, hidden_size: 4.5}", "mine.yaml: core.hidden_size must be an integer, got 4.5"),
         ("env: {n_envs: -4}", "mine.yaml: env.n_envs must be an integer of at least 1, got -4"),
         ("algo: {target_kl: .nan}", "mine.yaml: algo.target_kl must be a number above 0 or null, got nan"),
-        ("core: lstm", "config key 'core' must hold options such as 'core.name', got 'lstm'"),
+        ("core: lstm", "config key 'core' must hold options such as 'name', got 'lstm'"),
+        ("env: CartPole-v1", "config key 'env' must hold options such as 'id', got 'CartPole-v1'"),
+        ("enviroment: {id: CartPole-v1}", "unknown config key 'enviroment': did you mean 'env'?"),
+        ("task:", "config key 'task' must hold options such as 'name', got None"),
+        ("task: {bits: 4}", "mine.yaml: task.name is missing: choose from associative_retrieval, "),
+        ("# nothing", "must be a mapping of options, got None"),
+        ("seed: 1\ncore: {name: lstm}\nseed: 2", "the key 'seed' is there twice, again on line 3"),
         ("core: {name: [lstm]}", "unknown core '['lstm']'"),
         ("- a list", "must be a mapping of options"),
         ("a: b: c", "cannot read config"),
@@ -200,6 +215,20 @@ def test_a_mistake_in_a_config_file_names_the_file(text, sentence, tmp_path, mon
     assert main(["train", "--config", "mine.yaml"]) == 2
     printed = capfd.readouterr().err
     assert sentence in printed and len(printed.splitlines()) == 1
+
+
+def test_whole_numbers_may_have_an_exponent(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("total_timesteps: 2e6\nenv: {n_envs: 1.6e+1}\n")
+    config = parse(["--config", str(file)]).config
+    assert (config.total_timesteps, config.env.n_envs) == (2_000_000, 16)
+    config = parse(["--total_timesteps", "1e5", "--seed=1e1", "--algo.learning_rate", "1e-3"]).config
+    assert (config.total_timesteps, config.seed, config.algo.learning_rate) == (100_000, 10, 1e-3)
+
+
+def test_nothing_asked_for(capfd):
+    assert main(["train"]) == 2
+    assert "name an experiment: --config, such as " in capfd.readouterr().err
 
 
 def test_an_unknown_command(capfd):
