@@ -1,7 +1,7 @@
 """Agents with relational memory: cores, policy and trainers."""
 
 from .a3c import A3C
-from .cores import MemoryCore, StackedCore, make_core, register_core, registered_cores
+from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from .heads import SequenceModel
 from .load import load
 from .policy import MemoryActorCriticPolicy
@@ -16,6 +16,7 @@ __all__ = [
     "SequenceModel",
     "StackedCore",
     "SupervisedTrainer",
+    "check_core",
     "load",
     "make_core",
     "register_core",

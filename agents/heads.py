@@ -104,12 +104,14 @@ class SequenceModel(nn.Module):
         file = Path(path, "model.pt") if Path(path).is_dir() else Path(path)
         try:
             saved = torch.load(file, map_location="cpu", weights_only=True)
-            model = cls(**saved["arguments"])
-            model.load_state_dict(saved["best"] or saved["model"])
         except FileNotFoundError:
             raise ValueError(f"there is no saved model at '{file}'") from None
         except Exception as error:  # torch.load documents none of those that it raises
             raise ValueError(f"'{file}' holds no model of a supervised training") from error
+        if "arguments" not in saved:
+            raise ValueError(f"'{file}' does not say how to build its model: an older version saved it, or another one")
+        model = cls(**saved["arguments"])
+        model.load_state_dict(saved["best"] or saved["model"])
         return model.eval()
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -165,5 +167,8 @@ def make_memory(name: str, input_size: int, output_size: int | None = None, **op
 
 
 def _registry(name: str) -> Registry[Any]:
-    require_choice("core", name, memories())
-    return CORES if name in CORES.names() else BASELINES
+    if name in BASELINES.names() and name not in CORES.names():
+        return BASELINES
+    if ":" not in name:
+        require_choice("core", name, memories())
+    return CORES

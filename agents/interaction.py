@@ -40,6 +40,19 @@ def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:
     return array
 
 
+def require_finite_experience(obs: Any, rewards: np.ndarray) -> None:
+    """Raise a FloatingPointError naming the environment that gave an observation or a reward that is not finite.
+
+    :param obs: array [N, ...], or a dictionary of them
+    :param rewards: [N]
+    """
+    arrays = obs if isinstance(obs, dict) else {"observation": obs}
+    for name, array in {**arrays, "reward": rewards}.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            raise FloatingPointError(f"environment {finite.argmin()} gave a {name} that is not finite")
+
+
 @torch.no_grad()
 def values_after_timeout(
     policy: MemoryActorCriticPolicy, state: State, dones: np.ndarray, infos: list[dict[str, Any]]

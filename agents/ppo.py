@@ -22,7 +22,7 @@ from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
 from .cores.base import State
-from .interaction import make_policy, require_finite, to_env, values_after_timeout
+from .interaction import make_policy, require_finite, require_finite_experience, to_env, values_after_timeout
 from .policy import MemoryActorCriticPolicy
 from .precision import features_dtype
 
@@ -194,6 +194,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                 rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
                 self._state = next_state
                 new_obs, rewards, dones, infos = env.step_wait()
+                require_finite_experience(new_obs, rewards)
 
                 self.num_timesteps += env.num_envs
                 self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]

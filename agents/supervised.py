@@ -177,6 +177,14 @@ class SupervisedTrainer:
         finite = (entry for entry in self.history if math.isfinite(entry["valid_loss"]))
         return max(finite, key=lambda e: sign * e[f"valid_{self.task.metric}"], default=None)
 
+    @property
+    def train_loss(self) -> float:
+        """Mean loss of the updates since the last evaluation; right after one, of those before it. NaN at the start."""
+        past = int(self.history[-1]["update"]) if self.history else 0
+        if self.updates == past:
+            return self.history[-1]["train_loss"] if self.history else math.nan
+        return float(self._loss_sum) / (self.updates - past)
+
     @torch.no_grad()
     def evaluate(self, data: Batch) -> dict[str, float]:
         """The loss and the task's metrics on a set of samples, the metrics over all of them at once."""
@@ -230,14 +238,13 @@ class SupervisedTrainer:
 
     def _log_evaluation(self) -> None:
         """Add an evaluation to the history, and keep the weights if it is the best."""
-        past = self.history[-1]["update"] if self.history else 0
         scores = self.evaluate(self._validation_set.rows(slice(self.eval_size)))
         self.history.append(
             {
                 "update": self.updates,
                 "seconds": self.seconds,
                 "learning_rate": self.optimizer.param_groups[0]["lr"],
-                "train_loss": float(self._loss_sum) / (self.updates - past),
+                "train_loss": self.train_loss,
                 **{f"valid_{name}": score for name, score in scores.items()},
             }
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,12 +18,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command.
 
     :param argv: sub-command and its arguments; None: those of this process
-    :return: exit code: 0; 2 for a mistake in the arguments; 128 plus its number for a signal
+    :return: exit code: 0; 1 for a training that diverged; 2 for a mistake in the arguments; 128 plus its number for a
+        signal
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         print(HELP)
         return 0
+    if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
+        sys.path.append(os.getcwd())
     try:
         if command not in COMMANDS:
             raise ValueError(f"unknown command '{command}': choose from {', '.join(COMMANDS)}")
@@ -36,6 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     try:
         return train.execute(run)
+    except FloatingPointError as error:  # the training has diverged: no fault of the program
+        print(f"relmem: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # the second one
         return 130
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import time
 from pathlib import Path
 from typing import TextIO
 
@@ -14,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from .files import replacing
 from .interrupt import StopRequest
 from .progress import Progress
-from .run_folder import save_checkpoint
+from .run_folder import CheckpointSaver, RunFolder
 
 
 class Stop(BaseCallback):
@@ -95,24 +94,20 @@ def read_episodes(path: Path) -> np.ndarray:
 
 
 class Checkpoints(BaseCallback):
-    """Saves the model every few minutes and keeps the newest few.
+    """Saves the model every few minutes.
 
-    :param folder: where to
-    :param seconds: time between two checkpoints
-    :param keep: how many
+    :param folder: of the run
     """
 
-    def __init__(self, folder: Path, seconds: float = 300.0, keep: int = 3) -> None:
+    def __init__(self, folder: RunFolder) -> None:
         super().__init__()
-        self.folder, self.seconds, self.keep = folder, seconds, keep
+        self.folder = folder
 
     def _on_training_start(self) -> None:
-        self._last = time.monotonic()
+        self._save = CheckpointSaver(self.folder)
 
     def _on_step(self) -> bool:
-        if time.monotonic() - self._last >= self.seconds:
-            save_checkpoint(self.model, self.folder, self.num_timesteps, ".zip", self.keep)
-            self._last = time.monotonic()
+        self._save(self.model, self.num_timesteps)
         return True
 
 

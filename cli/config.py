@@ -21,6 +21,8 @@ from jsonargparse.typing import (
 from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import LinearSchedule
 
+from ..agents.ppo import minibatch_shape
+
 
 @dataclass
 class EnvConfig:
@@ -210,7 +212,12 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     def smoke(self) -> TrainConfig:
-        """The same run cut down to a few seconds."""
+        """The same run cut down to a few seconds.
+
+        :raises ValueError: if the run itself could not be cut into minibatches
+        """
+        if isinstance(self.algo, PPOConfig) and isinstance(self.env, VecEnvConfig):
+            minibatch_shape(self.algo.n_steps, self.env.n_envs, self.algo.bptt_length, self.algo.batch_size)
         return dataclasses.replace(self, env=self.env.smoke(), algo=self.algo.smoke(), total_timesteps=64)
 
 

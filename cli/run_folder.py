@@ -28,6 +28,9 @@ from .provenance import COMMIT, commit, versions
 from .task_config import TaskTrainConfig
 
 CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
+CHECKPOINT_SECONDS = 300.0  # between two checkpoints
+FIRST_CHECKPOINT_SECONDS = 30.0  # after the training began
+CHECKPOINTS_KEPT = 3
 
 
 class Model(Protocol):
@@ -64,6 +67,8 @@ class RunFolder:
             self._lock.acquire(blocking=False)
         except Timeout:
             raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
+        except OSError as error:
+            raise ValueError(f"cannot write to run folder '{self.path}': {error.strerror}") from error
 
     def release(self) -> None:
         """Let others continue this run."""
@@ -74,13 +79,16 @@ class RunFolder:
 
         :raises ValueError: if the folder holds anything, or is a file
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"run folder '{self.path}' is a file")
-        if self.path.exists() and any(self.path.iterdir()):
-            raise ValueError(
-                f"run folder '{self.path}' is not empty: choose another --run_dir, "
-                f"or continue the run that it holds with --resume {self.path}"
-            )
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise ValueError(f"run folder '{self.path}' is a file")
+            full = self.path.exists() and any(self.path.iterdir())
+        except OSError as error:
+            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
+        if full:
+            saved = [*self.path.glob("model.*"), *self.path.glob("checkpoints/*")]
+            way = f"continue the run that it holds with --resume {self.path}" if saved else "remove it"
+            raise ValueError(f"run folder '{self.path}' is not empty: choose another --run_dir, or {way}")
 
     def create(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
         """Make the folder and write down how the run came about.
@@ -89,6 +97,8 @@ class RunFolder:
         """
         try:
             self.checkpoints.mkdir(parents=True)
+        except FileExistsError:
+            raise ValueError(f"run folder '{self.path}' has just been made by another process") from None
         except OSError as error:
             raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         self.hold()
@@ -177,10 +187,11 @@ def saved_on_failure(model: Model, network: nn.Module, folder: RunFolder) -> Ite
     """
     try:
         yield
-    except Exception:
+    except Exception as error:
         if all(parameter.isfinite().all() for parameter in network.parameters()):
             save_atomically(model, folder.model)
-        print(f"The training failed. To go on from where it was: --resume {folder.path}", file=sys.stderr)
+        if not isinstance(error, FloatingPointError):  # which would only come again
+            print(f"The training failed. To go on from where it was: --resume {folder.path}", file=sys.stderr)
         raise
 
 
@@ -190,11 +201,25 @@ def save_atomically(model: Model, path: Path) -> None:
         model.save(file)
 
 
-def save_checkpoint(model: Model, folder: Path, step: int, ending: str, keep: int) -> None:
-    """Save a model and keep the newest few.
+class CheckpointSaver:
+    """Saves a model every few minutes, the first time soon, and keeps the newest few.
 
-    :param step: of the training, for the file's name
+    :param folder: of the run
     """
-    save_atomically(model, folder / f"{CHECKPOINT}{step:012d}{ending}")
-    for old in sorted(folder.glob(f"{CHECKPOINT}*{ending}"))[:-keep]:
-        old.unlink()
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+
+    def __call__(self, model: Model, step: int) -> None:
+        """Save the model if it is time.
+
+        :param step: of the training, for the file's name
+        """
+        if time.monotonic() < self._due:
+            return
+        folder, ending = self.folder.checkpoints, self.folder.ending
+        save_atomically(model, folder / f"{CHECKPOINT}{step:012d}{ending}")
+        for old in sorted(folder.glob(f"{CHECKPOINT}*{ending}"))[:-CHECKPOINTS_KEPT]:
+            old.unlink()
+        self._due = time.monotonic() + CHECKPOINT_SECONDS

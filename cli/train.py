@@ -93,7 +93,7 @@ def learn(model: BaseAlgorithm, folder: RunFolder, total_timesteps: int, stop: S
     env = model.get_env()
     assert env is not None
     progress, episodes = ProgressBar(total_timesteps), EpisodeLog(folder.episodes)
-    callbacks = [Stop(stop), Frames(frames_per_step(env)), episodes, Checkpoints(folder.checkpoints), progress]
+    callbacks = [Stop(stop), Frames(frames_per_step(env)), episodes, Checkpoints(folder), progress]
     try:
         model.learn(total_timesteps - model.num_timesteps, callbacks, reset_num_timesteps=False)
     except KeyboardInterrupt:

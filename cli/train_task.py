@@ -20,12 +20,12 @@ from .options import Invocation
 from .progress import Progress
 from .provenance import processor
 from .resume import require_same_run
-from .run_folder import RunFolder, make_default_path, save_atomically, save_checkpoint, saved_on_failure
+from .run_folder import CheckpointSaver, RunFolder, make_default_path, save_atomically, saved_on_failure
 from .task_config import TaskTrainConfig
 from .tensorboard_log import tensorboard_logger
 
-CHECKPOINT_SECONDS = 300.0
-CHECKPOINTS_KEPT = 3
+SHOWN_SECONDS = 1.0  # between two looks at the loss, which on a GPU has to be waited for
+LOGGED_SECONDS = 10.0  # between two points of its curve
 
 
 class TaskRun(NamedTuple):
@@ -84,7 +84,7 @@ def execute(run: TaskRun) -> int:
     trainer, config, folder = run.trainer, run.config, run.folder
     if run.invocation.resume:
         outcome = trainer.outcome(config.total_updates, config.max_minutes)
-        if outcome is not None and folder.results.exists() and json.loads(folder.results.read_text())["test"]:
+        if outcome is not None and is_tested(folder):
             print(
                 f"The run in {folder.path} is over: {outcome} after {trainer.updates:,} of {config.total_updates:,} "
                 "updates."
@@ -103,6 +103,14 @@ def execute(run: TaskRun) -> int:
         stop.at_once = True
         finish(run, outcome, stop)
     return 128 + stop.signal if stop.signal else 0
+
+
+def is_tested(folder: RunFolder) -> bool:
+    """Whether the results of a run are there and whole."""
+    try:
+        return json.loads(folder.results.read_text(encoding="utf-8"))["test"] is not None
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
 
 
 class Watch:
@@ -124,17 +132,24 @@ class Watch:
         self.progress.start(trainer.updates, self._status(trainer))
         self.began, self.first = trainer.seconds, trainer.updates
         self.logged = len(trainer.history)
-        self.saved = time.monotonic()
+        self.shown = self.drawn = time.monotonic()
+        self.save = CheckpointSaver(folder)
 
     def __call__(self, trainer: SupervisedTrainer) -> bool:
         """After every update; False ends the training."""
+        now = time.monotonic()
         if len(trainer.history) > self.logged:
             self.logged = len(trainer.history)
             self._log(trainer)
-        self.progress.update(trainer.updates, self._status(trainer))
-        if time.monotonic() - self.saved >= CHECKPOINT_SECONDS:
-            save_checkpoint(trainer, self.folder.checkpoints, trainer.updates, self.folder.ending, CHECKPOINTS_KEPT)
-            self.saved = time.monotonic()
+            self.shown = self.drawn = now
+        elif now - self.drawn >= LOGGED_SECONDS:  # an evaluation may be many minutes away
+            self.logger.record("train/loss", trainer.train_loss)
+            self.logger.dump(trainer.updates)
+            self.drawn = now
+        if now - self.shown >= SHOWN_SECONDS:
+            self.progress.update(trainer.updates, self._status(trainer))
+            self.shown = now
+        self.save(trainer, trainer.updates)
         return not self.stop
 
     def _log(self, trainer: SupervisedTrainer) -> None:
@@ -153,7 +168,7 @@ class Watch:
 
     def _status(self, trainer: SupervisedTrainer) -> str:
         latest = f"{trainer.history[-1][self.metric]:.4g}" if trainer.history else "-"
-        return f"{trainer.task.metric} {latest}"
+        return f"loss {trainer.train_loss:.4g}, {trainer.task.metric} {latest}"
 
     def close(self) -> None:
         """Leave terminal and files in order, however the training ended."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -28,6 +29,9 @@ class Registry(Generic[T]):
         :raises ValueError: if the name is taken by another one, or an option has no name of its own or no default
         """
 
+        if not isinstance(name, str):
+            raise ValueError(f'a {self.kind} needs a name: @register_{self.kind}("name")')
+
         def decorator(factory: Any) -> Any:
             for parameter in inspect.signature(factory).parameters.values():
                 if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -49,12 +53,19 @@ class Registry(Generic[T]):
         return tuple(self._factories)
 
     def factory(self, name: str) -> Callable[..., T]:
-        """What is registered under ``name``.
+        """What is registered under ``name``, or under the name behind the colon in ``module:name``, after the import of
+        that module.
 
-        :raises ValueError: if the name is unknown
+        :raises ValueError: if the name is unknown, or the module cannot be imported
         """
-        require_choice(self.kind, name, self._factories)
-        return self._factories[name]
+        module, colon, short = str(name).rpartition(":")
+        if colon:
+            try:
+                importlib.import_module(module)
+            except ImportError as error:
+                raise ValueError(f"{self.kind} '{name}' needs a module that cannot be imported: {error}") from error
+        require_choice(self.kind, short, self._factories)
+        return self._factories[short]
 
     def options(self, name: str) -> dict[str, inspect.Parameter]:
         """The options of a factory, by name.
@@ -72,4 +83,4 @@ class Registry(Generic[T]):
         known = self.options(name)
         for option in options:
             require_choice(f"option of {self.kind} '{name}'", option, known)
-        return self._factories[name](*given, **options)
+        return self.factory(name)(*given, **options)

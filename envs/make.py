@@ -73,7 +73,7 @@ def make_vec_env(
 
     try:
         env = env_util.make_vec_env(make_env, n_envs, seed)
-    except (ImportError, gymnasium.error.Error) as error:
+    except (ImportError, TypeError, gymnasium.error.Error) as error:
         raise ValueError(f"cannot make '{id}': {' '.join(str(error).split())}") from error
     space = env.observation_space
     if isinstance(space, spaces.Tuple):

@@ -4,6 +4,7 @@ import inspect
 import json
 import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,23 @@ def test_a_stop_during_the_final_test_leaves_that_for_later(tmp_path, monkeypatc
     assert json.loads((folder / "results.json").read_text())["test"]["test"]["accuracy"] >= 0
 
 
+def test_the_loss_is_drawn_long_before_an_evaluation(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_task, "LOGGED_SECONDS", 0.0)
+    monkeypatch.setattr(train_task, "SHOWN_SECONDS", 0.0)
+    monkeypatch.setattr(train_task, "Progress", partial(train_task.Progress, seconds=0.0))
+    assert main([*RUN, "--total_updates", "12", "--run_dir", str(tmp_path / "run")]) == 0
+    points = curve(tmp_path / "run", "train/loss")
+    assert [step for step, _ in points] == list(range(1, 13)) and all(value > 0 for _, value in points)
+    assert f"loss {points[2][1]:.4g}, accuracy -" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", ["", "{", "{}"])
+def test_results_that_are_not_whole_are_written_again(copied, content):
+    (copied / "results.json").write_text(content)
+    assert main(["train", "--resume", str(copied)]) == 0
+    assert json.loads((copied / "results.json").read_text())["test"]["test"]["accuracy"] >= 0
+
+
 def test_a_run_is_not_trained_twice_at_once(copied, capfd):
     other = run_folder.RunFolder(copied)
     other.hold()
@@ -163,7 +181,8 @@ def test_a_stopped_run_is_saved_untested_and_goes_on(tmp_path, monkeypatch):
 
 
 def test_checkpoints_are_written_on_the_way_and_can_be_continued(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_task, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_folder, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(run_folder, "FIRST_CHECKPOINT_SECONDS", 0.0)
     folder = tmp_path / "run"
     assert main([*RUN, "--total_updates", "5", "--run_dir", str(folder)]) == 0
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from functools import partial, partialmethod
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relmem.agents import A3C, MemoryPPO, load
-from relmem.cli import main
+from relmem.cli import main, run_folder
 from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.curve import running_mean
@@ -51,6 +51,12 @@ def ppo_run(tmp_path_factory):
 @pytest.fixture
 def ppo_copy(ppo_run, tmp_path):
     return Path(shutil.copytree(ppo_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def checkpoint_at_once(monkeypatch):
+    for name in ("CHECKPOINT_SECONDS", "FIRST_CHECKPOINT_SECONDS"):
+        monkeypatch.setattr(run_folder, name, 0.0)
 
 
 def test_a_run_folder_holds_all_there_is_to_know(ppo_run):
@@ -112,6 +118,30 @@ def test_a_run_is_never_overwritten(ppo_run, capfd):
     assert main([*PPO, "--run_dir", str(ppo_run)]) == 2
     assert f"run folder '{ppo_run}' is not empty" in capfd.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in ppo_run.rglob("*")} == before
+
+
+def test_a_folder_without_a_checkpoint_is_not_offered_for_resuming(tmp_path, capfd):
+    (tmp_path / "config.yaml").touch()
+    assert main([*PPO, "--run_dir", str(tmp_path)]) == 2
+    error = capfd.readouterr().err
+    assert "is not empty: choose another --run_dir, or remove it" in error and "--resume" not in error
+
+
+def test_a_path_that_is_too_long_is_named(tmp_path, capfd):
+    assert main([*PPO, "--run_dir", str(tmp_path / ("x" * 300))]) == 2
+    assert "File name too long" in capfd.readouterr().err
+
+
+def test_a_smoke_run_fails_where_the_whole_one_would(tmp_path, capfd):
+    assert main([*PPO, "--smoke", "--algo.batch_size", "50", "--run_dir", str(tmp_path / "run")]) == 2
+    assert "batch_size 50 does not cut 4 environments x 32 steps" in capfd.readouterr().err
+
+
+def test_a_training_that_diverges_ends_in_one_sentence(tmp_path, capfd):
+    flags = ["--run_dir", str(tmp_path / "run"), "--algo.learning_rate", "1e30"]
+    assert main([*PPO, *flags, "--total_timesteps", "512"]) == 1
+    error = capfd.readouterr().err
+    assert "a smaller learning_rate" in error and "--resume" not in error and "Traceback" not in error
 
 
 def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path, monkeypatch):
@@ -190,7 +220,7 @@ def test_what_was_learned_survives_a_failure(tmp_path, monkeypatch, capfd):
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 512
 
 
-def test_spoiled_weights_are_not_saved(tmp_path, monkeypatch):
+def test_spoiled_weights_are_not_saved(tmp_path, monkeypatch, checkpoint_at_once):
     def fail(callback):
         if callback.num_timesteps > 200:
             with torch.no_grad():
@@ -198,10 +228,9 @@ def test_spoiled_weights_are_not_saved(tmp_path, monkeypatch):
             raise RuntimeError("overflow")
 
     monkeypatch.setattr(EpisodeLog, "_on_rollout_end", fail)
-    monkeypatch.setattr(Checkpoints, "__init__", partialmethod(Checkpoints.__init__, seconds=0.0))
     with pytest.raises(RuntimeError, match="overflow"):
         main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "512"])
-    monkeypatch.undo()
+    monkeypatch.setattr(EpisodeLog, "_on_rollout_end", lambda callback: None)
     assert not (tmp_path / "run" / "model.zip").exists()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert load(tmp_path / "run").policy.value_net.weight.isfinite().all()
@@ -306,12 +335,14 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["model.zip"] and path.read_bytes() == b"old"
 
 
-def test_only_the_newest_checkpoints_are_kept(tmp_path):
+def test_only_the_newest_checkpoints_are_kept(tmp_path, checkpoint_at_once):
     env = make_vec_env("CartPole-v1", 2)
-    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(16, Checkpoints(tmp_path, seconds=0.0, keep=3))
-    names = sorted(path.name for path in tmp_path.iterdir())
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(16, Checkpoints(folder))
+    names = sorted(path.name for path in folder.checkpoints.iterdir())
     assert names == [f"step_{step:012d}.zip" for step in (12, 14, 16)]
-    assert MemoryPPO.load(tmp_path / names[-1]).num_timesteps == 16
+    assert MemoryPPO.load(folder.checkpoints / names[-1]).num_timesteps == 16
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):

@@ -360,6 +360,25 @@ def test_bad_numbers_are_refused(name, value):
             make_core(name, *sizes)
 
 
+def test_a_core_of_a_module_that_is_not_imported_yet(tmp_path, monkeypatch):
+    (tmp_path / "cores_of_mine.py").write_text(
+        "from relmem.agents import register_core\n"
+        "from relmem.agents.cores import GRUCore\n"
+        "@register_core('mine')\n"
+        "class Mine(GRUCore):\n"
+        "    pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    try:
+        assert type(make_core("cores_of_mine:mine", F, hidden_size=4)).__name__ == "Mine"
+    finally:
+        CORES._factories.pop("mine", None)
+    with pytest.raises(ValueError, match="core 'cores_of_yours:mine' needs a module that cannot be imported"):
+        make_core("cores_of_yours:mine", F)
+    with pytest.raises(ValueError, match=r'a core needs a name: @register_core\("name"\)'):
+        register_core(type(make_core("gru", F)))
+
+
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [

@@ -192,6 +192,28 @@ def test_what_is_replayed_is_what_was_seen_under_normalisation():
     torch.testing.assert_close(log_probs, buffer.log_probs)
 
 
+@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
+@pytest.mark.parametrize("what", ["observation", "reward"])
+def test_an_environment_that_is_not_finite_is_named(algorithm, what):
+    class Broken(Counter):
+        def step(self, action):
+            obs, reward, *rest = super().step(action)
+            broken = self.length == 5 and self.t == 3
+            return (
+                (obs * np.nan, reward, *rest)
+                if broken and what == "observation"
+                else (obs, np.inf if broken and what == "reward" else reward, *rest)
+            )
+
+    def make(n_envs=2, seed=0):
+        return DummyVecEnv([lambda n=n: Broken(n) for n in (4, 5)])
+
+    options = {"n_steps": 8} if algorithm is MemoryPPO else {"workers": 1, "envs_per_worker": 2}
+    model = algorithm("MemoryPolicy", make() if algorithm is MemoryPPO else make, **options)
+    with pytest.raises((FloatingPointError, RuntimeError), match=f"environment 1 gave a {what} that is not finite"):
+        model.learn(64)
+
+
 def test_a_training_stopped_at_the_end_of_an_episode_goes_on_with_the_next():
     model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)]), n_steps=6)
     model.learn(100, callback=lambda local, _: local["self"].num_timesteps < 3)

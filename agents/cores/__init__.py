@@ -1,6 +1,7 @@
 """Memory cores: one file per core, one contract (``base``), one registry."""
 
 from .base import MemoryCore
+from .check import check_core
 from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
@@ -17,6 +18,7 @@ __all__ = [
     "RMCCore",
     "STMCore",
     "StackedCore",
+    "check_core",
     "core_options",
     "make_core",
     "register_core",

@@ -59,6 +59,7 @@ class MemoryCore(nn.Module):
     :param output_size: number of output features O
     :param state: NamedTuple class of the state
     :param shapes: shape of each leaf of the state, without the batch dimension
+    :raises ValueError: if a size is not a positive integer, or state and shapes do not go together
     """
 
     _like: Tensor
@@ -69,7 +70,13 @@ class MemoryCore(nn.Module):
         self.input_size = input_size
         self.output_size = output_size
         self._state_type = state
-        self.state_spec: dict[str, tuple[int, ...]] = dict(zip(state._fields, shapes, strict=True))  # type: ignore[attr-defined]
+        names = getattr(state, "_fields", None)
+        if names is None or len(names) != len(shapes) or not all(isinstance(shape, tuple) for shape in shapes):
+            raise ValueError(
+                f"{type(self).__name__} must give its state as a NamedTuple class and the shape of each leaf, without "
+                f"the batch dimension, such as ((16,), (4, 8)); got {state!r} and {shapes!r}"
+            )
+        self.state_spec: dict[str, tuple[int, ...]] = dict(zip(names, shapes, strict=True))
         # Not a parameter: it only remembers device and dtype for cores that have no parameters.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
 
@@ -89,7 +96,7 @@ class MemoryCore(nn.Module):
 
     def step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
         """One time step: x [B, F], state -> (y [B, O], next state)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define step(x, state) -> (y, next state)")
 
     @full_precision
     def forward(self, x: Tensor, state: State, starts: Tensor, since: int = 0) -> tuple[Tensor, State]:
