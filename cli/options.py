@@ -77,7 +77,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         config, values, name = _parse_environments(first, options, file, argv)
     return Invocation(
         config=config.smoke() if values.smoke else config,
-        name=config_name(file) if file else name,
+        name=config_name(file) if file else name.replace(":", "."),
         run_dir=Path(values.run_dir) if values.run_dir else None,
         resume=Path(values.resume) if values.resume else None,
         smoke=values.smoke,

@@ -4,6 +4,8 @@ import inspect
 import json
 import shutil
 import signal
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -199,6 +201,22 @@ def test_every_task_trains(task, tmp_path):
     assert main(["train", *flags, "--run_dir", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["task"] == task and results["test"]["test"][results["metric"]] >= 0
+
+
+def test_a_core_and_a_task_of_the_users_own_by_module(tmp_path):
+    (tmp_path / "things.py").write_text(
+        "from relmem.agents import register_core\n"
+        "from relmem.agents.cores import GRUCore\n"
+        "from relmem.tasks import Copy, register_task\n"
+        "register_core('my_core')(type('MyCore', (GRUCore,), {}))\n"
+        "register_task('my_task')(type('MyTask', (Copy,), {}))\n"
+    )
+    flags = ["--task.name", "things:my_task", "--task.bits", "3", "--core.name", "things:my_core", "--smoke"]
+    relmem = [sys.executable, "-c", "from relmem.cli import main; raise SystemExit(main())", "train"]
+    for words in ([*flags, "--run_dir", "run"], ["--resume", "run", "--total_updates", "4"]):
+        result = subprocess.run([*relmem, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert result.returncode == 0, result.stderr
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["core"] == "things:my_core"
 
 
 def test_the_experiments_that_should_be_there_are():
