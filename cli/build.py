@@ -26,7 +26,8 @@ def make_env(config: TrainConfig, n_envs: int, seed: int) -> VecEnv:
 
 
 def _env_kwargs(config: TrainConfig) -> dict[str, Any]:
-    return {"frame_skip": config.env.frame_skip, "image_size": config.env.image_size}
+    env = config.env
+    return {"frame_skip": env.frame_skip, "image_size": env.image_size, "env_kwargs": env.kwargs}
 
 
 def frames_per_step(env: VecEnv) -> int:

@@ -32,11 +32,13 @@ class EnvConfig:
     :param frame_skip: emulator frames per agent step; 0, the same as 1, skips none; null is what the id says, or 4
         for Atari games and 0 elsewhere
     :param image_size: side of an Atari game's images, or [height, width]; null is 84
+    :param kwargs: further arguments of an environment that is no Atari game, such as {"length": 32}
     """
 
     id: str = "PongNoFrameskip-v4"
     frame_skip: NonNegativeInt | None = None
     image_size: PositiveInt | list[PositiveInt] | None = None
+    kwargs: dict[str, Any] | None = None
 
     def smoke(self) -> EnvConfig:
         """As few environments as there can be."""

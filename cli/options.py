@@ -342,6 +342,8 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
+    if get_origin(hint) is dict:
+        return "a mapping"
     if get_origin(hint) is list:
         return f"a list such as [64,64], each of it {_describe(*get_args(hint))},"
     name = getattr(hint, "__name__", str(hint))

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+LISTED = 20  # names in one message
+
 
 def require_at_least(low: int, why: str = "", /, **values: Any) -> None:
     """Raise a ValueError naming the first of the values that is no integer of at least ``low``.
@@ -61,5 +63,11 @@ def unknown(kind: str, name: Any, valid: Iterable[str]) -> str:
     """One sentence that says what is unknown and which valid name is nearest."""
     valid = list(valid)
     nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {', '.join(valid) or 'none'}"
+    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {_listed(valid)}"
     return f"unknown {kind} '{name}': {hint}"
+
+
+def _listed(names: list[str]) -> str:
+    """All of a short list, the first of a long one."""
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "") or "none"

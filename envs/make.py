@@ -35,6 +35,7 @@ def make_vec_env(
     frame_skip: int | None = None,
     seed: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    env_kwargs: dict[str, Any] | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -48,6 +49,7 @@ def make_vec_env(
         0 elsewhere
     :param seed: environment i is seeded with ``seed + i`` at the first reset; None: at random
     :param image_size: side of an Atari game's square images, or (height, width); None: 84
+    :param env_kwargs: further arguments of an environment that is no Atari game
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, or an
         argument is out of range
     """
@@ -63,13 +65,15 @@ def make_vec_env(
         for name in given.keys() & fixed.keys():
             if given[name] != fixed[name]:
                 raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
+        if env_kwargs:
+            raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
         return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
     if image_size is not None:
         raise ValueError(f"image_size is for Atari games, and '{id}' is none")
     frames = frames_per_step(0 if frame_skip is None else frame_skip)
 
     def make_env() -> gymnasium.Env:
-        return FrameSkip(gymnasium.make(spec, **_render_options(spec)), frames)
+        return FrameSkip(gymnasium.make(spec, **_render_options(spec) | (env_kwargs or {})), frames)
 
     try:
         env = env_util.make_vec_env(make_env, n_envs, seed)

@@ -139,6 +139,9 @@ A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
         (["--frame_skip", "4"], "unknown option 'frame_skip': did you mean 'env.frame_skip'?"),
         (["--env.id", "PongNoFrameskp-v4"], "unknown environment 'PongNoFrameskp-v4': did you mean"),
         (["--env.image_size", "84"], "image_size is for Atari games"),
+        (["--env.kwargs", '{"lenght": 3}'], "cannot make 'CartPole-v1': "),
+        (["--env.kwargs", "3"], "env.kwargs must be a mapping or null, got '3'"),
+        (["--env.id", "ALE/Pong-v5", "--env.kwargs", '{"mode": 1}'], "'ALE/Pong-v5' is an Atari game, which takes no"),
         (["--policy.features", "natur"], "unknown features 'natur': did you mean 'nature'?"),
         (["--policy.features", "nature"], "convolutional features need image observations"),
         (
