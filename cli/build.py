@@ -12,8 +12,8 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
 from ..agents.cores.registry import core_options
+from ..common.processors import available_processors
 from ..envs import make_vec_env
-from ..envs.atari_vec import available_processors
 from .config import A3CConfig, TrainConfig, VecEnvConfig
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ..common.checks import require_at_least
+from ..common.processors import available_processors
 from .atari import MAX_FRAMES, START_FRAMES
 from .checks import image_shape, require_rom
 from .frame_skip import frames_per_step
@@ -154,8 +154,3 @@ class AtariVecEnv(VecEnv):
 def env_info(ale_info: dict[str, np.ndarray], i: int) -> dict[str, int]:
     """What ALE's single environment tells about environment i after a reset: its lives and frame numbers."""
     return {key: int(ale_info[key][i]) for key in ("lives", "episode_frame_number", "frame_number")}
-
-
-def available_processors() -> int:
-    """How many processors this process may run on, which in a container can be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

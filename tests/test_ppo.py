@@ -5,10 +5,10 @@ import pytest
 import torch
 from counter_env import ACTION_SPACES, AnyAction, Counter
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
 from relmem.agents import A3C, MemoryPPO, load, make_core, ppo, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer
@@ -386,6 +386,50 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
     (tmp_path / "text.zip").write_text("not a zip")
     with pytest.raises(ValueError, match="not a saved agent"):
         load(tmp_path / "text.zip")
+
+
+@pytest.mark.parametrize("wrap", [SubprocVecEnv, VecFrameStack, VecNormalize, "two keys"])
+def test_life_in_an_sb3_pipeline(wrap, tmp_path):
+    """Learn with checkpoints, go on in other environments, begin anew; what was seen is what is replayed."""
+
+    class TwoKeys(Counter):
+        observation_space = spaces.Dict(step=Counter.observation_space, twice=Counter.observation_space)
+
+        def reset(self, **kwargs):
+            obs, info = super().reset(**kwargs)
+            return {"step": obs, "twice": 2 * obs}, info
+
+        def step(self, action):
+            obs, *rest = super().step(action)
+            return {"step": obs, "twice": 2 * obs}, *rest
+
+    def make():
+        kind = TwoKeys if wrap == "two keys" else Counter
+        if wrap is SubprocVecEnv:
+            return SubprocVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+        env = DummyVecEnv([lambda n=n: kind(n) for n in (3, 5)])
+        return {VecFrameStack: lambda: VecFrameStack(env, 4), VecNormalize: lambda: VecNormalize(env)}.get(
+            wrap, lambda: env
+        )()
+
+    model = MemoryPPO("MemoryPolicy", make(), n_steps=8, bptt_length=4, n_epochs=1)
+    model.learn(32, callback=CheckpointCallback(8, str(tmp_path)))
+    assert MemoryPPO.load(tmp_path / "rl_model_32_steps").num_timesteps == 32
+    model.get_env().close()
+    model.set_env(make())
+    model.learn(16, reset_num_timesteps=False)
+    assert model.num_timesteps == 48
+    model.lr_schedule = lambda _: 0.0
+    model.learn(16)
+    assert model.num_timesteps == 16
+    buffer = model.buffer
+    with torch.no_grad():
+        values, log_probs, _, _ = model.policy.evaluate_sequence(
+            buffer.obs, buffer.actions, buffer.state, buffer.starts
+        )
+    torch.testing.assert_close(values, buffer.values)
+    torch.testing.assert_close(log_probs, buffer.log_probs)
+    model.get_env().close()
 
 
 def test_same_seed_same_parameters():

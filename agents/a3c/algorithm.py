@@ -21,7 +21,7 @@ from stable_baselines3.common.utils import FloatSchedule, safe_mean
 from torch import Tensor, multiprocessing
 
 from ...common.checks import require_at_least, require_choice, require_number
-from ...envs.atari_vec import available_processors
+from ...common.processors import available_processors
 from ..interaction import make_policy
 from ..policy import MemoryActorCriticPolicy
 from ..precision import features_dtype
