@@ -257,7 +257,8 @@ class Cell:
             d_item = d_written * forget_gate
         if self.squash_write:
             d_candidate = _tanh_backward(d_candidate, candidate)
-        d.left[t] = torch.bmm(d_candidate, self.p.right[t].unsqueeze(2)).squeeze(2)
+        # Vector times matrix: on a CPU, matrix times vector takes several times as long.
+        d.left[t] = torch.bmm(self.p.right[t].unsqueeze(1), d_candidate.mT).squeeze(1)
         d.right[t] = torch.bmm(self.p.left[t].unsqueeze(1), d_candidate).squeeze(1)
         if self.gate is None or d_gates is None:
             return d_item
