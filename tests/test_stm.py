@@ -1,5 +1,8 @@
 """STM: parity with the naive version, sizes, presets and options."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, reject, settings
@@ -221,6 +224,21 @@ def test_the_last_output_alone_has_the_gradients_of_a_full_run():
 def test_the_released_models_have_their_number_of_parameters(input_size, output_size, options, count):
     core = make_core("stm", input_size, output_size, preset="released", **options)
     assert sum(parameter.numel() for parameter in core.parameters()) == count
+
+
+def test_the_documentation_shows_the_presets():
+    page = Path(__file__).parents[1].joinpath("docs/cores.md").read_text(encoding="utf-8")
+    heads, _, *rows = page[page.index("| option |") :].splitlines()
+    names = re.findall(r"`(\w+)`", heads)
+    assert sorted(names) == sorted(PRESETS)
+    shown = {cells[0].strip("`"): cells[1:] for cells in (row.strip("| ").split(" | ") for row in rows)}
+    words = {True: "yes", False: "no"}
+    for i, name in enumerate(names):
+        options = {key: value for key, value in vars(PRESETS[name]).items() if not key.startswith("fixed_")}
+        assert {key: cells[i] for key, cells in shown.items()} == {
+            key: words[value] if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
+            for key, value in options.items()
+        }
 
 
 @pytest.mark.parametrize("preset", PRESETS)
