@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
@@ -52,7 +53,7 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("kind of answer", kind, LOSSES)
-        self.arguments = dict(
+        self.arguments = plain(
             input_size=input_size,
             output_size=output_size,
             kind=kind,
@@ -61,7 +62,7 @@ class SequenceModel(nn.Module):
             embedding_size=embedding_size,
             net_arch=None if net_arch is None else list(net_arch),
         )
-        hidden = list(net_arch or ())
+        hidden = [] if net_arch is None else list(net_arch)
         for size in hidden:
             require_at_least(1, net_arch=size)
         self.kind = kind
@@ -108,7 +109,7 @@ class SequenceModel(nn.Module):
             raise ValueError(f"there is no saved model at '{file}'") from None
         except Exception as error:  # torch.load documents none of those that it raises
             raise ValueError(f"'{file}' holds no model of a supervised training") from error
-        if "arguments" not in saved:
+        if not isinstance(saved, dict) or not saved.get("arguments"):
             raise ValueError(f"'{file}' does not say how to build its model: an older version saved it, or another one")
         model = cls(**saved["arguments"])
         model.load_state_dict(saved["best"] or saved["model"])
@@ -143,6 +144,14 @@ def _classes_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 LOSSES = {"class": _class_loss, "bits": _bits_loss, "classes": _classes_loss}
+
+
+def plain(**arguments: Any) -> dict[str, Any] | None:
+    """Arguments as a checkpoint may hold them, numbers of NumPy as Python's own; None where one is no plain value."""
+    try:
+        return json.loads(json.dumps(arguments, default=lambda value: value.tolist()))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def memories() -> tuple[str, ...]:

@@ -40,17 +40,28 @@ def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:
     return array
 
 
-def require_finite_experience(obs: Any, rewards: np.ndarray) -> None:
-    """Raise a FloatingPointError naming the environment that gave an observation or a reward that is not finite.
+class Diverged(FloatingPointError):
+    """A training whose loss or gradient is not finite any more: its weights are of no use."""
 
-    :param obs: array [N, ...], or a dictionary of them
-    :param rewards: [N]
-    """
-    arrays = obs if isinstance(obs, dict) else {"observation": obs}
-    for name, array in {**arrays, "reward": rewards}.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-            raise FloatingPointError(f"environment {finite.argmin()} gave a {name} that is not finite")
+
+def act(
+    policy: MemoryActorCriticPolicy, obs: Any, state: State, starts: Tensor
+) -> tuple[Tensor, Tensor, Tensor, State]:
+    """``policy.act``, with a plain word where it fails because of what the environments gave."""
+    try:
+        return policy.act(obs, state, starts)
+    except ValueError:  # torch's, about the parameters of a distribution
+        for name, values in (obs if isinstance(obs, dict) else {"observation": obs}).items():
+            require_finite_values(name, values)
+        raise
+
+
+def require_finite_values(name: str, values: Tensor | np.ndarray) -> None:
+    """Raise a FloatingPointError naming the environment whose row of the values [N, ...] is not finite."""
+    finite = torch.as_tensor(values).isfinite().flatten(1 if np.ndim(values) > 1 else 0)
+    rows = finite.all(dim=1) if finite.dim() > 1 else finite
+    if not rows.all():
+        raise FloatingPointError(f"environment {int((~rows).nonzero()[0])} gave a {name} that is not finite")
 
 
 @torch.no_grad()
@@ -74,14 +85,17 @@ def values_after_timeout(
         starts = torch.zeros(len(cut), dtype=torch.bool, device=policy.device)
         rows = type(state)(*(leaf[cut] for leaf in state))
         values[cut] = policy.value(obs_as_tensor(stacked, policy.device), rows, starts)
+        if not values.isfinite().all():
+            for name, last in (stacked if isinstance(stacked, dict) else {"observation": stacked}).items():
+                require_finite_values(f"last {name}", last)
     return values
 
 
 def require_finite(loss: Tensor, gradient_norm: Tensor, **parts: Tensor) -> None:
-    """Raise a FloatingPointError naming the parts of the loss unless it and its gradient are finite."""
+    """Raise ``Diverged`` naming the parts of the loss unless it and its gradient are finite."""
     if not (loss.isfinite() & gradient_norm.isfinite()):
         values = ", ".join(f"{name} {part.item()}" for name, part in parts.items())
-        raise FloatingPointError(
+        raise Diverged(
             f"the loss is {loss.item()} ({values}), the norm of its gradient {gradient_norm.item()}: "
             "a smaller learning_rate or max_grad_norm may help"
         )

@@ -22,7 +22,7 @@ from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
 from .cores.base import State
-from .interaction import make_policy, require_finite, require_finite_experience, to_env, values_after_timeout
+from .interaction import act, make_policy, require_finite, require_finite_values, to_env, values_after_timeout
 from .policy import MemoryActorCriticPolicy
 from .precision import features_dtype
 
@@ -189,12 +189,11 @@ class MemoryPPO(OnPolicyAlgorithm):
         with torch.autocast(self.device.type, enabled=False):
             for t in range(n_rollout_steps):
                 with torch.no_grad():
-                    actions, values, log_probs, next_state = self.policy.act(obs, self._state, starts)
+                    actions, values, log_probs, next_state = act(self.policy, obs, self._state, starts)
                 env.step_async(to_env(self.policy, actions))
                 rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
                 self._state = next_state
                 new_obs, rewards, dones, infos = env.step_wait()
-                require_finite_experience(new_obs, rewards)
 
                 self.num_timesteps += env.num_envs
                 self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
@@ -203,6 +202,7 @@ class MemoryPPO(OnPolicyAlgorithm):
                     return False
                 self._update_info_buffer(infos, dones)
                 rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
+                require_finite_values("reward", rewards)
                 learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
                 if dones.any():
                     learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
@@ -335,17 +335,17 @@ class MemoryPPO(OnPolicyAlgorithm):
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """Learn in another environment with the same spaces.
 
-        :param env: environment, vector environment or id
+        :param env: environment, vector environment or id, of which as many are made as there were
         :param force_reset: as in SB3
         """
-        super().set_env(_make_env(env), force_reset)
+        super().set_env(_make_env(env, self.seed, self.n_envs), force_reset)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "buffer", "_state", "_clip_range", "_clip_range_vf", "_ent_coef"]
 
 
-def _make_env(env: GymEnv | str | None, seed: int | None = None) -> Any:
-    return make_vec_env(env, n_envs=1, seed=seed) if isinstance(env, str) else env
+def _make_env(env: GymEnv | str | None, seed: int | None = None, n_envs: int = 1) -> Any:
+    return make_vec_env(env, n_envs, seed=seed) if isinstance(env, str) else env
 
 
 def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:

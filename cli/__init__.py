@@ -18,8 +18,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command.
 
     :param argv: sub-command and its arguments; None: those of this process
-    :return: exit code: 0; 1 for a training that diverged; 2 for a mistake in the arguments; 128 plus its number for a
-        signal
+    :return: exit code: 0; 1 for an agent whose loss or environment is not finite any more; 2 for a mistake in the
+        arguments; 128 plus its number for a signal
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     try:
         return train.execute(run)
-    except FloatingPointError as error:  # the training has diverged: no fault of the program
+    except FloatingPointError as error:  # of the loss or of an environment: no fault of the program
         print(f"relmem: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:  # the second one

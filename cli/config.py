@@ -38,7 +38,7 @@ class EnvConfig:
     id: str = "PongNoFrameskip-v4"
     frame_skip: NonNegativeInt | None = None
     image_size: PositiveInt | list[PositiveInt] | None = None
-    kwargs: dict[str, Any] | None = None
+    kwargs: dict | None = None  # not dict[str, Any], of which the parser would read "010" as a number
 
     def smoke(self) -> EnvConfig:
         """As few environments as there can be."""

@@ -28,12 +28,10 @@ class _Loader(yaml.SafeLoader):
     """Refuses a key that is there twice, of which YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.YAMLError(
-                    f"the key '{key}' is there twice, again on line {node.value[i][0].start_mark.line + 1}"
-                )
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for i, (key, _) in enumerate(node.value):
+            if key.value in keys[:i] and not key.tag.endswith(":merge"):
+                raise yaml.YAMLError(f"the key '{key.value}' is there twice, again on line {key.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
 

@@ -12,6 +12,7 @@ import itertools
 import re
 import types
 from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -252,9 +253,10 @@ class TrainParser:
     def _whole(self, key: str, value: Any) -> Any:
         """1e6 as the integer that it is, where one is asked for."""
         integer = "an integer" in _describe(self._types.get(key, str))
-        if integer and re.fullmatch(r"\d+(\.\d+)?([eE]\+?\d+)?", str(value)) and float(value).is_integer():
-            return int(float(value))
-        return value
+        if not integer or not re.fullmatch(r"\d+(\.\d+|(\.\d+)?[eE]\+?\d{1,3})", str(value)):
+            return value
+        number = Decimal(str(value))
+        return int(number) if number == number.to_integral_value() else value
 
     def _with_whole_numbers(self, argv: Sequence[str]) -> list[str]:
         result, flag = [], ""
@@ -274,7 +276,7 @@ class TrainParser:
             return f"unknown {kind} '{key}': did you mean '{key}.{GROUPS[key]}'?"
         longer = [group for group in self._groups if key.startswith(group) and not dot]
         if longer:
-            return f"unknown {kind} '{key}': did you mean '{longer[0]}'?"
+            return f"unknown {kind} '{key}': did you mean '{longer[0]}', which holds '{GROUPS[longer[0]]}' and others?"
         if not dot or group not in GROUPS:
             return unknown(kind, key, valid)
         if group not in self._groups:
@@ -283,7 +285,8 @@ class TrainParser:
         siblings = [option.removeprefix(f"{group}.") for option in valid if option.startswith(f"{group}.")]
         owners = [core for core in registered_cores() if name in core_options(core)] if group == "core" else []
         if owners:
-            return f"{self._groups[group].title} has no option '{name}', but {' and '.join(owners)} have: see core.name"
+            title = self._groups[group].title
+            return f"{title} has no option '{name}', which belongs to {' and '.join(owners)}: choose it by core.name"
         return unknown(f"{kind} of {self._groups[group].title}", name, siblings)
 
     def _explain(self, error: argparse.ArgumentError, given: dict[str, Any]) -> str:
@@ -327,6 +330,7 @@ _WORDS = {
     int: "an integer",
     float: "a number",
     bool: "true or false",
+    dict: "a mapping",
     types.NoneType: "null",
     "PositiveInt": "an integer of at least 1",
     "NonNegativeInt": "an integer of at least 0",
@@ -342,8 +346,6 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(member) for member in get_args(hint))
     if get_origin(hint) is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
-    if get_origin(hint) is dict:
-        return "a mapping"
     if get_origin(hint) is list:
         return f"a list such as [64,64], each of it {_describe(*get_args(hint))},"
     name = getattr(hint, "__name__", str(hint))

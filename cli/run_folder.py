@@ -22,6 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import nn
 
+from ..agents.interaction import Diverged
 from .config import TrainConfig
 from .files import replacing
 from .provenance import COMMIT, commit, versions
@@ -180,18 +181,19 @@ def steps_taken(saved: Path) -> int:
 
 @contextmanager
 def saved_on_failure(model: Model, network: nn.Module, folder: RunFolder) -> Iterator[None]:
-    """Save what was learned even if the training fails, unless its weights are spoiled: the last checkpoint is then
-    what a run goes on from.
+    """Save what was learned even if the training fails, unless it has diverged: the last checkpoint is then what a run
+    goes on from.
 
     :param network: whose weights the model trains
     """
     try:
         yield
-    except Exception as error:
+    except Diverged:
+        raise
+    except Exception:
         if all(parameter.isfinite().all() for parameter in network.parameters()):
             save_atomically(model, folder.model)
-        if not isinstance(error, FloatingPointError):  # which would only come again
-            print(f"The training failed. To go on from where it was: --resume {folder.path}", file=sys.stderr)
+        print(f"The training failed. To go on from where it was: --resume {folder.path}", file=sys.stderr)
         raise
 
 

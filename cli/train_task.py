@@ -141,7 +141,7 @@ class Watch:
         if len(trainer.history) > self.logged:
             self.logged = len(trainer.history)
             self._log(trainer)
-            self.shown = self.drawn = now
+            self.drawn, self.shown = now, -math.inf
         elif now - self.drawn >= LOGGED_SECONDS:  # an evaluation may be many minutes away
             self.logger.record("train/loss", trainer.train_loss)
             self.logger.dump(trainer.updates)

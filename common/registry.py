@@ -33,7 +33,10 @@ class Registry(Generic[T]):
             raise ValueError(f'a {self.kind} needs a name: @register_{self.kind}("name")')
 
         def decorator(factory: Any) -> Any:
-            for parameter in inspect.signature(factory).parameters.values():
+            parameters = inspect.signature(factory).parameters
+            if tuple(parameters)[: len(self.given)] != self.given:
+                raise ValueError(f"{self.kind} '{name}' must take {' and '.join(self.given)} before its options")
+            for parameter in parameters.values():
                 if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
                     raise ValueError(
                         f"{self.kind} '{name}' must name its options one by one, instead of taking '{parameter}'"
@@ -62,7 +65,7 @@ class Registry(Generic[T]):
         if colon:
             try:
                 importlib.import_module(module)
-            except ImportError as error:
+            except (ImportError, TypeError, ValueError) as error:
                 raise ValueError(f"{self.kind} '{name}' needs a module that cannot be imported: {error}") from error
         require_choice(self.kind, short, self._factories)
         return self._factories[short]

@@ -78,6 +78,8 @@ def make_vec_env(
     try:
         env = env_util.make_vec_env(make_env, n_envs, seed)
     except (ImportError, TypeError, gymnasium.error.Error) as error:
+        if isinstance(error, TypeError) and "argument" not in str(error):
+            raise
         raise ValueError(f"cannot make '{id}': {' '.join(str(error).split())}") from error
     space = env.observation_space
     if isinstance(space, spaces.Tuple):

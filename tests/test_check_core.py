@@ -54,8 +54,9 @@ class Doubled(SumCore):
 
 class InPlace(SumCore):
     def step(self, x, state):
-        state.total.add_(x)
-        return state.total.clone(), Sum(state.total.clone())
+        y, after = super().step(x, state)
+        state.total.copy_(y)
+        return y, after
 
 
 class Remembering(SumCore):
@@ -70,6 +71,26 @@ class Remembering(SumCore):
 class Mixing(SumCore):
     def step(self, x, state):
         return super().step(x - x.mean(dim=0), state)
+
+
+class MixingLater(SumCore):
+    def step(self, x, state):
+        return super().step(x.cumsum(0), state)
+
+
+class Detaching(SumCore):
+    def step(self, x, state):
+        return super().step(x, Sum(state.total.detach()))
+
+
+class AllOrNone(SumCore):
+    def forward(self, x, state, starts, since=0):
+        return super().forward(x, state, starts.all(dim=1, keepdim=True).expand_as(starts), since)
+
+
+class AnyIsAll(SumCore):
+    def forward(self, x, state, starts, since=0):
+        return super().forward(x, state, starts.any(dim=1, keepdim=True).expand_as(starts), since)
 
 
 class Inexact(SumCore):
@@ -94,6 +115,7 @@ def test_our_cores_keep_the_contract(name):
     core = make_core(name, 6).train()
     check_core(core)
     assert core.training
+    check_core(core.double())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +126,11 @@ def test_our_cores_keep_the_contract(name):
         (Wide, r"the output of step must have the shape \[3, 4\], got \[3, 8\]"),
         (Untyped, "the next state of step must be a NamedTuple of total, got tuple"),
         (Doubled, "'total' of the next state of step must be of torch.float32, got torch.float64"),
-        (InPlace, "step must be pure|step must not change the state"),
+        (InPlace, "step must not change the state that it is given"),
+        (MixingLater, "rows of a batch must not mix"),
+        (Detaching, "a core must not detach"),
+        (AllOrNone, "forward must reset the rows that begin"),
+        (AnyIsAll, "forward must reset the rows that begin"),
         (Remembering, "step must be pure"),
         (Mixing, "rows of a batch must not mix"),
         (Inexact, "forward must return what a loop over step does"),

@@ -162,7 +162,7 @@ A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
         (["--resume="], "resume needs a value, got ''"),
         (["--run_dir", ""], "run_dir needs a value, got ''"),
         (["--core", "rmc"], "unknown option 'core': did you mean 'core.name'?"),
-        (["--core.slots", "4"], "core 'lstm' has no option 'slots', but rmc have: see core.name"),
+        (["--core.slots", "4"], "core 'lstm' has no option 'slots', which belongs to rmc: choose it by core.name"),
         (["--resume", "nowhere"], "'nowhere' is no run folder"),
     ],
 )
@@ -202,11 +202,15 @@ def test_mistakes_with_a3c(flags, sentence, tmp_path, monkeypatch, capfd):
         ("algo: {target_kl: .nan}", "mine.yaml: algo.target_kl must be a number above 0 or null, got nan"),
         ("core: lstm", "config key 'core' must hold options such as 'name', got 'lstm'"),
         ("env: CartPole-v1", "config key 'env' must hold options such as 'id', got 'CartPole-v1'"),
-        ("enviroment: {id: CartPole-v1}", "unknown config key 'enviroment': did you mean 'env'?"),
+        (
+            "enviroment: {id: CartPole-v1}",
+            "unknown config key 'enviroment': did you mean 'env', which holds 'id' and others?",
+        ),
         ("task:", "config key 'task' must hold options such as 'name', got None"),
         ("task: {bits: 4}", "mine.yaml: task.name is missing: choose from associative_retrieval, "),
         ("# nothing", "must be a mapping of options, got None"),
         ("seed: 1\ncore: {name: lstm}\nseed: 2", "the key 'seed' is there twice, again on line 3"),
+        ("core: {name: lstm, hidden_size: 3, name: gru}", "the key 'name' is there twice, again on line 1"),
         ("core: {name: [lstm]}", "unknown core '['lstm']'"),
         ("- a list", "must be a mapping of options"),
         ("a: b: c", "cannot read config"),
@@ -227,6 +231,26 @@ def test_whole_numbers_may_have_an_exponent(tmp_path):
     assert (config.total_timesteps, config.env.n_envs) == (2_000_000, 16)
     config = parse(["--total_timesteps", "1e5", "--seed=1e1", "--algo.learning_rate", "1e-3"]).config
     assert (config.total_timesteps, config.seed, config.algo.learning_rate) == (100_000, 10, 1e-3)
+
+
+def test_large_integers_are_kept_to_the_last_digit():
+    assert parse(["--seed", "9007199254740993"]).config.seed == 9007199254740993
+
+
+def test_arguments_of_an_environment_are_taken_as_they_are(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text('env: {kwargs: {level: "010", size: [1, "2"], deep: {key: "no"}}}\n')
+    expected = {"level": "010", "size": [1, "2"], "deep": {"key": "no"}}
+    assert parse(["--config", str(file)]).config.env.kwargs == expected
+    assert parse(["--env.kwargs", '{"level": "010", "n": 3}']).config.env.kwargs == {"level": "010", "n": 3}
+
+
+def test_a_config_may_use_anchors(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("core: &base {name: lstm, hidden_size: 3}\npolicy: {net_arch: [4]}\n")
+    assert parse(["--config", str(file)]).config.core == {"name": "lstm", "hidden_size": 3}
+    file.write_text("core: {<<: {name: lstm, hidden_size: 3}, hidden_size: 5}\n")
+    assert parse(["--config", str(file)]).config.core == {"name": "lstm", "hidden_size": 5}
 
 
 def test_nothing_asked_for(capfd):

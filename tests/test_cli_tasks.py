@@ -212,7 +212,7 @@ def test_a_core_and_a_task_of_the_users_own_by_module(tmp_path):
         "register_task('my_task')(type('MyTask', (Copy,), {}))\n"
     )
     flags = ["--task.name", "things:my_task", "--task.bits", "3", "--core.name", "things:my_core", "--smoke"]
-    relmem = [sys.executable, "-c", "from relmem.cli import main; raise SystemExit(main())", "train"]
+    relmem = [sys.executable, "-P", "-c", "from relmem.cli import main; raise SystemExit(main())", "train"]
     for words in ([*flags, "--run_dir", "run"], ["--resume", "run", "--total_updates", "4"]):
         result = subprocess.run([*relmem, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert result.returncode == 0, result.stderr

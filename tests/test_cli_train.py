@@ -142,6 +142,7 @@ def test_a_training_that_diverges_ends_in_one_sentence(tmp_path, capfd):
     assert main([*PPO, *flags, "--total_timesteps", "512"]) == 1
     error = capfd.readouterr().err
     assert "a smaller learning_rate" in error and "--resume" not in error and "Traceback" not in error
+    assert not (tmp_path / "run" / "model.zip").exists()
 
 
 def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path, monkeypatch):

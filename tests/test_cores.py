@@ -373,8 +373,9 @@ def test_a_core_of_a_module_that_is_not_imported_yet(tmp_path, monkeypatch):
         assert type(make_core("cores_of_mine:mine", F, hidden_size=4)).__name__ == "Mine"
     finally:
         CORES._factories.pop("mine", None)
-    with pytest.raises(ValueError, match="core 'cores_of_yours:mine' needs a module that cannot be imported"):
-        make_core("cores_of_yours:mine", F)
+    for name in ("cores_of_yours:mine", "./cores_of_yours:mine", ":mine"):
+        with pytest.raises(ValueError, match=f"core '{name}' needs a module that cannot be imported"):
+            make_core(name, F)
     with pytest.raises(ValueError, match=r'a core needs a name: @register_core\("name"\)'):
         register_core(type(make_core("gru", F)))
 
@@ -388,6 +389,7 @@ def test_a_core_of_a_module_that_is_not_imported_yet(tmp_path, monkeypatch):
         ),
         ("input_size, output_size=None, *sizes", r"must name its options one by one, instead of taking '\*sizes'"),
         ("input_size, output_size, rate", "option 'rate' of core 'odd' must have a default"),
+        ("input_size, width=8", "core 'odd' must take input_size and output_size before its options"),
     ],
 )
 def test_options_have_names_and_defaults(parameters, message):

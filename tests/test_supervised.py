@@ -2,6 +2,7 @@
 
 import io
 
+import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.utils import LinearSchedule
@@ -158,9 +159,19 @@ def test_a_saved_model_answers_with_the_best_weights(name, tmp_path):
         assert First().evaluate(model(data.inputs, 1), data)["accuracy"] == expected["accuracy"]
     with pytest.raises(ValueError, match="no saved model at"):
         SequenceModel.load(tmp_path / "modle.pt")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    with pytest.raises(ValueError, match="does not say how to build its model"):
+        SequenceModel.load(tmp_path / "tensor.pt")
     (tmp_path / "text.pt").write_text("no model")
     with pytest.raises(ValueError, match="holds no model of a supervised training"):
         SequenceModel.load(tmp_path / "text.pt")
+
+
+def test_numbers_of_numpy_do_no_harm(tmp_path):
+    trainer = SupervisedTrainer(First(), "stm", {"queries": np.int64(2)}, net_arch=np.array([5]))
+    trainer.save(tmp_path / "model.pt")
+    trainer.restore(tmp_path / "model.pt")
+    assert SequenceModel.load(tmp_path).arguments["memory_kwargs"] == {"queries": 2}
 
 
 @pytest.mark.parametrize(("name", "kind"), [("rmsprop", torch.optim.RMSprop), ("adam", torch.optim.Adam)])

@@ -183,6 +183,7 @@ class A3C(BaseAlgorithm):
             (of ``infos`` only what concerns the end of an episode: its statistics, success, time limit)
         :param log_interval: updates between entries in the log
         :raises ValueError: if there is no environment, or policy or environment cannot be sent to another process
+        :raises FloatingPointError: if the loss of a worker or its environments are not finite any more
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
         if self._env_factory is None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from ...common.checks import require_choice
 from ...envs import make_vec_env
 
 EnvFactory = Callable[[int, int], VecEnv]
@@ -23,6 +25,9 @@ def env_factory(env: str | EnvFactory, env_kwargs: dict[str, Any] | None = None)
     :raises ValueError: if ``env`` is neither, or arguments are given that a factory would not get
     """
     if isinstance(env, str):
+        options = [name for name in inspect.signature(make_vec_env).parameters if name not in ("id", "n_envs", "seed")]
+        for name in env_kwargs or {}:
+            require_choice("option of make_vec_env", name, options)
         return functools.partial(_from_id, env, env_kwargs or {})
     if not callable(env):
         raise ValueError(

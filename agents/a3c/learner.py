@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from ..buffer import SequenceBuffer
-from ..interaction import require_finite, require_finite_experience, to_env, values_after_timeout
+from ..interaction import act, require_finite, require_finite_values, to_env, values_after_timeout
 from ..policy import MemoryActorCriticPolicy
 
 KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
@@ -95,14 +95,14 @@ class SegmentLearner:
         with torch.autocast(policy.device.type, enabled=False):
             for t in range(settings.t_max):
                 buffer.begin_step(t, self._obs, self._starts, self._state)
-                actions, values, log_probs, self._state = policy.act(self._obs, self._state, self._starts)
+                actions, values, log_probs, self._state = act(policy, self._obs, self._state, self._starts)
                 obs, rewards, dones, infos = env.step(to_env(policy, actions))
-                require_finite_experience(obs, rewards)
                 all_rewards[t], all_dones[t] = rewards, dones
                 ended = dones.nonzero()[0].tolist()
                 all_infos.append({i: {key: infos[i][key] for key in KEPT_INFO if key in infos[i]} for i in ended})
                 if settings.clip_reward is not None:
                     rewards = rewards.clip(-settings.clip_reward, settings.clip_reward)
+                require_finite_values("reward", rewards)
                 learned = torch.as_tensor(rewards, dtype=torch.float32)
                 if ended:
                     learned = learned + settings.gamma * values_after_timeout(policy, self._state, dones, infos)

@@ -53,6 +53,7 @@ class WorkerPool:
     def reports(self) -> Iterator[Report]:
         """What the workers report, as it comes, until all are done.
 
+        :raises FloatingPointError: if the loss of a worker or its environments are not finite any more
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
         while self._connections:
@@ -67,7 +68,7 @@ class WorkerPool:
                 if isinstance(message, Done):
                     del self._connections[connection]
                     if message.error:
-                        raise RuntimeError(f"A3C worker {rank} failed:\n\n{message.error}")
+                        raise message.cause or RuntimeError(f"A3C worker {rank} failed:\n\n{message.error}")
                 else:
                     yield message
             # A process that the worker has started may hold its pipe open after its death.

@@ -41,9 +41,11 @@ class Done:
     """The last message of a worker.
 
     :param error: the traceback, if it failed
+    :param cause: what was raised, if a loss or an environment is not finite, which needs no traceback
     """
 
     error: str | None = None
+    cause: FloatingPointError | None = None
 
 
 def run_worker(rank: int, task: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
@@ -60,6 +62,8 @@ def run_worker(rank: int, task: Tensor, optimizer: SharedOptimizer, budget: Step
         for report in _train(rank, cloudpickle.loads(task.numpy().tobytes()), optimizer, budget):
             if not _send(reports, report):
                 return
+    except FloatingPointError as error:
+        done = Done(traceback.format_exc(), error)
     except Exception:
         done = Done(traceback.format_exc())
     _send(reports, done)

@@ -9,61 +9,77 @@ from torch import Tensor
 
 from .base import MemoryCore, State
 
-T, B = 5, 3
-TOLERANCE = 1e-4  # of the largest number of a tensor: another order of the same sums changes float32 by less
+T, B = 6, 3
 
 
-@torch.no_grad()
 def check_core(core: MemoryCore) -> None:
     """Try a core on random inputs.
 
     It is checked that states and outputs have the shapes and the dtype that they should have, that ``step`` is pure,
-    that the rows of a batch do not mix, that an episode which begins within a sequence knows nothing of what was before
-    it, and that ``forward`` returns the numbers of a loop over ``step``.
+    that the rows of a batch do not mix, that ``forward`` returns the numbers of a loop over ``step`` wherever episodes
+    begin, that an episode knows nothing of what was before it, and that gradients reach as far back as memory does.
 
     :raises ValueError: naming the first of these that does not hold
     """
     training = core.training
     core.eval()
     try:
-        _check(core)
+        with torch.no_grad():
+            _check(core)
+        _check_gradients(core)
     finally:
         core.train(training)
 
 
 def _check(core: MemoryCore) -> None:
-    x = torch.randn(T, B, core.input_size, dtype=core.dtype, device=core._like.device)
-    none = torch.zeros(T, B, dtype=torch.bool, device=x.device)
-
+    x, none = _inputs(core), torch.zeros(T, B, dtype=torch.bool, device=core._like.device)
     initial = core.initial_state(B)
     _require_state(core, "initial_state(3)", initial)
+
+    before = [leaf.clone() for leaf in initial]
     result = core.step(x[0], initial)
     if not isinstance(result, tuple) or len(result) != 2:
         raise ValueError(f"step must return (output, next state), got {type(result).__name__}")
-    y, after = result
-    _require_tensor("the output of step", y, (B, core.output_size), core.dtype)
-    _require_state(core, "the next state of step", after)
-    before = [leaf.clone() for leaf in initial]
-    _require_equal("step must be pure: the same call twice", core.step(x[0], initial), result)
+    _require_tensor("the output of step", result[0], (B, core.output_size), core.dtype)
+    _require_state(core, "the next state of step", result[1])
     _require_equal("step must not change the state that it is given", initial, before)
-
-    outputs, state = [], initial
-    for x_t in x:
-        y, state = core.step(x_t, state)
-        outputs.append(y)
-    whole = core(x, initial, none)
-    _require_equal("forward must return what a loop over step does", whole, (torch.stack(outputs), state))
-    last = core(x, initial, none, since=-1)
-    _require_equal("with since=-1, forward must return the last output alone", last, (whole[0][-1:], state))
-
-    others = torch.cat([x[:, :1], torch.randn_like(x[:, 1:])], dim=1)
-    _require_equal("rows of a batch must not mix", core(others, initial, none)[0][:, 0], whole[0][:, 0])
+    _require_equal("step must be pure: the same call twice", core.step(x[0], initial), result)
 
     starts = none.clone()
-    starts[2] = True
+    for promise in ("forward must return what a loop over step does", "forward must reset the rows that begin"):
+        loop = MemoryCore.forward(core, x, initial, starts)
+        _require_equal(promise, core(x, initial, starts), loop)
+        last = core(x, initial, starts, since=-1)
+        _require_equal("with since=-1, forward must return the last output alone", last, (loop[0][-1:], loop[1]))
+        starts[2, 0] = starts[4, 0] = starts[3, 1] = True  # and the last row goes on
+
+    others = x.clone()
+    others[:, 1] = torch.randn_like(others[:, 1])
+    (y, end), (y_others, end_others) = core(x, initial, none), core(others, initial, none)
+    for row in (0, 2):
+        alone = [leaf[row] for leaf in end], [leaf[row] for leaf in end_others]
+        _require_equal("rows of a batch must not mix", (y_others[:, row], *alone[1]), (y[:, row], *alone[0]))
+
+    begin = none.clone()
+    begin[2] = True
     ruined = type(initial)(*(torch.full_like(leaf, torch.nan) for leaf in initial))
-    late, fresh = core(x, ruined, starts, since=2), core(x[2:], initial, none[2:])
+    late, fresh = core(x, ruined, begin, since=2), core(x[2:], initial, none[2:])
     _require_equal("an episode must begin with the initial state, whatever was before it", late, fresh)
+
+
+def _check_gradients(core: MemoryCore) -> None:
+    """Where the first input has a say in the last output, there is a gradient of it."""
+    x, none = _inputs(core).requires_grad_(), torch.zeros(T, B, dtype=torch.bool, device=core._like.device)
+    last = core(x, core.initial_state(B), none, since=-1)[0]
+    with torch.no_grad():
+        other = core(torch.cat([x[:1] + 1, x[1:]]), core.initial_state(B), none, since=-1)[0]
+    gradient = torch.autograd.grad(last.sum(), x, allow_unused=True)[0] if last.requires_grad else None
+    if not torch.equal(last, other) and (gradient is None or not gradient[0].any()):
+        raise ValueError("a core must not detach: the first input changes the last output, but gets no gradient")
+
+
+def _inputs(core: MemoryCore) -> Tensor:
+    return torch.randn(T, B, core.input_size, dtype=core.dtype, device=core._like.device)
 
 
 def _require_tensor(what: str, value: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -84,8 +100,9 @@ def _require_state(core: MemoryCore, what: str, state: State) -> None:
 
 def _require_equal(promise: str, got: Any, expected: Any) -> None:
     if isinstance(expected, Tensor):
-        scale = expected.abs().max().clamp(min=1.0)
-        if got.shape != expected.shape or not ((got - expected).abs().max() <= TOLERANCE * scale):
+        # Another order of the same sums changes less than half of the digits.
+        tolerance = torch.finfo(expected.dtype).eps ** 0.5 * expected.abs().max().clamp(min=1.0)
+        if got.shape != expected.shape or not (got - expected).abs().max() <= tolerance:
             raise ValueError(promise)
     else:
         for one, other in zip(got, expected, strict=True):

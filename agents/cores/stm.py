@@ -247,7 +247,7 @@ class STMCore(MemoryCore):
             x, starts = x.to(self.dtype), starts.bool()
             features, end = stm_sequence.run(self, x, state, starts, since, products)
             # Across a reset inside the sequence, it multiplies by zero what the loop does not even select.
-            if starts[1:].any() and not all(part.isfinite().all() for part in (features, *end)):
+            if starts[1:].any() and not _finite(features, *end) and _finite(*self.parameters()):
                 return super().forward(x, state, starts, since)
             return self._read_out(features, x[since:]), end
 
@@ -355,3 +355,7 @@ class STMCore(MemoryCore):
     def sides(self, factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """The factors of an outer product such that the axis that is to be mixed is the second."""
         return factors if self.variant.mix == "columns" else factors[::-1]
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
