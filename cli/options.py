@@ -66,7 +66,7 @@ def parse(argv: Sequence[str]) -> Invocation:
     :raises ValueError: for anything unknown or out of range, in one sentence
     """
     if not argv:
-        raise ValueError(f"name an experiment: --config, such as {shipped_configs()[0]}, --env.id or --task.name")
+        raise ValueError("name an experiment: a --config such as pong/stm, an --env.id or a --task.name")
     first = _first_look(argv)
     file = _file(first)
     options = flatten(read_config(file)) if file else {}

@@ -255,7 +255,7 @@ def test_a_config_may_use_anchors(tmp_path):
 
 def test_nothing_asked_for(capfd):
     assert main(["train"]) == 2
-    assert "name an experiment: --config, such as " in capfd.readouterr().err
+    assert "name an experiment: a --config such as pong/stm" in capfd.readouterr().err
 
 
 def test_an_unknown_command(capfd):
