@@ -1,5 +1,7 @@
 """Set-up shared by all tests."""
 
+import signal
+
 import pytest
 import torch
 
@@ -8,3 +10,7 @@ import torch
 def _fixed_seed():
     """Every test draws the same numbers, whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+# A process that a script starts in the background is deaf to Ctrl-C, and so would be the runs that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
