@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,12 +57,16 @@ def act(
         raise
 
 
-def require_finite_values(name: str, values: Tensor | np.ndarray) -> None:
-    """Raise a FloatingPointError naming the environment whose row of the values [N, ...] is not finite."""
-    finite = torch.as_tensor(values).isfinite().flatten(1 if np.ndim(values) > 1 else 0)
-    rows = finite.all(dim=1) if finite.dim() > 1 else finite
-    if not rows.all():
-        raise FloatingPointError(f"environment {int((~rows).nonzero()[0])} gave a {name} that is not finite")
+def require_finite_values(name: str, values: Tensor | np.ndarray, environments: Sequence[int] | None = None) -> None:
+    """Raise a FloatingPointError naming the environment whose row of the values [N, ...] is not finite.
+
+    :param environments: number of the environment of each row; None: the rows are of all environments, in order
+    """
+    finite = torch.as_tensor(values).isfinite().reshape(len(values), -1).all(dim=1)  # [N]
+    if not finite.all():
+        row = int(finite.long().argmin())
+        environment = row if environments is None else environments[row]
+        raise FloatingPointError(f"environment {environment} gave a {name} that is not finite")
 
 
 @torch.no_grad()
@@ -87,7 +92,7 @@ def values_after_timeout(
         values[cut] = policy.value(obs_as_tensor(stacked, policy.device), rows, starts)
         if not values.isfinite().all():
             for name, last in (stacked if isinstance(stacked, dict) else {"observation": stacked}).items():
-                require_finite_values(f"last {name}", last)
+                require_finite_values(f"last {name}", last, cut)
     return values
 
 

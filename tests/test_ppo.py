@@ -192,6 +192,13 @@ def test_what_is_replayed_is_what_was_seen_under_normalisation():
     torch.testing.assert_close(log_probs, buffer.log_probs)
 
 
+def test_the_last_observation_of_an_episode_that_is_not_finite_is_named_with_its_environment():
+    model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)] * 3), n_steps=8)
+    infos = [{}, {}, {"TimeLimit.truncated": True, "terminal_observation": np.full(1, np.nan, np.float32)}]
+    with pytest.raises(FloatingPointError, match="environment 2 gave a last observation that is not finite"):
+        values_after_timeout(model.policy, model.policy.initial_state(3), np.array([False, False, True]), infos)
+
+
 @pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
 @pytest.mark.parametrize("what", ["observation", "reward"])
 def test_an_environment_that_is_not_finite_is_named(algorithm, what):
