@@ -30,8 +30,8 @@ class RelationalAssociativeRecall(VaryingLengthTask):
     The two variants come from Le et al. 2020, whose paper gives no numbers of items. Their released code swaps the two
     arguments "number of items" and "length of an item", so what was trained differs from what is set:
 
-    * ``as_executed``: 3 items; L uniform from 2 to 5; the query is one of the first two items, the same one for the
-      whole batch. This is the task of the published curves.
+    * ``as_executed``: 3 items; L uniform from 2 to 5; the query is one of the first two items, in training the same one
+      for the whole batch, in the fixed sets drawn for each sample. This is the task of the published curves.
     * ``as_described``: 2 to 5 items, uniform; L = 3; the query is any item, drawn for each sample.
 
     The varying quantity (L, or the number of items) is drawn for each batch. It is the "length" of the fixed sets, of
@@ -62,20 +62,28 @@ class RelationalAssociativeRecall(VaryingLengthTask):
         self._bit_by_bit: dict[int, float] = {}  # of each length
 
     def sample(self, size: int, length: int, generator: torch.Generator) -> Batch:
-        items, asked, query = self._draw(size, length, generator)
+        places = () if self.variant == "as_executed" else (size,)
+        return self._sample(length, self._draw_query(length, places, generator).expand(size), generator)
+
+    def _draw_split(self, name: str, generator: torch.Generator) -> Batch:
+        """With queries at all places, where a single batch as executed has but one."""
+        length = self._split_lengths[name]
+        return self._sample(length, self._draw_query(length, (self.split_sizes[name],), generator), generator)
+
+    def _sample(self, length: int, query: Tensor, generator: torch.Generator) -> Batch:
+        items, asked = self._draw_items(length, query, generator)
         return Batch(self._inputs(items, asked), self._answer(items, asked, query))
 
-    def _draw(self, size: int, length: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The items [N, L, B, bits], the one that is the query [L, B, bits], and its place int64 [B]."""
-        if self.variant == "as_executed":
-            n_items, item_length = 3, length
-            query = draw.integers(n_items - 1, (), generator).expand(size)
-        else:
-            n_items, item_length = length, 3
-            query = draw.integers(n_items, (size,), generator)
-        items = draw.bits((n_items, item_length, size, self.bits), generator)  # [N, L, B, bits]
-        columns = torch.arange(size, device=query.device)
-        return items, items[query, :, columns].transpose(0, 1), query
+    def _draw_query(self, length: int, size: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Which item is the query, int64 of that size."""
+        return draw.integers(2 if self.variant == "as_executed" else length, size, generator)
+
+    def _draw_items(self, length: int, query: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The items [N, L, B, bits], and of each sample the one at ``query`` [B], as [L, B, bits]."""
+        n_items, item_length = (3, length) if self.variant == "as_executed" else (length, 3)
+        items = draw.bits((n_items, item_length, len(query), self.bits), generator)
+        columns = torch.arange(len(query), device=query.device)
+        return items, items[query, :, columns].transpose(0, 1)
 
     def _inputs(self, items: Tensor, asked: Tensor) -> Tensor:
         n_items, length, size, bits = items.shape
@@ -106,7 +114,9 @@ class RelationalAssociativeRecall(VaryingLengthTask):
         return {"cannot choose": float(wrong * item_length * self.bits), "bit by bit": self._bit_by_bit[length]}
 
     def _play_bit_by_bit(self, length: int) -> float:
-        items, asked, query = self._draw(4000, length, torch.Generator().manual_seed(length))
+        generator = torch.Generator().manual_seed(length)
+        query = self._draw_query(length, (4000,), generator)
+        items, asked = self._draw_items(length, query, generator)
         excess = 2 * (items.sum(dim=0) - asked) - (len(items) - 1)  # of ones among the other items [L, B, bits]
         farthest = asked[-1, :, -1:] == 1  # [B, 1]
         guess = torch.where(excess == 0, (asked == 1) != farthest, excess > 0)

@@ -182,6 +182,17 @@ class TestRelationalAssociativeRecall:
             positions = {items.index(query) for items, query in parsed}
             assert (len(positions) > 1) == several
 
+    @pytest.mark.parametrize("variant", ["as_executed", "as_described"])
+    def test_fixed_sets_ask_about_items_at_all_places(self, variant):
+        task = make_task("relational_associative_recall", variant=variant)
+        for name, length in task._split_lengths.items():
+            batch = task.split(name)
+            parsed = [self.parse(batch.inputs[:, b], batch.answer_steps, 32) for b in range(100)]
+            positions = [items.index(query) for items, query in parsed]
+            expected = 2 if variant == "as_executed" else length
+            assert set(positions) == set(range(expected))
+            assert min(map(positions.count, set(positions))) > 100 / expected / 3
+
 
 class TestConvexHull:
     @pytest.mark.parametrize("order", ["counterclockwise", "coordinates"])
