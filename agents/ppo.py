@@ -24,7 +24,7 @@ from .buffer import SequenceBuffer
 from .cores.base import State
 from .interaction import act, make_policy, require_finite, require_finite_values, to_env, values_after_timeout
 from .policy import MemoryActorCriticPolicy
-from .precision import features_dtype
+from .precision import autocast_dtype
 
 SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
 
@@ -162,7 +162,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._ent_coef = FloatSchedule(self.ent_coef)
         self.set_random_seed(self.seed)
         self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
-        self.policy.features_dtype = features_dtype(self.precision, self.device)
+        self.policy.features_dtype = autocast_dtype(self.precision, self.device)
         self.buffer = SequenceBuffer(
             self.n_steps, self.n_envs, length, self.observation_space, self.action_space, self.policy.core, self.device
         )

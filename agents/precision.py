@@ -1,4 +1,4 @@
-"""Which floating-point format the feature extractor computes in."""
+"""Which floating-point format large products are computed in: those of feature extractors and supervised memories."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..common.checks import require_choice
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
-def features_dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The autocast dtype of the feature extractor, or None for float32.
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype to compute in under autocast, or None for float32.
 
     ``auto`` takes bfloat16 only where the hardware multiplies it natively; elsewhere it is emulated and slower than
     float32.
 
     :param precision: auto, fp32 or bf16
-    :param device: where the policy runs
+    :param device: where the model runs
     :raises ValueError: if the precision is unknown
     """
     require_choice("precision", precision, PRECISIONS)

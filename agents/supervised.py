@@ -17,7 +17,7 @@ from ..common.checks import require_at_least, require_choice, require_number
 from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
 from .heads import BASELINES, SequenceModel
-from .precision import features_dtype
+from .precision import autocast_dtype
 
 OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs
@@ -93,7 +93,7 @@ class SupervisedTrainer:
         self.model = SequenceModel(
             task.input_size, task.output_size, task.kind, core, core_kwargs, embedding_size, net_arch
         ).to(self.device)
-        self.model.autocast_dtype = features_dtype(precision, self.device)
+        self.model.autocast_dtype = autocast_dtype(precision, self.device)
         parameters = self.model.parameters()
         self.optimizer: torch.optim.Optimizer = (
             torch.optim.Adam(parameters)

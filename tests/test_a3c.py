@@ -17,6 +17,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
@@ -171,10 +172,15 @@ def test_an_optimizer_of_the_users_takes_its_own_defaults():
     assert model.policy.optimizer.defaults["eps"] == 1e-5 and not model.policy.optimizer.defaults["amsgrad"]
 
 
-def test_an_optimizer_that_cannot_be_shared_is_named():
-    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_class": torch.optim.NAdam})
-    with pytest.raises(ValueError, match=r"cannot share NAdam: choose .* such as Adam"):
+@pytest.mark.parametrize("name", ["NAdam", "Rprop"])  # keeps a scalar; begins with step sizes that are not zero
+def test_an_optimizer_that_cannot_be_shared_is_named(name):
+    policy_kwargs = {"optimizer_class": getattr(torch.optim, name)}
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs=policy_kwargs)
+    with pytest.raises(ValueError, match=rf"cannot share {name}: choose .* such as Adam"):
         model.learn(10)
+
+
+def test_an_optimizer_without_statistics_can_be_shared():
     model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_class": torch.optim.SGD})
     model.learn(10)
 
@@ -321,6 +327,20 @@ def test_a_script_without_main_guard_is_told_so(tmp_path):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         A3C("MemoryPolicy", CARTPOLE, **arguments)
+
+
+class Normalised(BaseFeaturesExtractor):
+    def __init__(self, observation_space):
+        super().__init__(observation_space, observation_space.shape[0])
+        self.norm = torch.nn.BatchNorm1d(observation_space.shape[0])
+
+    def forward(self, observations):
+        return self.norm(observations)
+
+
+def test_running_statistics_are_refused_as_workers_do_not_share_them():
+    with pytest.raises(ValueError, match="no running statistics, such as those of BatchNorm2d: choose"):
+        A3C("MemoryPolicy", CARTPOLE, policy_kwargs={"features_extractor_class": Normalised})
 
 
 def test_environments_that_workers_could_not_build_are_refused():

@@ -183,9 +183,11 @@ def test_every_action_space(space):
 # -------------------------------------------------------------------- what workers share
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop"])
-def test_one_process_steps_like_the_plain_optimizer_with_fresh_gradients(name):
-    optimizer_class, options = OPTIMIZERS[name]
+@pytest.mark.parametrize(
+    ("optimizer_class", "options"),
+    [*OPTIMIZERS.values(), (torch.optim.Adam, {"weight_decay": 0.1}), (torch.optim.SGD, {"momentum": 0.9})],
+)
+def test_one_process_steps_like_the_plain_optimizer_with_fresh_gradients(optimizer_class, options):
     torch.manual_seed(0)
     plain = optimizer_class([torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))], **options)
     shared = SharedOptimizer(plain, SPAWN)
@@ -203,7 +205,8 @@ def test_one_process_steps_like_the_plain_optimizer_with_fresh_gradients(name):
     shared.copy_to(copied)
     for i, state in plain.state_dict()["state"].items():
         torch.testing.assert_close(copied.state_dict()["state"][i], state)
-    assert SharedOptimizer(copied, SPAWN).steps == 3  # where a saved optimizer goes on
+    if "step" in plain.state_dict()["state"][0]:
+        assert SharedOptimizer(copied, SPAWN).steps == 3  # where a saved optimizer goes on
 
 
 def step_many_times(optimizer, times):

@@ -14,7 +14,7 @@ from relmem.agents import A3C, MemoryPPO, load, make_core, ppo, precision, regis
 from relmem.agents.buffer import SequenceBuffer
 from relmem.agents.interaction import values_after_timeout
 from relmem.agents.ppo import minibatch_shape
-from relmem.agents.precision import features_dtype
+from relmem.agents.precision import autocast_dtype
 from relmem.envs import make_vec_env
 
 
@@ -317,9 +317,9 @@ def test_precision_auto_follows_the_hardware(monkeypatch):
     cpu = torch.device("cpu")
     for native, dtype in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(precision, "has_native_bf16", lambda device, native=native: native)
-        assert features_dtype("auto", cpu) == dtype
-    assert features_dtype("fp32", cpu) is None
-    assert features_dtype("bf16", cpu) == torch.bfloat16
+        assert autocast_dtype("auto", cpu) == dtype
+    assert autocast_dtype("fp32", cpu) is None
+    assert autocast_dtype("bf16", cpu) == torch.bfloat16
 
 
 @pytest.mark.parametrize("core", registered_cores())

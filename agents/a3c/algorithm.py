@@ -24,7 +24,7 @@ from ...common.checks import require_at_least, require_choice, require_number
 from ...common.processors import available_processors
 from ..interaction import make_policy
 from ..policy import MemoryActorCriticPolicy
-from ..precision import features_dtype
+from ..precision import autocast_dtype
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
@@ -163,7 +163,12 @@ class A3C(BaseAlgorithm):
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs = {"optimizer_kwargs": optimizer_kwargs, **policy_kwargs, "optimizer_class": optimizer_class}
         self.policy = make_policy(self, **policy_kwargs)
-        self.policy.features_dtype = features_dtype(self.precision, self.device)
+        self.policy.features_dtype = autocast_dtype(self.precision, self.device)
+        if any(getattr(module, "running_mean", None) is not None for module in self.policy.modules()):
+            raise ValueError(
+                "A3C's workers share parameters, but no running statistics, such as those of BatchNorm2d: choose a "
+                "policy without them, with GroupNorm or LayerNorm instead"
+            )
 
     def learn(
         self: SelfA3C,

@@ -23,19 +23,21 @@ class SharedOptimizer:
 
     :param optimizer: the optimizer to copy, with its parameters, its settings and its state
     :param context: how processes are started
-    :raises ValueError: if it keeps other things than a tensor for each parameter, of the same shape
+    :raises ValueError: if it keeps other things than a tensor for each parameter, of the same shape and zero at first
     """
 
     def __init__(self, optimizer: Optimizer, context: BaseContext) -> None:
         optimizer = copy.deepcopy(optimizer)
         parameters = _parameters(optimizer)
-        if not optimizer.state:
+        fresh = not optimizer.state
+        if fresh:
             _create_state(optimizer)
         states = [optimizer.state[parameter] for parameter in parameters]
-        if len(optimizer.param_groups) > 1 or not all(map(_can_share, parameters, states)):
+        can_share = all(_can_share(*pair, fresh) for pair in zip(parameters, states, strict=True))
+        if len(optimizer.param_groups) > 1 or not can_share:
             raise ValueError(
                 f"A3C's workers cannot share {type(optimizer).__name__}: choose an optimizer that keeps nothing but "
-                "tensors of the parameters' shapes, such as Adam, AdamW, RMSprop or SGD, in one group"
+                "tensors of the parameters' shapes, zero at first, such as Adam, AdamW, RMSprop or SGD, in one group"
             )
         self._class: Callable[..., Optimizer] = type(optimizer)
         self._groups = optimizer.state_dict()["param_groups"]
@@ -117,22 +119,28 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _can_share(parameter: Tensor, state: dict[str, Any]) -> bool:
+def _can_share(parameter: Tensor, state: dict[str, Any], fresh: bool) -> bool:
     statistics = [value for name, value in state.items() if name != "step"]
-    return all(isinstance(value, Tensor) and value.shape == parameter.shape for value in statistics)
+    alike = all(isinstance(value, Tensor) and value.shape == parameter.shape for value in statistics)
+    return alike and not (fresh and any(value.any() for value in statistics))
 
 
 def _create_state(optimizer: Optimizer) -> None:
-    """torch creates the state in the first step, which is too late to share it: take one and undo it."""
+    """torch creates the state in the first step, which is too late to share it: take one without gradient and undo it.
+    What is not zero then, was not meant to begin at zero."""
     parameters = _parameters(optimizer)
     before = [parameter.detach().clone() for parameter in parameters]
+    decays = [group.get("weight_decay", 0.0) for group in optimizer.param_groups]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
+    for group in optimizer.param_groups:
+        group["weight_decay"] = 0.0  # which may be a part of the gradient
     optimizer.step()
     optimizer.zero_grad()
+    for group, decay in zip(optimizer.param_groups, decays, strict=True):
+        group["weight_decay"] = decay
     with torch.no_grad():
         for parameter, value in zip(parameters, before, strict=True):
             parameter.copy_(value)
-            for statistic in optimizer.state[parameter].values():
-                if isinstance(statistic, Tensor):
-                    statistic.zero_()
+            if "step" in optimizer.state[parameter]:
+                optimizer.state[parameter]["step"].zero_()
