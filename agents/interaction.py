@@ -24,12 +24,30 @@ def make_policy(algorithm: BaseAlgorithm, **policy_kwargs: Any) -> MemoryActorCr
     name = type(algorithm).__name__
     if policy_kwargs.get("use_sde"):
         raise ValueError(f"{name} does not draw the noise of use_sde: leave it out of policy_kwargs")
-    policy = algorithm.policy_class(
-        algorithm.observation_space, algorithm.action_space, algorithm.lr_schedule, **policy_kwargs
-    )
+    try:
+        policy = algorithm.policy_class(
+            algorithm.observation_space, algorithm.action_space, algorithm.lr_schedule, **policy_kwargs
+        )
+    except ValueError as error:
+        if str(error).startswith("unknown core"):  # as where a model is loaded in a new process
+            raise ValueError(f"{error} (A core of your own is known once its module is imported.)") from error
+        raise
     if not isinstance(policy, MemoryActorCriticPolicy):
         raise ValueError(f"{name} needs a MemoryActorCriticPolicy, got {type(policy).__name__}")
     return policy
+
+
+def require_setup(algorithm: BaseAlgorithm, foreign: str) -> None:
+    """Check what an algorithm was made of.
+
+    :param foreign: an argument that only the other algorithm has
+    :raises ValueError: if there is no environment, or the other algorithm saved what is loaded
+    """
+    name = type(algorithm).__name__
+    if hasattr(algorithm, foreign):
+        raise ValueError(f"another algorithm than {name} saved this file: load it with relmem.agents.load")
+    if getattr(algorithm, "observation_space", None) is None:
+        raise ValueError(f"{name} needs an environment, of which its policy takes the spaces")
 
 
 def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:

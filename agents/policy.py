@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .cores import make_core
 from .cores.base import State
 from .features import ConvFeatures, features_class
+from .precision import autocast_dtype
 
 Halves = tuple[Tensor, ...]
 """A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
@@ -68,8 +69,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         self.core_name = core
         self.core_kwargs = core_kwargs or {}
         self.features_name = features
-        # Autocast dtype of the feature extractor; None: full precision. Set by a trainer, not saved.
-        self.features_dtype: torch.dtype | None = None
+        self.features_dtype: torch.dtype | None = None  # see `set_precision`
         if optimizer_class is torch.optim.Adam and optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5, "fused": True}
         # Past RecurrentActorCriticPolicy.__init__, which would build two LSTMs.
@@ -97,7 +97,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     def _build_mlp_extractor(self) -> None:
         """Build the core and the hidden layers of the heads. Called by the parent class, which then adds the heads
         and the optimizer."""
-        self.core = make_core(self.core_name, self.features_dim, **self.core_kwargs)
+        self.core = make_core(self.core_name, int(self.features_dim), **self.core_kwargs)  # SB3 may count in NumPy
         self.mlp_extractor = MlpExtractor(
             self.core.output_size, net_arch=self.net_arch, activation_fn=self.activation_fn, device=self.device
         )
@@ -112,6 +112,21 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         data = super()._get_constructor_parameters()
         data.update(core=self.core_name, core_kwargs=self.core_kwargs, features=self.features_name)
         return data
+
+    def set_precision(self, precision: str) -> None:
+        """Choose what features are computed in. Trainers do; a saved policy does not keep it.
+
+        :param precision: fp32, bf16, or auto: bf16 for the convolutions of ``features`` where the hardware multiplies
+            it natively. Other observations would lose the digits after their third, and win no time
+        :raises ValueError: if it is none of these
+        """
+        exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)
+        self.features_dtype = None if exact else autocast_dtype(precision, self.device)
+
+    @property
+    def version(self) -> int:
+        """Another number once weights of the feature extractor have been written to."""
+        return sum(parameter._version for parameter in self.features_extractor.parameters())
 
     # ---------------------------------------------------------------- structured states: relmem's PPO and A3C
 
@@ -260,7 +275,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :param state: what the last call returned; None: episodes begin here
         :param episode_start: [n], true where an observation is the first of its episode
         :param deterministic: the most probable action instead of a sampled one
-        :raises ValueError: if the state is of another number of environments or another core
+        :raises ValueError: if the state is of another number of environments or another core, or ``episode_start`` of
+            another number
         """
         tensors, _ = self.obs_to_tensor(observation)
         n_envs = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
@@ -272,6 +288,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
                 raise ValueError(
                     f"the state to predict from must be two arrays of shape {expected}, as returned by the last call "
                     f"for {n_envs} environments, got {[np.shape(half) for half in state]}"
+                )
+            if episode_start is not None and np.shape(episode_start) != (n_envs,):
+                raise ValueError(
+                    f"episode_start must have one entry for each of {n_envs} environments, got the shape "
+                    f"{np.shape(episode_start)}"
                 )
         return super().predict(observation, state, episode_start, deterministic)
 

@@ -22,9 +22,16 @@ from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
 from .cores.base import State
-from .interaction import act, make_policy, require_finite, require_finite_values, to_env, values_after_timeout
+from .interaction import (
+    act,
+    make_policy,
+    require_finite,
+    require_finite_values,
+    require_setup,
+    to_env,
+    values_after_timeout,
+)
 from .policy import MemoryActorCriticPolicy
-from .precision import autocast_dtype
 
 SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
 
@@ -56,8 +63,8 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; None: never
     :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
         None: no clipping
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 where the hardware has it). Core, heads and
-        optimizer stay in float32
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for our convolutions where the hardware has
+        it). Core, heads and optimizer stay in float32
     :param stats_window_size: episodes that the reported mean return is taken over
     :param tensorboard_log: folder of TensorBoard logs; None: none
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
@@ -134,6 +141,7 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
+        require_setup(self, "envs_per_worker")
         require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
         require_number("learning_rate", self.learning_rate, schedule=True)
         require_number("gamma", self.gamma, high=1)
@@ -152,17 +160,14 @@ class MemoryPPO(OnPolicyAlgorithm):
                 raise
             self.batch_size = None  # it was chosen for another number of environments
             shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, None)
-        length, self._sequences_per_batch = shape
+        length, _ = shape
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
         self._setup_lr_schedule()
-        self._clip_range = FloatSchedule(self.clip_range)
-        self._clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)
-        self._ent_coef = FloatSchedule(self.ent_coef)
         self.set_random_seed(self.seed)
         self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
-        self.policy.features_dtype = autocast_dtype(self.precision, self.device)
+        self.policy.set_precision(self.precision)
         self.buffer = SequenceBuffer(
             self.n_steps, self.n_envs, length, self.observation_space, self.action_space, self.policy.core, self.device
         )
@@ -176,42 +181,54 @@ class MemoryPPO(OnPolicyAlgorithm):
         """Fill the buffer with ``n_rollout_steps`` steps of each environment.
 
         :return: False if a callback asked to stop
+        :raises ValueError: if ``n_steps`` or ``bptt_length`` has been changed since the buffer was made
         """
         assert self._last_obs is not None and self._last_episode_starts is not None
+        if (n_rollout_steps, self.bptt_length or n_rollout_steps) != (rollout_buffer.n_steps, rollout_buffer.length):
+            raise ValueError(
+                "n_steps and bptt_length cannot be changed but by load(path, n_steps=..., bptt_length=...)"
+            )
         self.policy.set_training_mode(False)
         callback.on_rollout_start()
         if self._state is None or len(self._state[0]) != env.num_envs:
             with torch.no_grad():
                 self._state = self.policy.initial_state(env.num_envs)
-        obs, starts = self._to_tensors(self._last_obs, self._last_episode_starts)
+        obs_tensor, episode_starts = self._to_tensors(self._last_obs, self._last_episode_starts)
 
         # Around the whole rollout, so that weights are cast to the features' bf16 once instead of once per step.
+        # Callbacks know the variables of the loop, which have the names that they have in SB3.
         with torch.autocast(self.device.type, enabled=False):
-            for t in range(n_rollout_steps):
+            for n_steps in range(n_rollout_steps):
                 with torch.no_grad():
-                    actions, values, log_probs, next_state = act(self.policy, obs, self._state, starts)
-                env.step_async(to_env(self.policy, actions))
-                rollout_buffer.begin_step(t, obs, starts, self._state)  # while the environments step
+                    actions, values, log_probs, next_state = act(self.policy, obs_tensor, self._state, episode_starts)
+                clipped_actions = to_env(self.policy, actions)
+                env.step_async(clipped_actions)
+                # While the environments step.
+                rollout_buffer.begin_step(n_steps, obs_tensor, episode_starts, self._state)
                 self._state = next_state
                 new_obs, rewards, dones, infos = env.step_wait()
 
                 self.num_timesteps += env.num_envs
-                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                version = self.policy.version
                 callback.update_locals(locals())
-                if not callback.on_step():
+                go_on = callback.on_step()
+                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+                if not go_on:
                     return False
+                if self.policy.version != version:  # the callback has changed weights
+                    torch.clear_autocast_cache()
                 self._update_info_buffer(infos, dones)
                 rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
                 require_finite_values("reward", rewards)
                 learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
                 if dones.any():
                     learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
-                rollout_buffer.end_step(t, actions, values, log_probs, learned)
-                obs, starts = self._to_tensors(new_obs, dones)
+                rollout_buffer.end_step(n_steps, actions, values, log_probs, learned)
+                obs_tensor, episode_starts = self._to_tensors(new_obs, dones)
 
         with torch.no_grad():
-            last_values = self.policy.value(obs, self._state, starts)
-        rollout_buffer.compute_advantages(last_values, starts, self.gamma, self.gae_lambda)
+            last_values = self.policy.value(obs_tensor, self._state, episode_starts)
+        rollout_buffer.compute_advantages(last_values, episode_starts, self.gamma, self.gae_lambda)
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -229,14 +246,16 @@ class MemoryPPO(OnPolicyAlgorithm):
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         remaining = self._current_progress_remaining
-        clip_range, ent_coef = self._clip_range(remaining), self._ent_coef(remaining)
-        clip_range_vf = None if self._clip_range_vf is None else self._clip_range_vf(remaining)
+        # Read anew for every rollout: SB3's callbacks change them.
+        clip_range, ent_coef = FloatSchedule(self.clip_range)(remaining), FloatSchedule(self.ent_coef)(remaining)
+        clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)(remaining)
+        _, sequences = minibatch_shape(self.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
         statistics: list[Tensor] = []
         stop = False
 
         for _ in range(self.n_epochs):
-            for batch in self.buffer.minibatches(self._sequences_per_batch):
+            for batch in self.buffer.minibatches(sequences):
                 values, log_prob, entropy, _ = self.policy.evaluate_sequence(
                     batch.obs, batch.actions, batch.state, batch.starts
                 )  # each [L, S]
@@ -324,13 +343,18 @@ class MemoryPPO(OnPolicyAlgorithm):
         A saved ``batch_size`` that does not fit the number of environments gives way to the default one.
 
         :param path: of the saved model
-        :param env: environment, vector environment or id to learn in; None: only to predict, or until ``set_env``
+        :param env: environment, vector environment, or id, of which as many are made as there were, to learn in; None:
+            only to predict, or until ``set_env``
         :param device: cpu, cuda or auto
         :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``n_steps=64``
         """
         if "batch_size" in kwargs:
             kwargs["_saved_n_envs"] = None  # it is to be held to what is asked for here
-        return super().load(path, _make_env(env), device, **kwargs)
+        by_id = isinstance(env, str)
+        model = super().load(path, None if by_id else env, device, **kwargs)  # type: ignore[arg-type]
+        if by_id:
+            model.set_env(env)  # type: ignore[arg-type]
+        return model
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """Learn in another environment with the same spaces.
@@ -341,10 +365,10 @@ class MemoryPPO(OnPolicyAlgorithm):
         super().set_env(_make_env(env, self.seed, self.n_envs), force_reset)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state", "_clip_range", "_clip_range_vf", "_ent_coef"]
+        return [*super()._excluded_save_params(), "buffer", "_state"]
 
 
-def _make_env(env: GymEnv | str | None, seed: int | None = None, n_envs: int = 1) -> Any:
+def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:
     return make_vec_env(env, n_envs, seed=seed) if isinstance(env, str) else env
 
 

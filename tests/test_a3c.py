@@ -155,6 +155,14 @@ def test_saved_models_predict_the_same_and_go_on(tmp_path):
     assert mean > 0
 
 
+def test_a_model_goes_on_with_another_optimizer(tmp_path):
+    A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER).learn(20).save(tmp_path / "model")
+    model = A3C.load(tmp_path / "model", CARTPOLE, optimizer="rmsprop")
+    assert type(model.policy.optimizer) is torch.optim.RMSprop and not model.policy.optimizer.state
+    model.learn(20, reset_num_timesteps=False)
+    assert model.num_timesteps == 40 and "square_avg" in model.policy.optimizer.state_dict()["state"][0]
+
+
 def test_one_worker_is_reproducible_by_its_seed():
     def trained(seed):
         model = A3C("MemoryPolicy", CARTPOLE, **{**ONE_WORKER, "seed": seed})

@@ -1,6 +1,7 @@
 """The contract of a memory core, checked for every registered core."""
 
 import copy
+import pickle
 from collections import namedtuple
 
 import pytest
@@ -299,6 +300,16 @@ def test_the_output_of_stm_is_128_wide_unless_asked_for():
     assert make_core("lstm_stm", F).output_size == 2 * 256
 
 
+@every_core
+def test_cores_and_states_can_be_pickled(name, options):
+    core = double(name, options)
+    x, starts = sequence()
+    expected = core(x, core.initial_state(B), starts)
+    core, state = pickle.loads(pickle.dumps((core, core.initial_state(B))))
+    assert type(state) is type(core.initial_state(B))
+    assert_equal(core(x, state, starts), expected)
+
+
 # ------------------------------------------------------------------------------------------------ stacks
 
 
@@ -320,6 +331,29 @@ def test_a_stack_refuses_cores_that_do_not_fit():
         StackedCore({"a": make_core("lstm", F, hidden_size=3), "b": make_core("gru", 5)})
     with pytest.raises(ValueError, match="at least one core"):
         StackedCore({})
+    with pytest.raises(ValueError, match="at least one core, each by its name"):
+        StackedCore([make_core("gru", 3)])
+
+
+@pytest.mark.parametrize("name", ["a.b", "1", "_x", "type", ""])
+def test_a_stack_refuses_names_that_its_state_cannot_have(name):
+    with pytest.raises(ValueError, match=f"'{name}' cannot be the name of a core"):
+        StackedCore({name: make_core("gru", 3)})
+
+
+def test_a_stack_refuses_two_leaves_of_one_name():
+    inner = StackedCore({"b": make_core("gru", F, hidden_size=3)})
+    with pytest.raises(ValueError, match="two leaves of the state would be named 'a_b_hidden'"):
+        StackedCore({"a": inner, "a_b": make_core("gru", 3, hidden_size=3)})
+
+
+def test_a_core_may_be_stacked_on_itself():
+    core = make_core("gru", F, hidden_size=F).double()
+    stack = StackedCore({"first": core, "second": core}).double()
+    x, starts = sequence()
+    whole, _ = stack(x, stack.initial_state(B), starts)
+    last, _ = stack(x, stack.initial_state(B), starts, since=-2)
+    torch.testing.assert_close(last, whole[-2:])
 
 
 def test_lstm_stm_takes_the_options_of_stm():

@@ -10,7 +10,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from relmem.agents import MemoryActorCriticPolicy, registered_cores
+from relmem.agents import MemoryActorCriticPolicy, precision, registered_cores
 from relmem.agents.features import FEATURES, standardize
 
 OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
@@ -85,6 +85,33 @@ def test_predict_refuses_a_state_of_another_size():
     _, state = policy.predict(np.zeros((2, 5), np.float32))
     with pytest.raises(ValueError, match="for 3 environments"):
         policy.predict(np.zeros((3, 5), np.float32), state=state)
+
+
+def test_predict_refuses_episode_starts_of_another_number():
+    policy = make_policy("lstm")
+    _, state = policy.predict(np.zeros((2, 5), np.float32))
+    for wrong in (1, 3, 4):
+        with pytest.raises(ValueError, match="one entry for each of 2 environments"):
+            policy.predict(np.zeros((2, 5), np.float32), state, np.zeros(wrong, dtype=bool))
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru"])
+def test_the_number_of_features_may_be_one_of_numpy(core):
+    obs = spaces.Dict(a=OBS, b=spaces.MultiDiscrete([2, 3]))
+    assert make_policy(core, obs).core.input_size == 10
+
+
+def test_auto_is_bf16_for_our_convolutions_alone(monkeypatch):
+    monkeypatch.setattr(precision, "has_native_bf16", lambda device: True)
+    images = spaces.Box(0, 255, (1, 42, 42), np.uint8)
+    for policy, auto in (
+        (make_policy(), None),
+        (make_policy(obs=images, features="small"), torch.bfloat16),
+        (make_policy(obs=spaces.Dict(a=images)), None),
+    ):
+        for name, dtype in (("auto", auto), ("bf16", torch.bfloat16), ("fp32", None)):
+            policy.set_precision(name)
+            assert policy.features_dtype == dtype
 
 
 def test_save_and_load_policy(tmp_path):

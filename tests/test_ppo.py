@@ -268,6 +268,62 @@ def test_rewards_are_clipped_for_learning_only():
     assert model.ep_info_buffer[0]["r"] == 28
 
 
+def test_weights_that_a_callback_changes_act_at_once():
+    env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+    model = MemoryPPO("MemoryPolicy", env, n_steps=12, seed=0, learning_rate=0.0, n_epochs=1, precision="bf16")
+    other = MemoryPPO("MemoryPolicy", env, n_steps=12, seed=1, precision="bf16").get_parameters()
+
+    def callback(variables, _):
+        if variables["n_steps"] == 5:  # the environments have six and two episodes behind them
+            model.set_parameters(other)
+        return True
+
+    model.learn(24, callback=callback)
+    buffer, policy = model.buffer, model.policy
+    late = slice(6, None)
+    assert buffer.starts[6].tolist() == [True, False] and buffer.starts[10].tolist() == [False, True]
+    with torch.no_grad():
+        values, *_ = policy.evaluate_sequence(
+            buffer.obs[late], buffer.actions[late], policy.initial_state(2), buffer.starts[late]
+        )
+    torch.testing.assert_close(values[:, 0], buffer.values[late][:, 0])
+    torch.testing.assert_close(values[4:, 1], buffer.values[10:, 1])
+
+
+def test_what_a_callback_sees_is_called_as_in_sb3():
+    seen = []
+
+    def callback(variables, _):
+        seen.append((variables["n_steps"], variables["obs_tensor"][:, 0].tolist(), model._last_obs[:, 0].tolist()))
+        assert variables["new_obs"].shape == (2, 1)
+        assert variables["clipped_actions"].shape == variables["rewards"].shape == variables["dones"].shape == (2,)
+        assert variables["episode_starts"].tolist() == [count == 0 for count in seen[-1][1]]
+        return True
+
+    model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)]), n_steps=4, n_epochs=1)
+    model.learn(8, callback=callback)
+    counts = [[0, 0], [1, 1], [2, 2], [0, 3]]
+    assert seen == [(step, count, count) for step, count in enumerate(counts)]
+
+
+def test_what_a_callback_sets_counts_from_the_next_update_on():
+    env = DummyVecEnv([lambda: Counter(3)] * 4)
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, n_epochs=1, ent_coef=0.0)
+    model.learn(32)
+    model.ent_coef, model.clip_range, model.batch_size = 0.3, lambda left: 0.05, 32
+    sizes = []
+    minibatches = model.buffer.minibatches
+    model.buffer.minibatches = lambda n: sizes.append(n) or minibatches(n)
+    model.learn(32)
+    logged = model.logger.name_to_value
+    assert (logged["train/ent_coef"], logged["train/clip_range"], sizes) == (0.3, 0.05, [4])
+    for name in ("n_steps", "bptt_length"):
+        setattr(model, name, 4)
+        with pytest.raises(ValueError, match="n_steps and bptt_length cannot be changed but by load"):
+            model.learn(32)
+        setattr(model, name, {"n_steps": 8, "bptt_length": None}[name])
+
+
 def test_state_storage_of_the_published_stm_stays_small():
     """64 environments x 128 steps: one state per sequence, not per step (stock layout: 2.7 GB)."""
     core = make_core("stm", 64, queries=8, item_size=96)
@@ -375,10 +431,33 @@ def test_an_id_is_enough_to_go_on_with(algorithm, tmp_path):
     assert loaded.get_env().reset().shape[1:] == (4,)
     if algorithm is MemoryPPO:
         loaded = MemoryPPO("MemoryPolicy", sb3_make_vec_env("CartPole-v1", n_envs=3))
+        loaded.save(tmp_path / "model")
+        assert MemoryPPO.load(tmp_path / "model", env="CartPole-v1").n_envs == 3
     loaded.set_env("CartPole-v1")
     assert loaded.get_env().num_envs == loaded.n_envs
     with pytest.raises(ValueError, match="did you mean 'CartPole-v"):
         loaded.set_env("CartPol-v1")
+
+
+def test_each_algorithm_refuses_what_the_other_saved(tmp_path):
+    for algorithm, other in ((MemoryPPO, A3C), (A3C, MemoryPPO)):
+        algorithm("MemoryPolicy", "CartPole-v1").save(tmp_path / "model")
+        with pytest.raises(ValueError, match=f"another algorithm than {other.__name__} saved this file"):
+            other.load(tmp_path / "model")
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
+def test_without_an_environment_there_is_no_policy(algorithm):
+    with pytest.raises(ValueError, match=f"{algorithm.__name__} needs an environment"):
+        algorithm("MemoryPolicy", None)
+
+
+def test_a_core_that_is_not_registered_here_asks_for_its_module(tmp_path):
+    model = MemoryPPO("MemoryPolicy", "CartPole-v1")
+    model.policy_kwargs = {"core": "lstn"}
+    model.save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"did you mean 'lstm'.*A core of your own is known once its module is"):
+        MemoryPPO.load(tmp_path / "model")
 
 
 def test_without_a_seed_the_environment_has_none():

@@ -9,7 +9,7 @@ import pickle
 import secrets
 import sys
 import time
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
@@ -22,9 +22,8 @@ from torch import Tensor, multiprocessing
 
 from ...common.checks import require_at_least, require_choice, require_number
 from ...common.processors import available_processors
-from ..interaction import make_policy
+from ..interaction import make_policy, require_setup
 from ..policy import MemoryActorCriticPolicy
-from ..precision import autocast_dtype
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
@@ -54,7 +53,7 @@ class A3C(BaseAlgorithm):
 
     Callbacks run in the main process, once for each step of a worker's environments, as it reports its segments. The
     policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
-    pipes are full.
+    pipes are full; what it changes in the policy is lost, and changed arguments count from the next ``learn`` on.
 
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
@@ -72,8 +71,8 @@ class A3C(BaseAlgorithm):
         None: no clipping
     :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; ``optimizer_class`` and ``optimizer_kwargs``
         among ``policy_kwargs`` have precedence
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 where the hardware has it). Core, heads and
-        optimizer stay in float32
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for our convolutions where the hardware has
+        it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
     :param stats_window_size: episodes that the reported mean return is taken over
     :param tensorboard_log: folder of TensorBoard logs; None: none
@@ -147,6 +146,7 @@ class A3C(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
+        require_setup(self, "bptt_length")
         require_at_least(1, workers=self.workers, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
         require_number("learning_rate", self.learning_rate, schedule=True)
         require_number("gamma", self.gamma, high=1)
@@ -163,7 +163,7 @@ class A3C(BaseAlgorithm):
         if "optimizer_class" not in policy_kwargs:
             policy_kwargs = {"optimizer_kwargs": optimizer_kwargs, **policy_kwargs, "optimizer_class": optimizer_class}
         self.policy = make_policy(self, **policy_kwargs)
-        self.policy.features_dtype = autocast_dtype(self.precision, self.device)
+        self.policy.set_precision(self.precision)
         if any(getattr(module, "running_mean", None) is not None for module in self.policy.modules()):
             raise ValueError(
                 "A3C's workers share parameters, but no running statistics, such as those of BatchNorm2d: choose a "
@@ -315,10 +315,14 @@ class A3C(BaseAlgorithm):
         :param path: of the saved model
         :param env: id or factory of the environment to learn in; None: only to predict, or until ``set_env``
         :param device: cpu or auto
-        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``
+        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``; an
+            ``optimizer`` begins anew
         """
         # Not left to SB3, which would put saved tensors on a GPU where there is one.
         model = super().load(path, None, "cpu" if device == "auto" else device, **kwargs)
+        if "optimizer" in kwargs:  # which has no use for the statistics of another one
+            policy, make = model.policy, cast(Any, model.policy.optimizer_class)
+            policy.optimizer = make(policy.parameters(), lr=model.lr_schedule(1), **policy.optimizer_kwargs)
         if env is not None:
             model.set_env(env)
         return model

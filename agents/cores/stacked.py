@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import itertools
 from collections import namedtuple
@@ -23,18 +24,22 @@ class StackedCore(MemoryCore):
 
     Its state is flat; the leaves carry the names of their cores: ``lstm_hidden``, ``lstm_cell``, ``stm_item``.
 
-    :param cores: the cores by name, first to last; each takes the output of the one before as its input
+    :param cores: the cores by name, first to last; each takes the output of the one before as its input. The same core
+        may come twice, with one set of weights and a state for each time
     :param concatenate: whether the outputs of all cores side by side, last core first, are the output, or that of the
         last core alone
     :param output_size: a linear map to as many features follows; None: no map
-    :raises ValueError: if there is no core, or one does not fit the one before
+    :raises ValueError: if there is no core, a name will not do, or a core does not fit the one before
     """
 
     def __init__(
         self, cores: Mapping[str, MemoryCore], concatenate: bool = False, output_size: int | None = None
     ) -> None:
-        if not cores:
-            raise ValueError("a stack needs at least one core")
+        if not isinstance(cores, Mapping) or not cores:
+            raise ValueError(f'a stack needs at least one core, each by its name: {{"name": core}}; got {cores!r}')
+        for name in cores:
+            if not name.isidentifier() or name.startswith("_") or hasattr(nn.ModuleDict, name):
+                raise ValueError(f"'{name}' cannot be the name of a core in a stack: choose another word")
         for before, (name, core) in zip(cores.values(), list(cores.items())[1:], strict=False):
             if core.input_size != before.output_size:
                 raise ValueError(
@@ -42,12 +47,13 @@ class StackedCore(MemoryCore):
                 )
         chain = list(cores.values())
         width = sum(core.output_size for core in chain) if concatenate else chain[-1].output_size
-        shapes = {f"{name}_{leaf}": shape for name, core in cores.items() for leaf, shape in core.state_spec.items()}
+        leaves = [(f"{name}_{leaf}", shape) for name, core in cores.items() for leaf, shape in core.state_spec.items()]
+        names, shapes = tuple(name for name, _ in leaves), tuple(shape for _, shape in leaves)
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"two leaves of the state would be named '{twice[0]}': name the cores otherwise")
         super().__init__(
-            chain[0].input_size,
-            width if output_size is None else output_size,
-            namedtuple("StackedState", shapes),
-            tuple(shapes.values()),
+            chain[0].input_size, width if output_size is None else output_size, stacked_state(*names), shapes
         )
         self.cores = nn.ModuleDict(cores)
         self.concatenate = concatenate
@@ -68,8 +74,8 @@ class StackedCore(MemoryCore):
         """Core after core, each over the whole sequence; the last gives no more outputs than are asked for."""
         since = first_output(since, len(x))
         outputs, parts = [x], []
-        for core, part in zip(self._chain, self._split(state), strict=True):
-            y, part = core(outputs[-1], part, starts, since if core is self._chain[-1] else 0)
+        for i, (core, part) in enumerate(zip(self._chain, self._split(state), strict=True), start=1):
+            y, part = core(outputs[-1], part, starts, since if i == len(self._chain) else 0)
             outputs.append(y)
             parts.append(part)
         return self._output([*(y[since:] for y in outputs[1:-1]), outputs[-1]]), self._join(parts)
@@ -80,6 +86,13 @@ class StackedCore(MemoryCore):
             gates.update({f"{name}_{gate}": value for gate, value in core.gates(x, part).items()})
             x, _ = core.step(x, part)
         return gates
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_state_type"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._state_type = stacked_state(*self.state_spec)
 
     def _output(self, outputs: list[Tensor]) -> Tensor:
         """Outputs of the cores [..., O_i] -> y [..., O]."""
@@ -99,6 +112,17 @@ class StackedCore(MemoryCore):
         """The states of the cores, of one flat state."""
         leaves = iter(state)
         return [core._state_type(*itertools.islice(leaves, len(core.state_spec))) for core in self._chain]
+
+
+@functools.cache
+def stacked_state(*names: str) -> Any:
+    """The NamedTuple class of states with these leaves. Its states can be pickled, though it is not a module's own."""
+    methods = {"__slots__": (), "__reduce__": lambda self: (_make_state, (names, *self))}
+    return type("StackedState", (cast(Any, namedtuple)("StackedState", names),), methods)
+
+
+def _make_state(names: tuple[str, ...], *leaves: Tensor) -> Any:
+    return stacked_state(*names)(*leaves)
 
 
 def with_options_of(core: type[MemoryCore]) -> Callable[[Any], Any]:
