@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from ..common.checks import require_at_least, require_choice, require_number
 from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
-from .heads import BASELINES, SequenceModel
+from .cores import MemoryCore
+from .heads import SequenceModel
 from .precision import autocast_dtype
 
 OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs
-TRAINING_SEED = 2**31  # plus the run's seed: far from the seeds of the fixed sets
+TRAINING_SEED = 2**31  # plus the run's seed; those of the fixed sets are over 10^9 away
 
 
 class SupervisedTrainer:
@@ -83,8 +84,6 @@ class SupervisedTrainer:
         require_number("max_grad_norm", max_grad_norm, low_allowed=False, optional=True)
         require_number("stop_at", stop_at, optional=True)
         require_choice("optimizer", optimizer, OPTIMIZERS)
-        if task.asks_while_answering and core in BASELINES.names():
-            raise ValueError(f"{core} reads its inputs before it answers, but this task goes on asking: choose a core")
         self.task = task
         self.device = get_device(device)
         if self.device.type == "cpu":
@@ -93,6 +92,8 @@ class SupervisedTrainer:
         self.model = SequenceModel(
             task.input_size, task.output_size, task.kind, core, core_kwargs, embedding_size, net_arch
         ).to(self.device)
+        if task.asks_while_answering and not isinstance(self.model.memory, MemoryCore):
+            raise ValueError(f"{core} reads its inputs before it answers, but this task goes on asking: choose a core")
         self.model.autocast_dtype = autocast_dtype(precision, self.device)
         parameters = self.model.parameters()
         self.optimizer: torch.optim.Optimizer = (
@@ -134,7 +135,10 @@ class SupervisedTrainer:
         max_minutes: float | None = None,
         callback: Callable[[SupervisedTrainer], bool] | None = None,
     ) -> str | None:
-        """Train until ``outcome`` says why to end.
+        """Train until ``outcome`` says why to end, and evaluate there.
+
+        A training that goes on beyond that end keeps this evaluation, and is otherwise the one that had the later end
+        from the start.
 
         :param total_updates: updates in all, those of earlier calls and of a restored checkpoint included
         :param max_minutes: minutes in all, likewise
@@ -261,6 +265,8 @@ class SupervisedTrainer:
             "best": self.best,
             "optimizer": self.optimizer.state_dict(),
             "generator": self._generator.get_state(),
+            "random": torch.get_rng_state(),  # of what a memory draws, as dropout does
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "order": self._order,
             "loss_sum": self._loss_sum,
             "updates": self.updates,
@@ -288,6 +294,10 @@ class SupervisedTrainer:
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
         self._order, self._loss_sum = state["order"].to(self.device), state["loss_sum"].to(self.device)
         self.updates, self.seconds, self.history = state["updates"], state["seconds"], state["history"]
+        if state.get("random") is not None:  # None: an older version saved it
+            torch.set_rng_state(state["random"])
+        if state.get("cuda_random") is not None and self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda_random"], self.device)
         if len(state["generator"]) == len(self._generator.get_state()):
             self._generator.set_state(state["generator"])
         else:

@@ -18,14 +18,19 @@ from benchmarks.task_tables import ROOT, Run, Table, read_tables
 from relmem.cli.provenance import COMMIT
 from relmem.tasks import Task, make_task
 
-COLOURS = {"stm": "tab:blue", "rmc": "tab:orange", "lstm": "tab:green"}  # one look for a core in every picture
+COLOURS = {
+    "stm": "tab:blue",
+    "rmc": "tab:orange",
+    "lstm": "tab:green",
+    "attentional_lstm": "tab:red",
+}  # one look for a core in every picture
 PONG = ROOT / "results" / "pong"
 TASKS_INTRO = """# Supervised tasks
 
 Drawn by `make results` from the `results.json` of each run; `python -m benchmarks.tasks` trains them, one
 seed each. A run ends when it has converged, or after the minutes or the updates that its row gives it. Two runs shared
-the machine, and at times tests ran beside them, so equal minutes are not quite equal work: the same model made a fifth
-more updates in one run than in another. The left half of each picture goes by updates. A test score is that of the
+the machine, and at times tests ran beside them, so equal minutes are not quite equal work: the same model made up to
+30 % more updates in one run than in another. The left half of each picture goes by updates. A test score is that of the
 weights that did best on the validation set. In italics stands what strategies without the sought ability reach
 ([docs/tasks.md](../../docs/tasks.md)). Where a title gives other sizes than the paper, the paper's figures stand beside
 ours for the order of the models, not for comparison.
@@ -33,8 +38,9 @@ ours for the order of the models, not for comparison.
 
 PONG_INTRO = """# Pong
 
-Return is the mean over the last 100 training episodes, from sampled actions; beside it stands that of the few games
-played at the end with the most probable actions. Drawn by `make results` from figures that `python -m
+Return is the mean over the last 100 training episodes, from sampled actions; beside it stands that of the games
+played at the end with the most probable actions: of eight, those that end within 20 seconds, so that short games count
+for more. Drawn by `make results` from figures that `python -m
 benchmarks.record_run` reads off the logs of each run. The settings were tuned on seed 1; the budget of the STM was
 raised once more after a run with seed 11, and the LSTM went back to its first settings after a run with others and seed
 14 had done worse than seeds 11 and 12. Runs are ended by hand once that mean is above +18, so their last figure is no

@@ -56,7 +56,10 @@ def read_tables() -> dict[str, Table]:
 def _table(name: str, table: dict, models: dict) -> Table:
     runs = []
     for run, own in table["runs"].items():
-        fields = {"paper": "", "options": "", **models.get(run, {}), **(own or {})}
-        options = shlex.split(table["options"]) + shlex.split(fields["options"])
-        runs.append(Run(run, fields["title"], tuple(options), fields["paper"]))
+        chain = [{"model": run if run in models else None} | (own or {})]
+        while model := chain[0].get("model"):
+            chain.insert(0, models[model])
+        title = ", ".join(fields["title"] for fields in chain if "title" in fields)
+        options = " ".join([table["options"], *(fields.get("options", "") for fields in chain)])
+        runs.append(Run(run, title, tuple(shlex.split(options)), chain[-1].get("paper", "")))
     return Table(name, table["title"], table.get("source", ""), table.get("note", ""), tuple(runs))

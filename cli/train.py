@@ -23,7 +23,7 @@ from .tensorboard_log import tensorboard_logger
 
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
-EVALUATION_SEED = 1_000_000  # far from the seeds of the training environments
+EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far
 
 
 class Run(NamedTuple):

@@ -73,7 +73,7 @@ def test_tensorboard_has_the_metric_and_the_trivial_level_beside_it(run):
     assert {"valid/loss", "train/loss", "train/learning_rate", "time/updates_per_second"} <= tags
 
 
-def test_a_resumed_run_is_the_run_that_was_not_interrupted(copied, tmp_path):
+def test_a_run_beyond_its_first_end_has_the_weights_of_one_that_never_ended(copied, tmp_path):
     assert main([*RUN, "--total_updates", "40", "--seed", "3", "--run_dir", str(tmp_path / "whole")]) == 0
     assert main(["train", "--resume", str(copied), "--total_updates", "40"]) == 0
     whole, resumed = (torch.load(folder / "model.pt")["model"] for folder in (tmp_path / "whole", copied))

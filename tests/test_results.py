@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from filelock import FileLock
 
 from benchmarks import record_run, results, task_tables, tasks
@@ -34,7 +35,13 @@ def test_the_models_of_a_table_differ_in_nothing_but_core_minutes_and_a_rate_tha
 
 
 def test_runs_are_chosen_by_table_or_alone():
-    assert [run.name for _, run in tasks.choose(["convex_hull", "copy/lstm"])] == ["lstm", "stm", "rmc", "lstm"]
+    assert [run.name for _, run in tasks.choose(["convex_hull", "copy/lstm"])] == [
+        "lstm",
+        "stm",
+        "rmc",
+        "lstm",
+        "alstm",
+    ]
     assert len(tasks.choose([])) == len(ROWS)
     with pytest.raises(ValueError, match="did you mean 'copy'"):
         tasks.choose(["copi"])
@@ -80,6 +87,7 @@ def test_results_are_drawn_as_they_came_out(trained, kept):
 def test_a_row_is_trained_once_and_goes_on_where_it_was_ended(kept, monkeypatch):
     commands = []
     monkeypatch.setattr(tasks, "relmem", lambda argv: commands.append(argv) or 130)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # which would hold for all tests that follow
     monkeypatch.setattr("sys.argv", ["tasks", "copy/lstm"])
     table, run = tasks.choose(["copy/lstm"])[0]
     folder = kept / "runs" / "copy" / "lstm"
@@ -125,6 +133,11 @@ def test_a_run_that_is_not_over_is_not_recorded(trained, tmp_path):
 def test_the_committed_tables_are_those_of_the_committed_figures():
     assert (task_tables.FOLDER / "README.md").read_text() == results.tasks_readme()
     assert (results.PONG / "README.md").read_text() == results.pong_readme()
+
+
+def test_every_committed_result_is_a_row():
+    rows = {table.result(run) for table in TABLES.values() for run in table.runs}
+    assert rows.issuperset(task_tables.FOLDER.glob("*/*/results.json"))
 
 
 def test_committed_results_are_what_the_tables_say():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from relmem.agents.supervised import TRAINING_SEED
 from relmem.tasks import IGNORED, VaryingLengthTask, make_task, register_task, registered_tasks, task_options
 from relmem.tasks.__main__ import rows
 from relmem.tasks.base import Task
@@ -90,16 +91,26 @@ def test_trivial_levels_lie_between_chance_and_perfection(name, options):
 
 
 @pytest.mark.parametrize("name", registered_tasks())
-def test_fixed_sets_repeat_and_differ_from_each_other_and_from_training(name, monkeypatch):
+def test_fixed_sets_repeat(name, monkeypatch):
     task = make_task(name)
     monkeypatch.setattr(task, "split_sizes", dict.fromkeys(task.split_sizes, B))
-    valid, again, other_seed = task.split("valid"), task.split("valid"), task.split("valid", seed=1)
+    valid, again = task.split("valid"), task.split("valid")
     assert torch.equal(valid.inputs, again.inputs) and torch.equal(valid.targets, again.targets)
-    for other in (other_seed, task.split("test"), draw(task)):
-        assert valid.inputs.shape != other.inputs.shape or not torch.equal(valid.inputs, other.inputs)
     assert valid.size == B
     with pytest.raises(ValueError, match=r"^no split 'train_set': choose from .*valid, test"):
         task.split("train_set")
+
+
+@pytest.mark.parametrize("name", registered_tasks())
+def test_fixed_sets_are_drawn_apart_from_each_other_and_from_training(name, monkeypatch):
+    task, seeds = make_task(name), []
+    monkeypatch.setattr(task, "_draw_split", lambda _, generator: seeds.append(generator.initial_seed()))
+    for split in task.split_sizes:
+        for seed in (0, 1):
+            task.split(split, seed)
+    assert len(set(seeds)) == len(seeds) == 2 * len(task.split_sizes)
+    of_training = range(TRAINING_SEED, TRAINING_SEED + 10**6)  # whatever the seed of the run
+    assert not any(seed in of_training for seed in seeds)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
