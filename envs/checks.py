@@ -37,7 +37,11 @@ def image_shape(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """The valid name that looks most like ``name``, whatever the case of its letters."""
+def nearest(name: str, valid: Iterable[str], cutoff: float = 0.0) -> str:
+    """The valid name that looks most like ``name``, whatever the case of its letters.
+
+    :param cutoff: from 0, anything, to 1, the same; where nothing is so much alike, "" is returned
+    """
     by_lower_case = {candidate.lower(): candidate for candidate in valid}
-    return by_lower_case[difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=0.0)[0]]
+    close = difflib.get_close_matches(name.lower(), by_lower_case, n=1, cutoff=cutoff)
+    return by_lower_case[close[0]] if close else ""

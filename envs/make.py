@@ -101,8 +101,11 @@ def find_spec(id: str) -> EnvSpec:
         except ImportError as error:
             raise ValueError(f"'{id}' needs a package that cannot be imported: {error}") from error
     if name not in gymnasium.registry:
-        hint = f"did you mean '{nearest(name, gymnasium.registry)}', or 'package:id' for an id of another package?"
-        raise ValueError(f"unknown environment '{id}': {hint}")
+        # Without versions, all of which look alike; of those of one name the last is the newest.
+        by_name = {known.rpartition("-v")[0]: known for known in gymnasium.registry}
+        close = by_name.get(nearest(name.rpartition("-v")[0] or name, by_name, cutoff=0.6), "")
+        hint = f"did you mean '{close}'? An" if close else "an"
+        raise ValueError(f"unknown environment '{id}': {hint} id of another package is written 'package:id'")
     return gymnasium.registry[name]
 
 
