@@ -99,7 +99,7 @@ class SequenceModel(nn.Module):
     def load(cls, path: str | os.PathLike[str]) -> SequenceModel:
         """The model of a supervised training, on the CPU, with the weights that did best on the validation set.
 
-        It computes in float32; as it was trained where ``autocast_dtype`` is set to torch.bfloat16.
+        It computes in float32; set ``autocast_dtype = torch.bfloat16`` to compute as a training in bf16 did.
 
         :param path: what ``SupervisedTrainer.save`` wrote, or a run folder, whose ``model.pt`` is loaded
         :raises ValueError: if there is no such file, or it is something else

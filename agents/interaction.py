@@ -45,7 +45,7 @@ def require_setup(algorithm: BaseAlgorithm, foreign: str) -> None:
     """
     name = type(algorithm).__name__
     if hasattr(algorithm, foreign):
-        raise ValueError(f"another algorithm than {name} saved this file: load it with relmem.agents.load")
+        raise ValueError(f"{foreign} is no argument of {name}: if it came with the file, use relmem.agents.load")
     if getattr(algorithm, "observation_space", None) is None:
         raise ValueError(f"{name} needs an environment, of which its policy takes the spaces")
 

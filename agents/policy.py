@@ -123,11 +123,6 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)
         self.features_dtype = None if exact else autocast_dtype(precision, self.device)
 
-    @property
-    def version(self) -> int:
-        """Another number once weights of the feature extractor have been written to."""
-        return sum(parameter._version for parameter in self.features_extractor.parameters())
-
     # ---------------------------------------------------------------- structured states: relmem's PPO and A3C
 
     def initial_state(self, n_envs: int) -> State:
@@ -289,7 +284,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
                     f"the state to predict from must be two arrays of shape {expected}, as returned by the last call "
                     f"for {n_envs} environments, got {[np.shape(half) for half in state]}"
                 )
-            if episode_start is not None and np.shape(episode_start) != (n_envs,):
+            if episode_start is not None and np.size(episode_start) != n_envs:
                 raise ValueError(
                     f"episode_start must have one entry for each of {n_envs} environments, got the shape "
                     f"{np.shape(episode_start)}"

@@ -195,40 +195,36 @@ class MemoryPPO(OnPolicyAlgorithm):
                 self._state = self.policy.initial_state(env.num_envs)
         obs_tensor, episode_starts = self._to_tensors(self._last_obs, self._last_episode_starts)
 
-        # Around the whole rollout, so that weights are cast to the features' bf16 once instead of once per step.
-        # Callbacks know the variables of the loop, which have the names that they have in SB3.
-        with torch.autocast(self.device.type, enabled=False):
-            for n_steps in range(n_rollout_steps):
-                with torch.no_grad():
-                    actions, values, log_probs, next_state = act(self.policy, obs_tensor, self._state, episode_starts)
-                clipped_actions = to_env(self.policy, actions)
-                env.step_async(clipped_actions)
-                # While the environments step.
-                rollout_buffer.begin_step(n_steps, obs_tensor, episode_starts, self._state)
-                self._state = next_state
-                new_obs, rewards, dones, infos = env.step_wait()
+        # Callbacks know the variables of this loop, which have the names that they have in SB3.
+        for n_steps in range(n_rollout_steps):
+            with torch.no_grad():
+                actions, values, log_probs, next_state = act(self.policy, obs_tensor, self._state, episode_starts)
+            clipped_actions = to_env(self.policy, actions)
+            env.step_async(clipped_actions)
+            # While the environments step.
+            rollout_buffer.begin_step(n_steps, obs_tensor, episode_starts, self._state)
+            self._state = next_state
+            new_obs, rewards, dones, infos = env.step_wait()
 
-                self.num_timesteps += env.num_envs
-                version = self.policy.version
-                callback.update_locals(locals())
-                go_on = callback.on_step()
-                self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
-                if not go_on:
-                    return False
-                if self.policy.version != version:  # the callback has changed weights
-                    torch.clear_autocast_cache()
-                self._update_info_buffer(infos, dones)
-                rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
-                require_finite_values("reward", rewards)
-                learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
-                if dones.any():
-                    learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
-                rollout_buffer.end_step(n_steps, actions, values, log_probs, learned)
-                obs_tensor, episode_starts = self._to_tensors(new_obs, dones)
+            self.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            go_on = callback.on_step()
+            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+            if not go_on:
+                return False
+            self._update_info_buffer(infos, dones)
+            rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
+            require_finite_values("reward", rewards)
+            learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
+            if dones.any():
+                learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
+            rollout_buffer.end_step(n_steps, actions, values, log_probs, learned)
+            obs_tensor, episode_starts = self._to_tensors(new_obs, dones)
 
         with torch.no_grad():
             last_values = self.policy.value(obs_tensor, self._state, episode_starts)
         rollout_buffer.compute_advantages(last_values, episode_starts, self.gamma, self.gae_lambda)
+        n_steps = n_rollout_steps
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
@@ -249,7 +245,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         # Read anew for every rollout: SB3's callbacks change them.
         clip_range, ent_coef = FloatSchedule(self.clip_range)(remaining), FloatSchedule(self.ent_coef)(remaining)
         clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)(remaining)
-        _, sequences = minibatch_shape(self.n_steps, self.n_envs, self.buffer.length, self.batch_size)
+        _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
         statistics: list[Tensor] = []
         stop = False

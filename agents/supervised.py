@@ -137,8 +137,8 @@ class SupervisedTrainer:
     ) -> str | None:
         """Train until ``outcome`` says why to end, and evaluate there.
 
-        A training that goes on beyond that end keeps this evaluation, and is otherwise the one that had the later end
-        from the start.
+        Called again with a later end, a training with a constant learning rate comes to the same weights as if it had
+        had that end from the start; its history keeps the evaluation at the earlier one.
 
         :param total_updates: updates in all, those of earlier calls and of a restored checkpoint included
         :param max_minutes: minutes in all, likewise

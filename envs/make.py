@@ -102,9 +102,9 @@ def find_spec(id: str) -> EnvSpec:
             raise ValueError(f"'{id}' needs a package that cannot be imported: {error}") from error
     if name not in gymnasium.registry:
         # Without versions, all of which look alike; of those of one name the last is the newest.
-        by_name = {known.rpartition("-v")[0]: known for known in gymnasium.registry}
-        close = by_name.get(nearest(name.rpartition("-v")[0] or name, by_name, cutoff=0.6), "")
-        hint = f"did you mean '{close}'? An" if close else "an"
+        by_name = {known.rpartition("-v")[0] or known: known for known in gymnasium.registry}
+        close = nearest(name.rpartition("-v")[0] or name, by_name, cutoff=0.6)
+        hint = f"did you mean '{by_name[close]}'? An" if close else "an"
         raise ValueError(f"unknown environment '{id}': {hint} id of another package is written 'package:id'")
     return gymnasium.registry[name]
 

@@ -17,6 +17,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
@@ -180,11 +181,11 @@ def test_an_optimizer_of_the_users_takes_its_own_defaults():
     assert model.policy.optimizer.defaults["eps"] == 1e-5 and not model.policy.optimizer.defaults["amsgrad"]
 
 
-@pytest.mark.parametrize("name", ["NAdam", "Rprop"])  # keeps a scalar; begins with step sizes that are not zero
-def test_an_optimizer_that_cannot_be_shared_is_named(name):
-    policy_kwargs = {"optimizer_class": getattr(torch.optim, name)}
-    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs=policy_kwargs)
-    with pytest.raises(ValueError, match=rf"cannot share {name}: choose .* such as Adam"):
+@pytest.mark.parametrize("optimizer_class", [torch.optim.NAdam, torch.optim.Rprop, RMSpropTFLike])
+def test_an_optimizer_that_cannot_be_shared_is_named(optimizer_class):
+    """One keeps a scalar, the others begin with numbers that are not zero."""
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"optimizer_class": optimizer_class})
+    with pytest.raises(ValueError, match=rf"cannot share {optimizer_class.__name__}: choose .* such as Adam"):
         model.learn(10)
 
 

@@ -185,7 +185,12 @@ def test_every_action_space(space):
 
 @pytest.mark.parametrize(
     ("optimizer_class", "options"),
-    [*OPTIMIZERS.values(), (torch.optim.Adam, {"weight_decay": 0.1}), (torch.optim.SGD, {"momentum": 0.9})],
+    [
+        *OPTIMIZERS.values(),
+        (torch.optim.Adam, {"weight_decay": 0.1}),
+        (torch.optim.SGD, {"momentum": 0.9}),
+        (torch.optim.Adamax, {}),
+    ],
 )
 def test_one_process_steps_like_the_plain_optimizer_with_fresh_gradients(optimizer_class, options):
     torch.manual_seed(0)

@@ -335,7 +335,7 @@ def test_a_stack_refuses_cores_that_do_not_fit():
         StackedCore([make_core("gru", 3)])
 
 
-@pytest.mark.parametrize("name", ["a.b", "1", "_x", "type", ""])
+@pytest.mark.parametrize("name", ["a.b", "1", 1, "_x", "type", "training", ""])
 def test_a_stack_refuses_names_that_its_state_cannot_have(name):
     with pytest.raises(ValueError, match=f"'{name}' cannot be the name of a core"):
         StackedCore({name: make_core("gru", 3)})

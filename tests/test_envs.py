@@ -88,6 +88,14 @@ def test_unknown_ids_name_the_nearest_one(id, nearest):
         make_vec_env(id)
 
 
+def test_an_unknown_id_that_resembles_none_names_none(monkeypatch):
+    monkeypatch.setitem(gymnasium.registry, "WithoutVersion", gymnasium.spec("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"^unknown environment 'MiniGrid-MemoryS7-v0': an id of another package is"):
+        make_vec_env("MiniGrid-MemoryS7-v0")
+    with pytest.raises(ValueError, match="did you mean 'WithoutVersion'"):
+        make_vec_env("WithoutVersio")
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [

@@ -90,9 +90,12 @@ def test_predict_refuses_a_state_of_another_size():
 def test_predict_refuses_episode_starts_of_another_number():
     policy = make_policy("lstm")
     _, state = policy.predict(np.zeros((2, 5), np.float32))
+    policy.predict(np.zeros((2, 5), np.float32), state, np.array([[False], [True]]))
     for wrong in (1, 3, 4):
         with pytest.raises(ValueError, match="one entry for each of 2 environments"):
             policy.predict(np.zeros((2, 5), np.float32), state, np.zeros(wrong, dtype=bool))
+    _, state = policy.predict(np.zeros(5, np.float32))
+    policy.predict(np.zeros(5, np.float32), state, False)  # the `done` of a single environment
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru"])

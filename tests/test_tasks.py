@@ -94,8 +94,9 @@ def test_trivial_levels_lie_between_chance_and_perfection(name, options):
 def test_fixed_sets_repeat(name, monkeypatch):
     task = make_task(name)
     monkeypatch.setattr(task, "split_sizes", dict.fromkeys(task.split_sizes, B))
-    valid, again = task.split("valid"), task.split("valid")
+    valid, again, other = task.split("valid"), task.split("valid"), task.split("valid", seed=1)
     assert torch.equal(valid.inputs, again.inputs) and torch.equal(valid.targets, again.targets)
+    assert valid.inputs.shape != other.inputs.shape or not torch.equal(valid.inputs, other.inputs)
     assert valid.size == B
     with pytest.raises(ValueError, match=r"^no split 'train_set': choose from .*valid, test"):
         task.split("train_set")

@@ -53,7 +53,7 @@ class A3C(BaseAlgorithm):
 
     Callbacks run in the main process, once for each step of a worker's environments, as it reports its segments. The
     policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
-    pipes are full; what it changes in the policy is lost, and changed arguments count from the next ``learn`` on.
+    pipes are full; what it changes in the policy is lost (docs/agents.md).
 
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
@@ -320,7 +320,8 @@ class A3C(BaseAlgorithm):
         """
         # Not left to SB3, which would put saved tensors on a GPU where there is one.
         model = super().load(path, None, "cpu" if device == "auto" else device, **kwargs)
-        if "optimizer" in kwargs:  # which has no use for the statistics of another one
+        # Another optimizer has no use for the statistics that were saved.
+        if "optimizer" in kwargs and "optimizer_class" not in model.policy_kwargs:
             policy, make = model.policy, cast(Any, model.policy.optimizer_class)
             policy.optimizer = make(policy.parameters(), lr=model.lr_schedule(1), **policy.optimizer_kwargs)
         if env is not None:

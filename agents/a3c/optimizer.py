@@ -33,7 +33,8 @@ class SharedOptimizer:
         if fresh:
             _create_state(optimizer)
         states = [optimizer.state[parameter] for parameter in parameters]
-        can_share = all(_can_share(*pair, fresh) for pair in zip(parameters, states, strict=True))
+        tiny = optimizer.defaults.get("eps", 0.0)  # at which Adamax begins
+        can_share = all(_can_share(*pair, tiny if fresh else None) for pair in zip(parameters, states, strict=True))
         if len(optimizer.param_groups) > 1 or not can_share:
             raise ValueError(
                 f"A3C's workers cannot share {type(optimizer).__name__}: choose an optimizer that keeps nothing but "
@@ -119,10 +120,15 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _can_share(parameter: Tensor, state: dict[str, Any], fresh: bool) -> bool:
+def _can_share(parameter: Tensor, state: dict[str, Any], tiny: float | None) -> bool:
+    """Whether these are tensors of the parameter's shape, beside the number of steps.
+
+    :param tiny: how large fresh statistics may be that count as zero; None: these are not fresh
+    """
     statistics = [value for name, value in state.items() if name != "step"]
     alike = all(isinstance(value, Tensor) and value.shape == parameter.shape for value in statistics)
-    return alike and not (fresh and any(value.any() for value in statistics))
+    counts = isinstance(state.get("step", torch.zeros(())), Tensor)
+    return counts and alike and (tiny is None or all(bool((value.abs() <= tiny).all()) for value in statistics))
 
 
 def _create_state(optimizer: Optimizer) -> None:
@@ -142,5 +148,5 @@ def _create_state(optimizer: Optimizer) -> None:
     with torch.no_grad():
         for parameter, value in zip(parameters, before, strict=True):
             parameter.copy_(value)
-            if "step" in optimizer.state[parameter]:
+            if isinstance(optimizer.state[parameter].get("step"), Tensor):
                 optimizer.state[parameter]["step"].zero_()

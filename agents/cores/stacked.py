@@ -38,7 +38,7 @@ class StackedCore(MemoryCore):
         if not isinstance(cores, Mapping) or not cores:
             raise ValueError(f'a stack needs at least one core, each by its name: {{"name": core}}; got {cores!r}')
         for name in cores:
-            if not name.isidentifier() or name.startswith("_") or hasattr(nn.ModuleDict, name):
+            if not str(name).isidentifier() or name.startswith("_") or hasattr(nn.ModuleDict(), name):
                 raise ValueError(f"'{name}' cannot be the name of a core in a stack: choose another word")
         for before, (name, core) in zip(cores.values(), list(cores.items())[1:], strict=False):
             if core.input_size != before.output_size:
