@@ -34,7 +34,8 @@ class ConvFeatures(BaseFeaturesExtractor):
                 self._features_dim = self(torch.zeros(1, *observation_space.shape)).shape[1]
         except RuntimeError as error:
             raise ValueError(
-                f"images of shape {observation_space.shape} are too small for these features: 'small' and 'a3c' resize"
+                f"images of shape {observation_space.shape} are too small for these features: 'small' and 'a3c' "
+                "resize them, 'mlp' takes any observation"
             ) from error
         if hidden_size is not None:
             self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU(inplace=True)])
@@ -152,6 +153,8 @@ class MlpFeatures(BaseFeaturesExtractor):
         return self.stack(observations)  # [B, ...] -> [B, F]
 
 
+SMALLEST_IN_DICT = 36  # for the NatureCNN that SB3's CombinedExtractor gives to each image
+
 FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
     "nature": NatureFeatures,
     "a3c": A3CFeatures,
@@ -172,4 +175,11 @@ def features_class(name: str | None, observation_space: spaces.Space) -> type[Ba
     require_choice("features", name, FEATURES)
     if is_dict != (name == "dict"):
         raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
+    if isinstance(observation_space, spaces.Dict):
+        for key, space in observation_space.items():
+            if is_image_space(space) and min(space.shape[-2:]) < SMALLEST_IN_DICT:  # type: ignore[index]
+                raise ValueError(
+                    f"images '{key}' of shape {space.shape} are too small for features 'dict', whose convolutions need "
+                    f"sides of {SMALLEST_IN_DICT}: flatten or enlarge them in the environment"
+                )
     return FEATURES[name]

@@ -141,6 +141,16 @@ def test_bad_arguments_name_the_nearest_choice(kwargs, message):
         make_policy(**kwargs)
 
 
+def test_small_images_in_a_dictionary_are_named():
+    def features_of(side):
+        image = spaces.Box(0, 255, (3, side, side), np.uint8)
+        return make_policy(obs=spaces.Dict(image=image, direction=spaces.Discrete(4))).features_dim
+
+    assert features_of(36) > 4
+    with pytest.raises(ValueError, match=r"images 'image' of shape \(3, 35, 35\) are too small for features 'dict'"):
+        features_of(35)
+
+
 @pytest.mark.parametrize(("features", "size"), [("nature", 512), ("a3c", 1024), ("small", 288)])
 @pytest.mark.parametrize("shape", [(1, 84, 84), (1, 210, 160)])
 def test_image_features(features, size, shape):
