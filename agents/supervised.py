@@ -45,12 +45,14 @@ class SupervisedTrainer:
     :param max_grad_norm: the whole gradient is scaled down to this norm; None: never
     :param eval_every: updates between evaluations; None: an epoch, or 500 where batches are drawn afresh
     :param eval_size: samples of the validation set that are looked at; None: all
-    :param stop_at: the training ends when the task's metric reaches this on the validation set; None: never
+    :param stop_at: the training ends when the task's metric reaches this on the validation set, an accuracy at most 1;
+        None: never
     :param precision: of the core's matrix products: bf16, fp32, or auto (bf16 where the hardware multiplies it
         natively); states and sums are always float32
-    :param seed: of weights and training samples; validation and test sets are the same for all
+    :param seed: of weights and of training samples, or of their order where a set of them is fixed; validation and
+        test sets are the same for all
     :param device: cpu, cuda or auto
-    :raises ValueError: if an argument is unknown or out of range
+    :raises ValueError: if an argument is unknown or out of range, or the task lacks the set ``valid`` or ``test``
     """
 
     def __init__(
@@ -82,8 +84,10 @@ class SupervisedTrainer:
         require_number("momentum", momentum, high=1)
         require_number("max_grad_value", max_grad_value, low_allowed=False, optional=True)
         require_number("max_grad_norm", max_grad_norm, low_allowed=False, optional=True)
-        require_number("stop_at", stop_at, optional=True)
+        require_number("stop_at", stop_at, high=1 if task.metric == "accuracy" else math.inf, optional=True)
         require_choice("optimizer", optimizer, OPTIMIZERS)
+        for split in ("valid", "test"):
+            task.require_split(split)
         self.task = task
         self.device = get_device(device)
         if self.device.type == "cpu":
@@ -133,7 +137,7 @@ class SupervisedTrainer:
         self,
         total_updates: int,
         max_minutes: float | None = None,
-        callback: Callable[[SupervisedTrainer], bool] | None = None,
+        callback: Callable[[SupervisedTrainer], bool | None] | None = None,
     ) -> str | None:
         """Train until ``outcome`` says why to end, and evaluate there.
 
@@ -151,7 +155,7 @@ class SupervisedTrainer:
             self.seconds = time.monotonic() - began
             if self.updates % self.eval_every == 0 or self.outcome(total_updates, max_minutes):
                 self._log_evaluation()
-            if callback is not None and not callback(self):
+            if callback is not None and callback(self) is False:
                 return None
         return outcome
 
@@ -286,6 +290,10 @@ class SupervisedTrainer:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch.load documents none of those that it raises
             raise ValueError(f"'{file}' is no checkpoint of a supervised training") from error
+        if not isinstance(state, dict) or "history" not in state:
+            raise ValueError(f"'{file}' is no checkpoint of a supervised training")
+        if ("betas" in state["optimizer"]["param_groups"][0]) != isinstance(self.optimizer, torch.optim.Adam):
+            raise ValueError(f"checkpoint '{file}' is of another optimizer")
         try:
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])

@@ -6,6 +6,7 @@ Nothing in them is typed by hand but the papers' figures and the notes, which st
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,8 +31,9 @@ TASKS_INTRO = """# Supervised tasks
 Drawn by `make results` from the `results.json` of each run; `python -m benchmarks.tasks` trains them, one
 seed each. A run ends when it has converged, or after the minutes or the updates that its row gives it. Two runs shared
 the machine, and at times tests ran beside them, so equal minutes are not quite equal work: the same model made up to
-30 % more updates in one run than in another. The left half of each picture goes by updates. A test score is that of the
-weights that did best on the validation set. In italics stands what strategies without the sought ability reach
+30 % more updates in one run than in another. At equal updates, the column "validated" compares the models, on the
+validation set, and so does the left half of each picture. A test score is that of the weights that did best on the
+validation set. In italics stands what strategies without the sought ability reach
 ([docs/tasks.md](../../docs/tasks.md)). Where a title gives other sizes than the paper, the paper's figures stand beside
 ours for the order of the models, not for comparison.
 """
@@ -82,27 +84,31 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
     first = next(iter(results.values()))
     scores = [(name, metric) for name, found in first["test"].items() for metric in found if metric != "loss"]
     heads = [metric.replace("_", " ") + ("" if name == "test" else f", {name}") for name, metric in scores]
+    validated = [{entry["update"]: entry[f"valid_{r['metric']}"] for entry in r["history"]} for r in results.values()]
+    common = max(set.intersection(*map(set, validated)))  # updates
     rows = [
         [
             f"[{run.title}]({table.name}/{run.name}/results.json)",
             *(show(metric, r["test"][name][metric]) for name, metric in scores),
             run.paper,
+            show(r["metric"], scores_by_update[common]),
             f"{r['parameters']:,}",
             length(r),
             f"{r['minutes']:.0f}",
         ]
-        for run, r in results.items()
+        for (run, r), scores_by_update in zip(results.items(), validated, strict=True)
     ]
     trivial = {name: task_of(first).trivial(name) for name in first["test"]}
     for level in trivial["test"]:
         values = [show(m, trivial[name][level]) if m == first["metric"] else "" for name, m in scores]
-        rows.append([f"*{level}*", *values, "", "", "", ""])
+        rows.append([f"*{level}*", *values, "", "", "", "", ""])
+    heads += ["paper", f"validated after {common:,} updates", "parameters", "trained for", "minutes"]
     lines = [
         f"## {table.title}",
         "",
-        *grid(["", *heads, "paper", "parameters", "trained for", "minutes"], rows),
+        *grid(["", *heads], rows),
         "",
-        f"Paper: {table.source}." if table.source else "The papers report no figures at these sizes.",
+        f"Paper: {table.source}.",
         "",
         *([table.note, ""] if table.note else []),
         f"![Learning curves]({table.name}/curves.png)",
@@ -143,7 +149,7 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
     metric, trivial = first["metric"], task_of(first).trivial("valid")
     figure = Figure(figsize=(10, 4), layout="constrained")
     by_update, by_minute = figure.subplots(1, 2, sharey=True)
-    styles = {core: iter(("-", "--", ":", "-.")) for core in COLOURS}
+    styles = {core: itertools.cycle(("-", "--", ":", "-.")) for core in COLOURS}
     for run, result in results.items():
         look = {"color": COLOURS[result["core"]], "linestyle": next(styles[result["core"]])}
         values = [entry[f"valid_{metric}"] for entry in result["history"]]

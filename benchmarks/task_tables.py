@@ -62,4 +62,4 @@ def _table(name: str, table: dict, models: dict) -> Table:
         title = ", ".join(fields["title"] for fields in chain if "title" in fields)
         options = " ".join([table["options"], *(fields.get("options", "") for fields in chain)])
         runs.append(Run(run, title, tuple(shlex.split(options)), chain[-1].get("paper", "")))
-    return Table(name, table["title"], table.get("source", ""), table.get("note", ""), tuple(runs))
+    return Table(name, table["title"], table["source"], table.get("note", ""), tuple(runs))

@@ -68,15 +68,16 @@ def train(table: Table, run: Run) -> int:
     :raises ValueError: if its folder is in use by a run that was started in another way
     """
     folder = RunFolder(RUNS / table.name / run.name, ".pt")
+    options = [*run.options, "--seed", str(SEED)]
     print(f"\n{table.title}: {run.title}", flush=True)
     if folder.has_checkpoint():
-        code = relmem(["train", "--resume", str(folder.path)])
+        code = relmem(["train", "--resume", str(folder.path), *options])  # which are still those of the row
     else:
         if folder.path.exists():  # it was ended before there was anything to continue
             folder.hold()
             folder.release()
             shutil.rmtree(folder.path)
-        code = relmem(["train", *run.options, "--seed", str(SEED), "--run_dir", str(folder.path)])
+        code = relmem(["train", *options, "--run_dir", str(folder.path)])
     if code == 0:
         record(folder.path, table.result(run))
     return code

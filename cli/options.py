@@ -21,13 +21,14 @@ from jsonargparse import ArgumentParser, Namespace
 
 from ..agents.cores.registry import CORES, core_options, make_core, registered_cores
 from ..agents.heads import memories, memory_factory
-from ..common.checks import require_choice, unknown
+from ..common.checks import require_at_most, require_choice, unknown
 from ..tasks.registry import TASKS, registered_tasks
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
 from .config_files import GROUPS, config_name, find_config, flatten, read_config, shipped_configs
 from .task_config import HeadConfig, TaskTrainConfig, TrainingConfig
 
 DEFAULT = TrainConfig()
+MAX_SEED = 2**32 - 1  # NumPy takes no greater one
 
 
 class Invocation(NamedTuple):
@@ -76,6 +77,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         config, values, name = _parse_task(first, options, file, argv)
     else:
         config, values, name = _parse_environments(first, options, file, argv)
+    require_at_most(MAX_SEED, seed=config.seed)
     return Invocation(
         config=config.smoke() if values.smoke else config,
         name=config_name(file) if file else name.replace(":", "."),
@@ -272,7 +274,7 @@ class TrainParser:
     def _unknown(self, kind: str, key: str, valid: Iterable[str]) -> str:
         """Say which option is nearest, in the same group if there is that group."""
         group, dot, name = key.partition(".")
-        if key in self._groups:
+        if key in GROUPS:
             return f"unknown {kind} '{key}': did you mean '{key}.{GROUPS[key]}'?"
         longer = [group for group in self._groups if key.startswith(group) and not dot]
         if longer:

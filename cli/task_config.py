@@ -71,7 +71,8 @@ class TaskTrainConfig:
 
     :param total_updates: gradient steps to train for
     :param max_minutes: the training ends after this time, evaluations included; null is never
-    :param seed: of weights and training samples; validation and test sets are the same for all seeds
+    :param seed: of weights and of training samples, or of their order where a set of them is fixed; validation and test
+        sets are the same for all seeds
     :param device: auto, cpu, cuda or cuda:N
     :param precision: of the core's matrix products; auto takes bf16 where the hardware multiplies it natively
     """

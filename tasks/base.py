@@ -71,7 +71,8 @@ class Task:
     fixed: bool = False
     """Whether training repeats ``split("train")`` epoch by epoch rather than drawing fresh batches."""
     split_sizes: dict[str, int] = {"valid": 1000, "test": 2000}  # noqa: RUF012 (replaced, never changed)
-    """The fixed sets, by name, and their sizes. Names that begin with ``test`` are for the final evaluation."""
+    """The fixed sets, by name, and their sizes: ``valid``, ``test``, and others for the final evaluation whose names
+    begin with ``test``."""
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """``size`` fresh samples, on the generator's device."""
@@ -112,13 +113,12 @@ class Task:
         """
         if self.kind == "bits":
             wrong = ((outputs > 0) != (batch.targets > 0.5)).sum(dim=(0, 2))  # [S, B, bits] -> [B]
-            return {"bit_errors": wrong.float().mean(), "exact": (wrong == 0).float().mean()}
+            return {"bit_errors": wrong.double().mean(), "exact": (wrong == 0).double().mean()}
         if self.kind == "class":
-            return {"accuracy": (outputs[-1].argmax(dim=1) == batch.targets).float().mean()}
+            return {"accuracy": (outputs[-1].argmax(dim=1) == batch.targets).double().mean()}
         scored = batch.targets != IGNORED  # [S, B]
         wrong = (outputs.argmax(dim=2) != batch.targets) & scored
-        accuracy = 1 - wrong.sum() / scored.sum()
-        return {"accuracy": accuracy, "exact": (~wrong.any(dim=0)).float().mean()}
+        return {"accuracy": (~wrong)[scored].double().mean(), "exact": (~wrong.any(dim=0)).double().mean()}
 
 
 class VaryingLengthTask(Task):

@@ -201,6 +201,13 @@ def test_every_task_trains(task, tmp_path):
     assert main(["train", *flags, "--run_dir", str(tmp_path / "run")]) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["task"] == task and results["test"]["test"][results["metric"]] >= 0
+    assert ("epochs" in results) == make_task(task).fixed
+
+
+def test_when_a_run_converged_stands_in_its_results(tmp_path):
+    assert main([*RUN, "--training.stop_at", "0", "--run_dir", str(tmp_path / "run")]) == 0
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["outcome"] == "converged" and results["converged"]["updates"] == results["updates"] == 10
 
 
 def test_a_core_and_a_task_of_the_users_own_by_module(tmp_path):

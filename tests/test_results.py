@@ -21,6 +21,7 @@ def test_every_row_has_a_config_and_a_limit(row):
     assert config.max_minutes is not None
     table = row.split("/")[0]
     assert table.startswith(config.task["name"])
+    assert config.core["name"] in results.COLOURS
 
 
 def test_the_models_of_a_table_differ_in_nothing_but_core_minutes_and_a_rate_that_the_title_tells():
@@ -101,7 +102,9 @@ def test_a_row_is_trained_once_and_goes_on_where_it_was_ended(kept, monkeypatch)
     table.result(run).parent.mkdir(parents=True)
     table.result(run).touch()
     assert tasks.main() == 0
-    assert [argv[1] for argv in commands] == ["--config", "--resume"]
+    begun, resumed = commands
+    assert begun == ["train", *run.options, "--seed", "1", "--run_dir", str(tasks.RUNS / "copy" / "lstm")]
+    assert resumed == ["train", "--resume", str(tasks.RUNS / "copy" / "lstm"), *run.options, "--seed", "1"]
 
 
 def test_a_run_on_environments_is_recorded_with_its_curve(kept, monkeypatch):

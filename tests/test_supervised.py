@@ -126,6 +126,13 @@ def test_a_seed_makes_a_training_and_another_seed_another_one():
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_the_seed_is_that_of_the_weights_and_of_the_samples():
+    one, again, other = (SupervisedTrainer(First(), **SMALL, seed=seed) for seed in (1, 1, 2))
+    assert same(one.model, again.model) and not same(one.model, other.model)
+    inputs = [trainer._next_batch().inputs for trainer in (one, again, other)]
+    assert torch.equal(inputs[0], inputs[1]) and not torch.equal(inputs[0], inputs[2])
+
+
 def test_an_epoch_shows_every_sample_at_most_once_and_in_a_new_order():
     trainer = SupervisedTrainer(FixedFirst(), **SMALL, batch_size=16)
     trainer._training_set = Batch(torch.arange(50).view(1, 50, 1), torch.arange(50))
@@ -146,6 +153,20 @@ def test_the_best_weights_are_tested_and_the_latest_kept():
     assert set(trainer.test()) == {"test", "test_more"}
     assert all(parameter.eq(0).all() for parameter in trainer.model.parameters())
     assert all(torch.equal(value, best[name]) for name, value in trainer.best.items())
+
+
+def test_the_best_weights_are_those_of_the_best_evaluation():
+    trainer = SupervisedTrainer(First(), **SMALL, eval_every=1, eval_size=5)
+    scores, weights = iter([0.2, 0.9, 0.5]), []
+
+    def evaluate(data):
+        assert data.size == 5
+        weights.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
+        return {"loss": 1.0, "accuracy": next(scores)}
+
+    trainer.evaluate = evaluate
+    assert trainer.learn(3) == "finished" and trainer.best_evaluation["update"] == 2
+    assert all(torch.equal(value, weights[1][name]) for name, value in trainer.best.items())
 
 
 @pytest.mark.parametrize("name", memories())
@@ -220,7 +241,12 @@ def test_the_largest_gradient_is_clipped_by_value_and_by_norm():
         trainer._update(1.0)
         grads = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
         norms[name] = (grads.abs().max().item(), grads.norm().item())
+    trainer = SupervisedTrainer(First(), **SMALL, max_grad_value=1e-3, max_grad_norm=1e-3)
+    trainer._update(1.0)
+    both = torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
     assert norms["none"][0] > 2e-3
+    # First by value, which makes many elements equal, then by norm, which keeps them so.
+    assert both.norm().item() == pytest.approx(1e-3, rel=1e-3) and (both.abs() > 0.999 * both.abs().max()).sum() > 1
     assert norms["value"][0] == pytest.approx(1e-3)
     assert norms["norm"][1] == pytest.approx(1e-3, rel=1e-3)
 
@@ -233,6 +259,41 @@ def test_time_and_divergence_end_a_training():
     torch.nn.init.constant_(trainer.model.memory.out.bias, float("nan"))
     assert trainer.learn(100) == "diverged" and trainer.updates == 5
     assert trainer.history[0]["valid_accuracy"] >= 0 and trainer.best == {} and trainer.best_evaluation is None
+
+
+def test_the_time_of_a_restored_training_counts(tmp_path):
+    trainer = SupervisedTrainer(First(), **SMALL)
+    trainer.seconds = 600.0
+    trainer.save(tmp_path / "model.pt")
+    resumed = SupervisedTrainer(First(), **SMALL)
+    resumed.restore(tmp_path / "model.pt")
+    assert resumed.learn(5, max_minutes=5) == "out of time" and resumed.updates == 0
+    assert resumed.learn(5, max_minutes=15) == "finished" and 600 < resumed.seconds < 900
+
+
+def test_a_callback_ends_a_training_by_false_alone():
+    trainer = SupervisedTrainer(First(), **SMALL)
+    assert trainer.learn(3, callback=lambda _: None) == "finished"
+    assert trainer.learn(9, callback=lambda _: False) is None and trainer.updates == 4
+
+
+def test_evaluations_are_an_epoch_or_500_updates_apart():
+    assert SupervisedTrainer(FixedFirst(), **SMALL, batch_size=20).eval_every == 2
+    assert SupervisedTrainer(First(), **SMALL).eval_every == 500
+
+
+def test_the_layers_around_a_memory():
+    model = SequenceModel(40, 3, "class", "lstm", {"hidden_size": 7}, embedding_size=50, net_arch=[8, 9])
+    assert model.embedding.weight.std().item() == pytest.approx(1, abs=0.1)
+    assert (model.memory.input_size, model.memory.output_size) == (50, 7)
+    assert [str(layer) for layer in model.head[:4]] == [
+        "Linear(in_features=7, out_features=8, bias=True)",
+        "ReLU()",
+        "Linear(in_features=8, out_features=9, bias=True)",
+        "ReLU()",
+    ]
+    assert model.head[4].out_features == 3 and len(model.head) == 5
+    assert SequenceModel(40, 3, "class", "lstm", {"hidden_size": 7}).memory.output_size == 3
 
 
 def test_evaluation_is_without_dropout():
@@ -358,6 +419,7 @@ def test_memories_are_the_cores_and_the_baseline():
         ({"learning_rate": -1.0}, "learning_rate must be a number at least 0, got -1.0"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be a number greater than 0, got 0.0"),
         ({"batch_size": 51}, "batch_size must be at most 50, the size of the training set, got 51"),
+        ({"stop_at": 99}, "stop_at must be a number at least 0 and at most 1, got 99"),
         ({"precision": "bf17"}, "unknown precision 'bf17': did you mean 'bf16'?"),
     ],
 )
@@ -371,7 +433,18 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     trainer = SupervisedTrainer(First(), **SMALL)
     trainer.save(tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"checkpoint '.*other.pt' is of another model"):
-        SupervisedTrainer(First(), "gru").restore(tmp_path / "other.pt")
+        SupervisedTrainer(First(), "gru", optimizer="adam").restore(tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"checkpoint '.*other.pt' is of another optimizer"):
+        SupervisedTrainer(First(), **SMALL | {"optimizer": "rmsprop"}).restore(tmp_path / "other.pt")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    with pytest.raises(ValueError, match=r"tensor.pt' is no checkpoint"):
+        trainer.restore(tmp_path / "tensor.pt")
     (tmp_path / "broken.pt").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"broken.pt' is no checkpoint"):
         trainer.restore(tmp_path / "broken.pt")
+
+
+def test_a_task_without_a_test_set_is_refused_before_training(monkeypatch):
+    monkeypatch.setattr(First, "split_sizes", {"valid": 64, "test_more": 32})
+    with pytest.raises(ValueError, match=r"^no split 'test': choose from valid, test_more$"):
+        SupervisedTrainer(First(), **SMALL)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from relmem.agents.supervised import TRAINING_SEED
 from relmem.tasks import IGNORED, VaryingLengthTask, make_task, register_task, registered_tasks, task_options
 from relmem.tasks.__main__ import rows
-from relmem.tasks.base import Task
+from relmem.tasks.base import Batch, Task
 
 B = 40
 VARIANTS = [
@@ -142,6 +142,39 @@ def test_rows_select_samples_and_make_floats():
     assert torch.equal(bits.rows(slice(2, 5)).targets, bits.targets[:, 2:5])
 
 
+class Scored(Task):
+    """Nothing but a kind of answer to score."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+
+def test_bit_errors_by_hand():
+    targets = torch.zeros(3, 4, 2)
+    outputs = torch.full((3, 4, 2), -1.0)
+    outputs[0, 1, 0] = outputs[2, 1, 0] = outputs[2, 1, 1] = 1  # three wrong bits, all of one sample
+    scores = Scored("bits").evaluate(outputs, Batch(torch.zeros(6, 4, 1), targets))
+    assert scores == {"bit_errors": 3 / 4, "exact": 3 / 4}
+
+
+def test_accuracy_by_hand():
+    targets = torch.tensor([[0, 1, 2, 0], [1, IGNORED, IGNORED, IGNORED]])  # five scored steps
+    outputs = functional.one_hot(torch.tensor([[0, 1, 2, 0], [2, 0, 0, 0]]), 3).float()  # one of them wrong
+    scores = Scored("classes").evaluate(outputs, Batch(torch.zeros(4, 4, 1), targets))
+    assert scores == {"accuracy": 4 / 5, "exact": 3 / 4}
+    scores = Scored("class").evaluate(outputs[1:], Batch(torch.zeros(4, 4, 1), torch.tensor([2, 0, 1, 0])))
+    assert scores == {"accuracy": 3 / 4}
+
+
+@pytest.mark.parametrize("kind", ["class", "classes"])
+def test_a_level_that_is_reached_exactly_is_reached(kind):
+    right = torch.arange(1000) < 900
+    targets = torch.zeros(1000, dtype=torch.int64)
+    outputs = torch.where(right[None, :, None], torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]))
+    batch = Batch(torch.zeros(1, 1000, 1), targets if kind == "class" else targets[None])
+    assert float(Scored(kind).evaluate(outputs, batch)["accuracy"]) >= 0.9
+
+
 def test_unscored_steps_do_not_count():
     task = make_task("multi_query_associative_recall")
     batch = draw(task)
@@ -153,7 +186,16 @@ def test_unscored_steps_do_not_count():
 
 class TestVaryingLength:
     @pytest.mark.parametrize(
-        ("name", "seen"), [("copy", range(1, 21)), ("convex_hull", range(5, 21)), ("tsp", range(5, 11))], ids=str
+        ("name", "seen"),
+        [
+            ("copy", range(1, 21)),
+            ("convex_hull", range(5, 21)),
+            ("tsp", range(5, 11)),
+            ("relational_associative_recall", range(2, 6)),
+            ("parity", range(1, 41)),
+            ("modular_arithmetic", range(1, 40, 2)),
+        ],
+        ids=str,
     )
     def test_training_draws_every_length(self, name, seen, monkeypatch):
         task = make_task(name)
@@ -161,15 +203,24 @@ class TestVaryingLength:
         lengths = []
         monkeypatch.setattr(task, "sample", lambda size, length, generator: lengths.append(length))
         generator = torch.Generator().manual_seed(0)
-        for _ in range(400):
+        for _ in range(800):
             task.batch(1, generator)
         assert set(lengths) == set(seen)
 
-    def test_fixed_sets_have_the_length_of_their_name(self, monkeypatch):
-        task = make_task("convex_hull")
-        monkeypatch.setattr(task, "split_sizes", dict.fromkeys(task.split_sizes, B))
-        points = {name: int(task.split(name).inputs[:, 0, :2].any(dim=1).sum()) for name in task.split_sizes}
-        assert points == {"valid": 10, "test": 10, "test_5": 5}
+    @pytest.mark.parametrize(
+        ("name", "lengths"),
+        [
+            ("copy", {"valid": 20, "test": 20}),
+            ("convex_hull", {"valid": 10, "test": 10, "test_5": 5}),
+            ("tsp", {"valid": 10, "test": 10, "test_5": 5}),
+            ("parity", {"valid": 40, "test": 40, "test_256": 256}),
+            ("modular_arithmetic", {"valid": 39, "test": 39, "test_255": 255}),
+        ],
+    )
+    def test_fixed_sets_have_the_length_of_their_name(self, name, lengths, monkeypatch):
+        task = make_task(name)
+        monkeypatch.setattr(task, "sample", lambda size, length, generator: length)
+        assert {split: task.split(split) for split in task.split_sizes} == lengths
 
     def test_the_trivial_level_is_the_mean_over_lengths(self):
         task = make_task("copy", max_length=3, bits=4)
