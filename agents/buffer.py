@@ -42,7 +42,7 @@ class SequenceBuffer:
 
     Everything is stored as [L, C * N, ...]: column c * N + n is the sequence of environment n in chunk c, so that a
     minibatch of whole sequences is one selection of columns. The state of the core is stored once per column, which
-    for the STM at its published size is T times less than one state per step.
+    for the STM at its published size is L times less than one state per step.
 
     :param n_steps: T
     :param n_envs: N

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium import spaces
@@ -78,6 +79,8 @@ def image_channels(observation_space: spaces.Space) -> int:
     shape = observation_space.shape or ()
     if len(shape) != 3:
         raise ValueError(f"convolutional features need image observations [C, H, W], got {observation_space}")
+    if min(shape) == shape[2] < shape[0]:
+        raise ValueError(f"convolutional features need images with channels first, [C, H, W], got {observation_space}")
     return shape[0]
 
 
@@ -164,6 +167,11 @@ FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
 }
 
 
+def _looks_like_images(space: spaces.Space) -> bool:
+    box = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
+    return box and space.low.max() == 0 and space.high.min() == 255  # type: ignore[attr-defined]
+
+
 def features_class(name: str | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
     """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
 
@@ -171,6 +179,11 @@ def features_class(name: str | None, observation_space: spaces.Space) -> type[Ba
     """
     is_dict = isinstance(observation_space, spaces.Dict)
     if name is None:
+        if _looks_like_images(observation_space) and not is_image_space(observation_space):
+            raise ValueError(
+                f"{observation_space} looks like images, which have three dimensions, [C, H, W] or [H, W, C]: reshape "
+                "them in the environment, or choose features 'mlp'"
+            )
         name = "dict" if is_dict else "nature" if is_image_space(observation_space) else "mlp"
     require_choice("features", name, FEATURES)
     if is_dict != (name == "dict"):

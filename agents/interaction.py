@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
 from torch import Tensor
 
+from ..common.checks import require_number
 from .cores.base import State
 from .policy import MemoryActorCriticPolicy
 
@@ -37,17 +39,38 @@ def make_policy(algorithm: BaseAlgorithm, **policy_kwargs: Any) -> MemoryActorCr
     return policy
 
 
-def require_setup(algorithm: BaseAlgorithm, foreign: str) -> None:
-    """Check what an algorithm was made of.
+def require_setup(algorithm: Any, foreign: str) -> None:
+    """Check what an algorithm was made of, as far as all have it.
 
     :param foreign: an argument that only the other algorithm has
-    :raises ValueError: if there is no environment, or the other algorithm saved what is loaded
+    :raises ValueError: if there is no environment, the other algorithm saved what is loaded, or a number is out of
+        range
     """
     name = type(algorithm).__name__
     if hasattr(algorithm, foreign):
         raise ValueError(f"{foreign} is no argument of {name}: if it came with the file, use relmem.agents.load")
     if getattr(algorithm, "observation_space", None) is None:
         raise ValueError(f"{name} needs an environment, of which its policy takes the spaces")
+    for kind in ("observation_space", "action_space"):
+        space = getattr(algorithm, kind)
+        if np.any(getattr(space, "start", 0)):
+            raise ValueError(f"{name} counts from 0, but the {kind} is {space}: take its start off in the environment")
+    require_number("learning_rate", algorithm.learning_rate, schedule=True)
+    require_number("gamma", algorithm.gamma, high=1)
+    require_number("gae_lambda", algorithm.gae_lambda, high=1)
+    require_number("ent_coef", algorithm.ent_coef, schedule=True)
+    require_number("vf_coef", algorithm.vf_coef)
+    require_number("clip_reward", algorithm.clip_reward, low_allowed=False, optional=True)
+
+
+def schedule(value: float | Schedule) -> FloatSchedule:
+    """A function of the remaining progress, of such a function or of a number, which may be NumPy's."""
+    return FloatSchedule(value if callable(value) else float(value))
+
+
+def continued_seed(algorithm: BaseAlgorithm) -> int | None:
+    """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
+    return None if algorithm.seed is None else (algorithm.seed + algorithm.num_timesteps) % 2**31
 
 
 def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:
@@ -85,6 +108,27 @@ def require_finite_values(name: str, values: Tensor | np.ndarray, environments: 
         row = int(finite.long().argmin())
         environment = row if environments is None else environments[row]
         raise FloatingPointError(f"environment {environment} gave a {name} that is not finite")
+
+
+def learned_rewards(
+    policy: MemoryActorCriticPolicy,
+    state: State,
+    rewards: np.ndarray,
+    dones: np.ndarray,
+    infos: list[dict[str, Any]],
+    gamma: float,
+    clip_reward: float | None,
+) -> Tensor:
+    """The rewards [N] of a step as they are learned from: clipped, and with the return that a time limit cut off.
+
+    :param state: of the core after the step, [N, ...]
+    :raises FloatingPointError: if one is not finite
+    """
+    if clip_reward is not None:
+        rewards = rewards.clip(-clip_reward, clip_reward)
+    require_finite_values("reward", rewards)
+    learned = torch.as_tensor(rewards, dtype=torch.float32, device=policy.device)
+    return learned + gamma * values_after_timeout(policy, state, dones, infos) if dones.any() else learned
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, explained_variance, obs_as_tensor
+from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
@@ -24,12 +24,13 @@ from .buffer import SequenceBuffer
 from .cores.base import State
 from .interaction import (
     act,
+    continued_seed,
+    learned_rewards,
     make_policy,
     require_finite,
-    require_finite_values,
     require_setup,
+    schedule,
     to_env,
-    values_after_timeout,
 )
 from .policy import MemoryActorCriticPolicy
 
@@ -143,16 +144,10 @@ class MemoryPPO(OnPolicyAlgorithm):
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_setup(self, "envs_per_worker")
         require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
-        require_number("learning_rate", self.learning_rate, schedule=True)
-        require_number("gamma", self.gamma, high=1)
-        require_number("gae_lambda", self.gae_lambda, high=1)
         require_number("clip_range", self.clip_range, low_allowed=False, schedule=True)
         require_number("clip_range_vf", self.clip_range_vf, low_allowed=False, optional=True, schedule=True)
-        require_number("ent_coef", self.ent_coef, schedule=True)
-        require_number("vf_coef", self.vf_coef)
         require_number("max_grad_norm", self.max_grad_norm, low_allowed=False)
         require_number("target_kl", self.target_kl, low_allowed=False, optional=True)
-        require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
         try:
             shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:
@@ -164,8 +159,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
-        self._setup_lr_schedule()
-        self.set_random_seed(self.seed)
+        self.lr_schedule = schedule(self.learning_rate)
+        self.set_random_seed(continued_seed(self))
         self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
         self.policy.set_precision(self.precision)
         self.buffer = SequenceBuffer(
@@ -203,21 +198,17 @@ class MemoryPPO(OnPolicyAlgorithm):
             env.step_async(clipped_actions)
             # While the environments step.
             rollout_buffer.begin_step(n_steps, obs_tensor, episode_starts, self._state)
-            self._state = next_state
             new_obs, rewards, dones, infos = env.step_wait()
 
             self.num_timesteps += env.num_envs
             callback.update_locals(locals())
             go_on = callback.on_step()
-            self._last_obs, self._last_episode_starts = new_obs, dones  # type: ignore[assignment]
+            # All at once: whoever is interrupted and goes on does so from the same step.
+            self._last_obs, self._last_episode_starts, self._state = new_obs, dones, next_state  # type: ignore[assignment]
             if not go_on:
                 return False
             self._update_info_buffer(infos, dones)
-            rewards = rewards if self.clip_reward is None else rewards.clip(-self.clip_reward, self.clip_reward)
-            require_finite_values("reward", rewards)
-            learned = torch.as_tensor(rewards, dtype=torch.float32, device=self.device)
-            if dones.any():
-                learned = learned + self.gamma * values_after_timeout(self.policy, self._state, dones, infos)
+            learned = learned_rewards(self.policy, next_state, rewards, dones, infos, self.gamma, self.clip_reward)
             rollout_buffer.end_step(n_steps, actions, values, log_probs, learned)
             obs_tensor, episode_starts = self._to_tensors(new_obs, dones)
 
@@ -243,8 +234,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         remaining = self._current_progress_remaining
         # Read anew for every rollout: SB3's callbacks change them.
-        clip_range, ent_coef = FloatSchedule(self.clip_range)(remaining), FloatSchedule(self.ent_coef)(remaining)
-        clip_range_vf = None if self.clip_range_vf is None else FloatSchedule(self.clip_range_vf)(remaining)
+        clip_range, ent_coef = schedule(self.clip_range)(remaining), schedule(self.ent_coef)(remaining)
+        clip_range_vf = None if self.clip_range_vf is None else schedule(self.clip_range_vf)(remaining)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
         statistics: list[Tensor] = []
@@ -323,7 +314,12 @@ class MemoryPPO(OnPolicyAlgorithm):
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfMemoryPPO:
-        """Train for ``total_timesteps`` agent steps, summed over environments; as in any SB3 algorithm."""
+        """Train for ``total_timesteps`` agent steps, summed over environments; as in any SB3 algorithm.
+
+        :raises ValueError: if there is no environment
+        """
+        if self.env is None:
+            raise ValueError("this model has no environment to learn in: call set_env(env) first")
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     @classmethod
@@ -358,10 +354,10 @@ class MemoryPPO(OnPolicyAlgorithm):
         :param env: environment, vector environment or id, of which as many are made as there were
         :param force_reset: as in SB3
         """
-        super().set_env(_make_env(env, self.seed, self.n_envs), force_reset)
+        super().set_env(_make_env(env, continued_seed(self), self.n_envs), force_reset)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state"]
+        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs"]  # which belong together
 
 
 def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:
@@ -385,8 +381,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
         return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
     require_at_least(1, batch_size=batch_size)
     if batch_size % length or sequences % (batch_size // length):
-        valid = [s * length for s in range(1, sequences + 1) if sequences % s == 0]
-        nearest = min(valid, key=lambda size: abs(size - batch_size))
+        nearest = length * _nearest_divisor(sequences, batch_size / length)
         raise ValueError(
             f"batch_size {batch_size} does not cut {n_envs} environments x {n_steps} steps into whole sequences of "
             f"{length} steps; the nearest that does is {nearest}"
@@ -394,7 +389,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     return length, batch_size // length
 
 
-def _nearest_divisor(n: int, d: int) -> int:
+def _nearest_divisor(n: int, d: float) -> int:
     return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))
 
 

@@ -12,7 +12,6 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
 from ..agents.cores.registry import core_options
-from ..common.processors import available_processors
 from ..envs import make_vec_env
 from .config import A3CConfig, TrainConfig, VecEnvConfig
 
@@ -70,7 +69,7 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
     hardware: dict[str, Any] = {"device": config.device, "precision": config.precision}
     if isinstance(config.algo, A3CConfig):
         algorithm = A3C
-        hardware["workers"] = config.algo.workers or available_processors()
+        hardware["workers"] = config.algo.workers
     try:
         model = algorithm.load(checkpoint, **hardware)
     except (AssertionError, BadZipFile, EOFError, KeyError) as error:
@@ -81,18 +80,14 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
             f"checkpoint '{checkpoint}' holds the core '{model.policy.core_name}' with {model.policy.core_kwargs}, "
             f"but the run asks for '{config.core['name']}' with {config.core_options}"
         )
-    seed = (config.seed + model.num_timesteps) % 2**31
-    env = make_env(config, config.env.n_envs if isinstance(config.env, VecEnvConfig) else 1, seed)
-    for kind in ("observation_space", "action_space"):
-        saved, asked = getattr(model, kind), getattr(env, kind)
-        if saved != asked:
-            raise ValueError(f"checkpoint '{checkpoint}' has the {kind} {saved}, but {config.env.id} has {asked}")
-    if isinstance(model, A3C):
-        env.close()
-        model.set_env(config.env.id)
+    if isinstance(config.env, VecEnvConfig):
+        env: Any = make_env(config, config.env.n_envs, config.seed + model.num_timesteps)
     else:
+        env = config.env.id
+    try:
         model.set_env(env)
-        model.set_random_seed(seed)
+    except ValueError as error:
+        raise ValueError(f"checkpoint '{checkpoint}' does not go with {config.env.id}: {error}") from error
     return model
 
 

@@ -112,5 +112,6 @@ def find_spec(id: str) -> EnvSpec:
 def _render_options(spec: EnvSpec) -> dict[str, Any]:
     """Rendering to arrays where the environment can, as SB3's video recorder expects it."""
     creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-    modes = getattr(creator, "metadata", {}).get("render_modes", [])
+    metadata = getattr(creator, "metadata", None)  # of a wrapper's class, a property
+    modes = metadata.get("render_modes", []) if isinstance(metadata, dict) else []
     return {"render_mode": "rgb_array"} if "rgb_array" in modes else {}

@@ -352,6 +352,39 @@ def test_running_statistics_are_refused_as_workers_do_not_share_them():
         A3C("MemoryPolicy", CARTPOLE, policy_kwargs={"features_extractor_class": Normalised})
 
 
+class Averaging(BaseFeaturesExtractor):
+    """With a running average of its own making."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, observation_space.shape[0])
+        self.register_buffer("average", torch.zeros(observation_space.shape[0]))
+
+    def forward(self, observations):
+        self.average.lerp_(observations.mean(dim=0), 0.1)
+        return observations - self.average
+
+
+def test_buffers_that_change_are_refused_before_the_first_update():
+    model = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER, policy_kwargs={"features_extractor_class": Averaging})
+    before = torch.nn.utils.parameters_to_vector(model.policy.parameters())
+    with pytest.raises(RuntimeError, match=r"no buffers such as running statistics, and '.*average' changes"):
+        model.learn(100)
+    assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+def test_workers_know_an_environment_that_this_process_has_registered():
+    class Mine(gym.wrappers.TimeAwareObservation):
+        def __init__(self):
+            super().__init__(gym.make("CartPole-v1"))
+
+    gym.register("Mine-v0", Mine)
+    try:
+        model = A3C("MemoryPolicy", "Mine-v0", **ONE_WORKER).learn(20)
+        assert model.num_timesteps >= 20
+    finally:
+        del gym.registry["Mine-v0"]
+
+
 def test_environments_that_workers_could_not_build_are_refused():
     with pytest.raises(ValueError, match="not a finished DummyVecEnv: each worker process builds"):
         A3C("MemoryPolicy", make_vec_env(CARTPOLE, 1))
@@ -363,6 +396,8 @@ def test_environments_that_workers_could_not_build_are_refused():
         A3C("MemoryPolicy", lambda n_envs, seed: make_vec_env(CARTPOLE, 1))
     with pytest.raises(ValueError, match="VecNormalize does not work with A3C"):
         A3C("MemoryPolicy", lambda n_envs, seed: VecNormalize(make_vec_env(CARTPOLE, n_envs)))
+    with pytest.raises(ValueError, match=r"must be a function \(n_envs, seed\) -> VecEnv, but: too many"):
+        A3C("MemoryPolicy", lambda: make_vec_env(CARTPOLE, 8))
     with pytest.raises(ValueError, match="env_kwargs go with an environment id"):
         A3C("MemoryPolicy", crashing_env, env_kwargs={"frame_skip": 2})
 
@@ -380,6 +415,7 @@ def test_what_cannot_travel_is_refused_before_a_process_starts():
 
 def test_a_model_without_its_environment_says_what_to_do(tmp_path):
     A3C("MemoryPolicy", CARTPOLE, workers=1).save(tmp_path / "model")
+    assert A3C.load(tmp_path / "model", workers=None).workers is None  # as many as there are processors
     loaded = A3C.load(tmp_path / "model")
     with pytest.raises(ValueError, match="workers must be an integer of at least 1"):
         A3C.load(tmp_path / "model", workers=0)

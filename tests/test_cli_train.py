@@ -302,8 +302,8 @@ def test_resume_refuses_to_make_another_run_of_it(ppo_run, flags, sentence, capf
     ("core", "env_id", "sentence"),
     [
         ("gru", "relmem/MaskedCartPole-v0", "holds the core 'gru'"),
-        ("lstm", "CartPole-v1", "has the observation_space"),
-        ("lstm", "relmem/RepeatFirst-v0", "has the observation_space"),
+        ("lstm", "CartPole-v1", "does not go with relmem/MaskedCartPole-v0: Observation spaces do not match"),
+        ("lstm", "relmem/RepeatFirst-v0", "does not go with relmem/MaskedCartPole-v0: Observation spaces do not match"),
     ],
 )
 def test_resume_refuses_a_checkpoint_of_something_else(ppo_copy, core, env_id, sentence, capfd):

@@ -3,12 +3,13 @@
 import copy
 import pickle
 from collections import namedtuple
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import nn
 
-from relmem.agents import MemoryCore, StackedCore, make_core, register_core, registered_cores
+from relmem.agents import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from relmem.agents.cores import core_options
 from relmem.agents.cores.registry import CORES
 
@@ -455,3 +456,50 @@ def test_a_core_from_outside_the_package_is_a_core_like_any_other():
             register_core("mean_of_inputs")(type(make_core("gru", F)))
     finally:
         CORES._factories.pop("mean_of_inputs")
+
+
+class Lean(NamedTuple):
+    total: torch.Tensor
+
+
+class LeanCore(MemoryCore):
+    """A core whose ``forward`` takes no more than inputs, state and starts."""
+
+    def __init__(self, input_size, output_size=None):
+        super().__init__(input_size, output_size or input_size, Lean, ((input_size,),))
+        self.out = nn.Linear(input_size, self.output_size)
+
+    def step(self, x, state):
+        total = state.total + x
+        return self.out(total), Lean(total)
+
+    def forward(self, x, state, starts):
+        totals = []
+        for x_t, starts_t in zip(x, starts, strict=True):
+            state = Lean(self.reset(state, starts_t).total + x_t)
+            totals.append(state.total)
+        return self.out(torch.stack(totals)), state
+
+
+def test_a_forward_may_leave_out_since():
+    core = LeanCore(F, OUT)
+    check_core(core)
+    x, starts = sequence(torch.float32)
+    y, end = core(x, core.initial_state(B), starts)
+    for since in (-3, 4):
+        last, same_end = core(x, core.initial_state(B), starts, since)
+        assert torch.equal(last, y[since:]) and torch.equal(end.total, same_end.total)
+    with pytest.raises(ValueError, match="since must be a step of the sequence"):
+        core(x, core.initial_state(B), starts, since=T)
+    check_core(StackedCore({"first": LeanCore(F, 3), "second": make_core("lstm", 3, OUT)}))
+
+
+@every_core
+def test_one_step_is_exported_with_resets_and_all(name, options):
+    """What a rollout calls at every step has no branch on data, so that ``torch.export`` takes it."""
+    core = small(name, options).eval()
+    x, state = torch.randn(1, B, F), random_state(core)
+    exported = torch.export.export(core, (x, state, torch.zeros(1, B, dtype=torch.bool))).module()
+    for starts in (torch.zeros(1, B, dtype=torch.bool), torch.ones(1, B, dtype=torch.bool)):
+        expected, _ = core(x, state, starts)
+        torch.testing.assert_close(exported(x, state, starts)[0], expected)

@@ -1,14 +1,18 @@
 """The distribution: what it claims, what it carries, and that it works where nothing else of the project is."""
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("agents", "cli", "common", "configs", "envs", "tasks")
@@ -49,6 +53,15 @@ def _python(installed: Path, code: str, cwd: Path) -> str:
     setup = f"import sys; sys.path += {paths!r}\n"
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     return _run(sys.executable, "-S", "-c", setup + code, cwd=cwd, env=environment)
+
+
+def test_whatever_is_asked_for_is_pinned_within_its_range():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    groups = (project["dependencies"], *project["optional-dependencies"].values())
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    for requirement in map(Requirement, itertools.chain(*groups)):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
 def test_the_wheel_claims_no_name_but_relmem(wheel):

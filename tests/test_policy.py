@@ -11,7 +11,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from relmem.agents import MemoryActorCriticPolicy, precision, registered_cores
-from relmem.agents.features import FEATURES, standardize
+from relmem.agents.features import FEATURES, features_class, standardize
 
 OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
 
@@ -169,6 +169,24 @@ def test_images_are_standardised_one_by_one():
     torch.testing.assert_close(
         standardised.std(dim=(1, 2, 3), correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-3, rtol=0
     )
+
+
+@pytest.mark.parametrize(
+    ("space", "name", "message"),
+    [
+        (spaces.Box(0, 255, (84, 84), np.uint8), None, "looks like images, which have three dimensions"),
+        (spaces.Box(0, 255, (4, 84, 84, 3), np.uint8), None, "looks like images, which have three dimensions"),
+        (spaces.Box(0, 1, (84, 84, 3)), "small", "need images with channels first"),
+    ],
+)
+def test_images_that_are_none_of_ours_are_refused(space, name, message):
+    with pytest.raises(ValueError, match=message):
+        features_class(name, space)(space)
+
+
+def test_bytes_that_are_no_images_are_flattened():
+    assert features_class(None, spaces.Box(0, 2, (8, 8), np.uint8)) is FEATURES["mlp"]
+    assert features_class("mlp", spaces.Box(0, 255, (84, 84), np.uint8)) is FEATURES["mlp"]
 
 
 @pytest.mark.parametrize("features", ["nature", "a3c", "small"])

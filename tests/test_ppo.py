@@ -10,7 +10,7 @@ from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack, VecNormalize
 
-from relmem.agents import A3C, MemoryPPO, load, make_core, ppo, precision, registered_cores
+from relmem.agents import A3C, MemoryPPO, interaction, load, make_core, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer
 from relmem.agents.interaction import values_after_timeout
 from relmem.agents.ppo import minibatch_shape
@@ -553,7 +553,7 @@ def test_works_with_callbacks_normalisation_schedules_and_continuous_actions(mon
     )
     values = []
     monkeypatch.setattr(
-        ppo, "values_after_timeout", lambda *args: values.append(values_after_timeout(*args)) or values[-1]
+        interaction, "values_after_timeout", lambda *args: values.append(values_after_timeout(*args)) or values[-1]
     )
     model.learn(1024, callback=callback)  # 256 steps each, of which the limit comes after 200
     assert len(values) == 1 and values[0].ne(0).all() and values[0].isfinite().all()
@@ -577,3 +577,69 @@ def test_learns_masked_cartpole():
     )
     model.learn(45_000)
     assert np.mean([episode["r"] for episode in model.ep_info_buffer]) > 120
+
+
+def first_observations(model, steps=40):
+    seen = []
+    model.learn(steps, callback=lambda frame, _: seen.append(frame["new_obs"].copy()), reset_num_timesteps=False)
+    return np.concatenate(seen)
+
+
+@pytest.mark.parametrize("by_id", [True, False])
+def test_a_training_that_is_continued_does_not_repeat_its_episodes(by_id, tmp_path):
+    def env():
+        return "CartPole-v1" if by_id else sb3_make_vec_env("CartPole-v1")
+
+    model = MemoryPPO("MemoryPolicy", env(), n_steps=8, seed=3)
+    begun = first_observations(model)
+    again = first_observations(MemoryPPO("MemoryPolicy", env(), n_steps=8, seed=3))
+    assert np.array_equal(begun, again)
+    model.save(tmp_path / "model")
+    loads = [first_observations(MemoryPPO.load(tmp_path / "model", env=env())) for _ in range(2)]
+    assert np.array_equal(*loads) and not np.array_equal(loads[0][0], begun[0])
+
+
+def test_a_model_that_is_loaded_begins_new_episodes_with_a_new_memory(tmp_path):
+    env = sb3_make_vec_env("CartPole-v1")
+    MemoryPPO("MemoryPolicy", env, n_steps=8).learn(8).save(tmp_path / "model")
+    loaded = MemoryPPO.load(tmp_path / "model", env=env, force_reset=False)
+    starts = []
+    loaded.learn(8, callback=lambda frame, _: starts.append(frame["episode_starts"].item()), reset_num_timesteps=False)
+    assert starts[0] and not any(starts[1:4])
+
+
+def test_memory_and_observation_stay_together_when_a_step_is_interrupted(monkeypatch):
+    model = MemoryPPO("MemoryPolicy", sb3_make_vec_env("CartPole-v1"), n_steps=8).learn(8)
+    before = model._last_obs, model._state
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model.env, "step_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(8, reset_num_timesteps=False)
+    assert model._last_obs is before[0] and model._state is before[1]
+
+
+def test_learning_needs_an_environment(tmp_path):
+    MemoryPPO("MemoryPolicy", "CartPole-v1").save(tmp_path / "model")
+    with pytest.raises(ValueError, match=r"no environment to learn in: call set_env\(env\) first"):
+        MemoryPPO.load(tmp_path / "model").learn(8)
+
+
+def test_numbers_may_be_those_of_numpy():
+    numbers = dict.fromkeys(("learning_rate", "clip_range", "clip_range_vf", "ent_coef"), np.float32(0.01))
+    MemoryPPO("MemoryPolicy", "CartPole-v1", n_steps=8, n_epochs=1, **numbers).learn(8)
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
+def test_spaces_that_do_not_count_from_zero_are_refused(algorithm):
+    class Shifted(AnyAction):
+        def __init__(self):
+            super().__init__(spaces.Discrete(3, start=1))
+
+    env = DummyVecEnv([Shifted])
+    with pytest.raises(ValueError, match=r"counts from 0, but the action_space is Discrete\(3, start=1\): take its"):
+        algorithm(
+            "MemoryPolicy", env if algorithm is MemoryPPO else lambda n_envs, seed: DummyVecEnv([Shifted] * n_envs)
+        )

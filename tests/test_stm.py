@@ -112,6 +112,19 @@ def test_a_backward_pass_that_computes_again_matches_the_naive_version(preset, m
     assert_parity(stm(preset))
 
 
+def test_a_backward_pass_frees_what_it_has_used_and_may_come_twice():
+    core = make_core("stm", 5, 3, queries=2, item_size=4, relation_size=3)
+    y, _ = core(torch.randn(6, 2, 5), core.initial_state(2), torch.zeros(6, 2, dtype=torch.bool))
+    nodes, kept = [y.grad_fn], []
+    while nodes:
+        node = nodes.pop()
+        kept += [node.steps] if hasattr(node, "steps") else []
+        nodes += [after for after, _ in node.next_functions if after is not None]
+    assert len(kept[0]) == 6
+    first, second = (torch.autograd.grad(y.sum(), core.f1.weight, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second) and kept[0] == []
+
+
 @pytest.mark.parametrize("fits", [True, False], ids=["all of it fits", "all of it does not"])
 def test_the_limit_of_what_is_kept_is_of_the_whole_sequence(fits, monkeypatch):
     core, (T, B) = stm("released"), STARTS.shape

@@ -17,12 +17,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, safe_mean
+from stable_baselines3.common.utils import safe_mean
 from torch import Tensor, multiprocessing
 
 from ...common.checks import require_at_least, require_choice, require_number
 from ...common.processors import available_processors
-from ..interaction import make_policy, require_setup
+from ..interaction import continued_seed, make_policy, require_setup, schedule
 from ..policy import MemoryActorCriticPolicy
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
@@ -115,7 +115,7 @@ class A3C(BaseAlgorithm):
         if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
         require_at_least(1, envs_per_worker=envs_per_worker)
-        self.workers = available_processors() if workers is None else workers
+        self.workers = workers
         self.envs_per_worker = envs_per_worker
         self.t_max = t_max
         self.gamma = gamma
@@ -147,16 +147,12 @@ class A3C(BaseAlgorithm):
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_setup(self, "bptt_length")
-        require_at_least(1, workers=self.workers, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
-        require_number("learning_rate", self.learning_rate, schedule=True)
-        require_number("gamma", self.gamma, high=1)
-        require_number("gae_lambda", self.gae_lambda, high=1)
-        require_number("ent_coef", self.ent_coef, schedule=True)
-        require_number("vf_coef", self.vf_coef)
+        require_at_least(1, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
+        if self.workers is not None:
+            require_at_least(1, workers=self.workers)
         require_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
-        require_number("clip_reward", self.clip_reward, low_allowed=False, optional=True)
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        self._setup_lr_schedule()
+        self.lr_schedule = schedule(self.learning_rate)
         self.set_random_seed(self.seed)
         optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
         policy_kwargs = dict(self.policy_kwargs)
@@ -205,7 +201,7 @@ class A3C(BaseAlgorithm):
         updates, refreshed = 0, time.monotonic()
         try:
             with WorkerPool(context, ask_to_stop=budget.close) as pool:
-                pool.start(self.workers, run_worker, task, shared, budget)
+                pool.start(self.workers or available_processors(), run_worker, task, shared, budget)
                 for report in pool.reports():
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
                         shared.copy_to(self.policy.optimizer)
@@ -245,14 +241,14 @@ class A3C(BaseAlgorithm):
         """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
-        # As for environments that are continued, the seed moves on with the steps taken.
-        seed = secrets.randbelow(2**31) if self.seed is None else (self.seed + self.num_timesteps) % 2**31
+        seed = continued_seed(self)
+        seed = secrets.randbelow(2**31) if seed is None else seed
         settings = Settings(
             t_max=self.t_max,
             gamma=self.gamma,
             gae_lambda=self.gae_lambda,
             vf_coef=self.vf_coef,
-            ent_coef=FloatSchedule(self.ent_coef),
+            ent_coef=schedule(self.ent_coef),
             learning_rate=self.lr_schedule,
             max_grad_norm=self.max_grad_norm,
             clip_reward=self.clip_reward,

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
+from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
@@ -28,7 +30,7 @@ def env_factory(env: str | EnvFactory, env_kwargs: dict[str, Any] | None = None)
         options = [name for name in inspect.signature(make_vec_env).parameters if name not in ("id", "n_envs", "seed")]
         for name in env_kwargs or {}:
             require_choice("option of make_vec_env", name, options)
-        return functools.partial(_from_id, env, env_kwargs or {})
+        return functools.partial(_from_id, env, env_kwargs or {}, gymnasium.registry.get(env))
     if not callable(env):
         raise ValueError(
             f"A3C takes an environment id or a function (n_envs, seed) -> VecEnv, not a finished {type(env).__name__}: "
@@ -36,6 +38,10 @@ def env_factory(env: str | EnvFactory, env_kwargs: dict[str, Any] | None = None)
         )
     if env_kwargs:
         raise ValueError("env_kwargs go with an environment id; bind the arguments of a factory with functools.partial")
+    try:
+        inspect.signature(env).bind(1, 0)
+    except TypeError as error:
+        raise ValueError(f"an environment factory must be a function (n_envs, seed) -> VecEnv, but: {error}") from error
     return env
 
 
@@ -54,5 +60,7 @@ def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
     return BaseAlgorithm._wrap_env(env)
 
 
-def _from_id(env_id: str, env_kwargs: dict[str, Any], n_envs: int, seed: int) -> VecEnv:
+def _from_id(env_id: str, env_kwargs: dict[str, Any], spec: EnvSpec | None, n_envs: int, seed: int) -> VecEnv:
+    if spec is not None:  # which the user's script may have registered, and this process has not
+        gymnasium.registry.setdefault(spec.id, spec)
     return make_vec_env(env_id, n_envs, seed=seed, **env_kwargs)

@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from ..buffer import SequenceBuffer
-from ..interaction import act, require_finite, require_finite_values, to_env, values_after_timeout
+from ..interaction import act, learned_rewards, require_finite, to_env
 from ..policy import MemoryActorCriticPolicy
 
 KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
@@ -100,12 +100,9 @@ class SegmentLearner:
                 all_rewards[t], all_dones[t] = rewards, dones
                 ended = dones.nonzero()[0].tolist()
                 all_infos.append({i: {key: infos[i][key] for key in KEPT_INFO if key in infos[i]} for i in ended})
-                if settings.clip_reward is not None:
-                    rewards = rewards.clip(-settings.clip_reward, settings.clip_reward)
-                require_finite_values("reward", rewards)
-                learned = torch.as_tensor(rewards, dtype=torch.float32)
-                if ended:
-                    learned = learned + settings.gamma * values_after_timeout(policy, self._state, dones, infos)
+                learned = learned_rewards(
+                    policy, self._state, rewards, dones, infos, settings.gamma, settings.clip_reward
+                )
                 buffer.end_step(t, actions, values, log_probs, learned)
                 self._obs, self._starts = obs_as_tensor(obs, policy.device), torch.as_tensor(dones)  # type: ignore[arg-type]
 

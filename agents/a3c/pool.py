@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import Any, cast
 
 from .learner import Report
 from .worker import Done
@@ -57,8 +57,7 @@ class WorkerPool:
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
         while self._connections:
-            for connection in wait(list(self._connections), timeout=WATCH_SECONDS):
-                assert isinstance(connection, Connection)
+            for connection in self._ready(WATCH_SECONDS):
                 rank = self._connections[connection]
                 try:
                     message = connection.recv()
@@ -82,9 +81,8 @@ class WorkerPool:
         try:
             deadline = time.monotonic() + GRACE_SECONDS
             while self._connections and time.monotonic() < deadline:
-                for connection in wait(list(self._connections), timeout=deadline - time.monotonic()):
+                for connection in self._ready(deadline - time.monotonic()):
                     # Nobody needs these reports any more, but a worker may be waiting for room in its pipe.
-                    assert isinstance(connection, Connection)
                     try:
                         finished = isinstance(connection.recv(), Done)
                     except (EOFError, OSError):
@@ -101,6 +99,10 @@ class WorkerPool:
                 if process.exitcode is None:
                     process.kill()
                     process.join()
+
+    def _ready(self, timeout: float) -> list[Connection]:
+        """Connections with something to read; after a time, perhaps none."""
+        return cast(list[Connection], wait(list(self._connections), timeout=timeout))
 
     def _death(self, rank: int) -> str:
         code = self._processes[rank].exitcode

@@ -74,13 +74,25 @@ def _train(rank: int, task: Task, optimizer: SharedOptimizer, budget: StepBudget
     set_random_seed(task.seed + 1 + rank)
     with contextlib.closing(build_env(task.env_factory, task.n_envs, task.seed + rank * task.n_envs)) as env:
         learner = SegmentLearner(task.policy, env, settings)
+        buffers = {name: buffer.clone() for name, buffer in task.policy.named_buffers()}
         while (taken := budget.claim(settings.t_max * task.n_envs)) is not None:
             progress_remaining = 1 - taken / budget.total
             optimizer.load_into(learner.parameters)
             rewards, dones, infos = learner.play()
             gradients, statistics = learner.gradients(settings.ent_coef(progress_remaining))
+            require_constant_buffers(task.policy, buffers)
             optimizer.step(gradients, settings.learning_rate(progress_remaining))
             yield Report(rewards, dones, infos, statistics)
+
+
+def require_constant_buffers(policy: MemoryActorCriticPolicy, before: dict[str, Tensor]) -> None:
+    """Raise a ValueError if playing or learning has changed a buffer, which would be each worker's own and be lost."""
+    for name, buffer in policy.named_buffers():
+        if not torch.equal(buffer, before[name]):
+            raise ValueError(
+                f"A3C's workers share parameters, but no buffers such as running statistics, and '{name}' changes in "
+                "training: choose a policy without it"
+            )
 
 
 def _send(connection: Connection, message: Report | Done) -> bool:

@@ -7,6 +7,7 @@ state decides when to carry it, reset it, store it or detach it.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable
@@ -53,7 +54,7 @@ class MemoryCore(nn.Module):
 
     A subclass calls ``super().__init__`` with the NamedTuple class of its state and the per-environment shape of
     each leaf, and defines ``step``. It overrides ``initial_state`` if its memory does not start at zero, and
-    ``forward`` if it has a faster way to the same numbers.
+    ``forward`` if it has a faster way to the same numbers (which may leave out ``since``).
 
     :param input_size: number of input features F
     :param output_size: number of output features O
@@ -63,6 +64,12 @@ class MemoryCore(nn.Module):
     """
 
     _like: Tensor
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        forward = cls.__dict__.get("forward")
+        if forward is not None and not _takes_since(forward):
+            cls.forward = _with_since(forward)  # type: ignore[method-assign]
 
     def __init__(self, input_size: int, output_size: int, state: type, shapes: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
@@ -110,6 +117,9 @@ class MemoryCore(nn.Module):
         :raises ValueError: if there is no such step
         """
         since = first_output(since, len(x))
+        if len(x) == 1:  # as in a rollout, where to look whether anything is reset costs more than to select
+            y, state = self.step(x[0], self.reset(state, starts[0]))
+            return y.unsqueeze(0), state
         outputs = []
         for x_t, starts_t, any_start in zip(x, starts, starts.any(dim=1).tolist(), strict=True):
             if any_start:
@@ -144,6 +154,26 @@ class MemoryCore(nn.Module):
         return self._state_type(
             *(leaf.unflatten(1, shape) for leaf, shape in zip(leaves, self.state_spec.values(), strict=True))
         )
+
+
+def _takes_since(forward: Callable) -> bool:
+    try:
+        inspect.signature(forward).bind("self", "x", "state", "starts", since=0)
+    except TypeError:
+        return False
+    return True
+
+
+def _with_since(forward: Callable) -> Callable:
+    """``forward(self, x, state, starts)`` of a core that computes all outputs, whichever are asked for."""
+
+    @functools.wraps(forward)
+    def wrapper(self: MemoryCore, x: Tensor, state: State, starts: Tensor, since: int = 0) -> tuple[Tensor, State]:
+        since = first_output(since, len(x))
+        y, state = forward(self, x, state, starts)
+        return y[since:], state
+
+    return wrapper
 
 
 def reset_free_segments(starts: Tensor) -> list[tuple[int, int]]:

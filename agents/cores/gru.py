@@ -46,8 +46,7 @@ class GRUCore(MemoryCore):
     def forward(self, x: Tensor, state: GRUState, starts: Tensor, since: int = 0) -> tuple[Tensor, GRUState]:
         since = first_output(since, len(x))
         if len(x) == 1:
-            y, state = self.step(x[0], self.reset(state, starts[0]))
-            return y.unsqueeze(0), state
+            return super().forward(x, state, starts)
         outputs = []
         for begin, end in reset_free_segments(starts):
             y, hidden = self.gru(x[begin:end], self.reset(state, starts[begin]).hidden.unsqueeze(0))

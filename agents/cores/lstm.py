@@ -51,8 +51,7 @@ class LSTMCore(MemoryCore):
     def forward(self, x: Tensor, state: LSTMState, starts: Tensor, since: int = 0) -> tuple[Tensor, LSTMState]:
         since = first_output(since, len(x))
         if len(x) == 1:
-            y, state = self.step(x[0], self.reset(state, starts[0]))
-            return y.unsqueeze(0), state
+            return super().forward(x, state, starts)
         outputs = []
         for begin, end in reset_free_segments(starts):
             hidden, cell = self.reset(state, starts[begin])

@@ -131,6 +131,8 @@ class RMCCore(MemoryCore):
         self, x: Tensor, state: RMCState, starts: Tensor, since: int, products: torch.dtype
     ) -> tuple[Tensor, RMCState]:
         since = first_output(since, len(x))
+        if len(x) == 1:
+            return super().forward(x, state, starts)
         row, gates = self._project(x)
         if gates is not None:
             biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(gates.shape[2] // 2)

@@ -149,7 +149,7 @@ class ItemScan(torch.autograd.Function):
         d_reads = torch.zeros_like(reads)  # [B, T, d]
         d_item = d_item.clone(memory_format=torch.contiguous_format)
         for t in reversed(range(len(d_qkv))):
-            step = ctx.steps[t] if ctx.steps else cell.step(t, items[t], reads[:, t])
+            step = ctx.steps.pop() if ctx.steps else cell.step(t, items[t], reads[:, t])  # whose memory is then free
             values = cell.values(step)
 
             # Through the transfer into the item memory.
