@@ -236,7 +236,7 @@ def test_whole_numbers_may_have_an_exponent(tmp_path):
 
 
 def test_large_integers_are_kept_to_the_last_digit():
-    assert parse(["--seed", "9007199254740993"]).config.seed == 9007199254740993
+    assert parse(["--total_timesteps", "9007199254740993"]).config.total_timesteps == 9007199254740993
 
 
 def test_arguments_of_an_environment_are_taken_as_they_are(tmp_path):
