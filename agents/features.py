@@ -79,7 +79,7 @@ def image_channels(observation_space: spaces.Space) -> int:
     shape = observation_space.shape or ()
     if len(shape) != 3:
         raise ValueError(f"convolutional features need image observations [C, H, W], got {observation_space}")
-    if min(shape) == shape[2] < shape[0]:
+    if shape[2] in (1, 3, 4) and shape[2] < min(shape[:2]):
         raise ValueError(f"convolutional features need images with channels first, [C, H, W], got {observation_space}")
     return shape[0]
 
@@ -168,14 +168,17 @@ FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
 
 
 def _looks_like_images(space: spaces.Space) -> bool:
-    box = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) > 1
-    return box and space.low.max() == 0 and space.high.min() == 255  # type: ignore[attr-defined]
+    """Whether there are two sides as long as a picture's, and bytes in between."""
+    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or (space.low.max(), space.high.min()) != (0, 255):
+        return False
+    return sum(side >= SMALLEST_IN_DICT for side in space.shape) >= 2
 
 
 def features_class(name: str | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
     """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
 
-    :raises ValueError: if the name is unknown, or of another kind of observations
+    :raises ValueError: if the name is unknown, or of another kind of observations; without a name, if bytes look like
+        images but have another number of dimensions
     """
     is_dict = isinstance(observation_space, spaces.Dict)
     if name is None:

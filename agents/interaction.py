@@ -53,8 +53,11 @@ def require_setup(algorithm: Any, foreign: str) -> None:
         raise ValueError(f"{name} needs an environment, of which its policy takes the spaces")
     for kind in ("observation_space", "action_space"):
         space = getattr(algorithm, kind)
-        if np.any(getattr(space, "start", 0)):
-            raise ValueError(f"{name} counts from 0, but the {kind} is {space}: take its start off in the environment")
+        for part in space.spaces.values() if isinstance(space, spaces.Dict) else [space]:
+            if np.any(getattr(part, "start", 0)):
+                raise ValueError(
+                    f"{name} counts from 0, but the {kind} has {part}: take its start off in the environment"
+                )
     require_number("learning_rate", algorithm.learning_rate, schedule=True)
     require_number("gamma", algorithm.gamma, high=1)
     require_number("gae_lambda", algorithm.gae_lambda, high=1)
@@ -63,14 +66,16 @@ def require_setup(algorithm: Any, foreign: str) -> None:
     require_number("clip_reward", algorithm.clip_reward, low_allowed=False, optional=True)
 
 
-def schedule(value: float | Schedule) -> FloatSchedule:
+def as_schedule(value: float | Schedule) -> FloatSchedule:
     """A function of the remaining progress, of such a function or of a number, which may be NumPy's."""
     return FloatSchedule(value if callable(value) else float(value))
 
 
 def continued_seed(algorithm: BaseAlgorithm) -> int | None:
     """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
-    return None if algorithm.seed is None else (algorithm.seed + algorithm.num_timesteps) % 2**31
+    if algorithm.seed is None or algorithm.num_timesteps == 0:
+        return algorithm.seed
+    return (algorithm.seed + algorithm.num_timesteps) % 2**31
 
 
 def to_env(policy: MemoryActorCriticPolicy, actions: Tensor) -> np.ndarray:

@@ -24,12 +24,12 @@ from .buffer import SequenceBuffer
 from .cores.base import State
 from .interaction import (
     act,
+    as_schedule,
     continued_seed,
     learned_rewards,
     make_policy,
     require_finite,
     require_setup,
-    schedule,
     to_env,
 )
 from .policy import MemoryActorCriticPolicy
@@ -159,7 +159,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.lr_schedule = schedule(self.learning_rate)
+        self.lr_schedule = as_schedule(self.learning_rate)
         self.set_random_seed(continued_seed(self))
         self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
         self.policy.set_precision(self.precision)
@@ -234,8 +234,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._update_learning_rate(self.policy.optimizer)
         remaining = self._current_progress_remaining
         # Read anew for every rollout: SB3's callbacks change them.
-        clip_range, ent_coef = schedule(self.clip_range)(remaining), schedule(self.ent_coef)(remaining)
-        clip_range_vf = None if self.clip_range_vf is None else schedule(self.clip_range_vf)(remaining)
+        clip_range, ent_coef = as_schedule(self.clip_range)(remaining), as_schedule(self.ent_coef)(remaining)
+        clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
         statistics: list[Tensor] = []
@@ -332,7 +332,8 @@ class MemoryPPO(OnPolicyAlgorithm):
     ) -> SelfMemoryPPO:
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
-        A saved ``batch_size`` that does not fit the number of environments gives way to the default one.
+        A saved ``batch_size`` that does not fit the number of environments gives way to the default one. Learning goes
+        on with new episodes, whatever ``force_reset`` is: neither the last observation nor the memory is saved.
 
         :param path: of the saved model
         :param env: environment, vector environment, or id, of which as many are made as there were, to learn in; None:
@@ -357,7 +358,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         super().set_env(_make_env(env, continued_seed(self), self.n_envs), force_reset)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs"]  # which belong together
+        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs"]
 
 
 def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:

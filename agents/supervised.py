@@ -10,7 +10,7 @@ from typing import IO, Any
 
 import torch
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule, get_device
+from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from ..common.checks import require_at_least, require_choice, require_number
@@ -18,6 +18,7 @@ from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
 from .cores import MemoryCore
 from .heads import SequenceModel
+from .interaction import as_schedule
 from .precision import autocast_dtype
 
 OPTIMIZERS = ("rmsprop", "adam")
@@ -87,7 +88,10 @@ class SupervisedTrainer:
         require_number("stop_at", stop_at, high=1 if task.metric == "accuracy" else math.inf, optional=True)
         require_choice("optimizer", optimizer, OPTIMIZERS)
         for split in ("valid", "test"):
-            task.require_split(split)
+            if split not in task.split_sizes:
+                raise ValueError(
+                    f"a task needs the fixed sets valid and test, but this has {', '.join(task.split_sizes)}"
+                )
         self.task = task
         self.device = get_device(device)
         if self.device.type == "cpu":
@@ -105,7 +109,7 @@ class SupervisedTrainer:
             if optimizer == "adam"
             else torch.optim.RMSprop(parameters, alpha=alpha, momentum=momentum)
         )
-        self.learning_rate = FloatSchedule(learning_rate)
+        self.learning_rate = as_schedule(learning_rate)
         self.batch_size = batch_size
         self.max_grad_value, self.max_grad_norm = max_grad_value, max_grad_norm
         self.eval_size, self.stop_at = eval_size, stop_at
@@ -292,13 +296,13 @@ class SupervisedTrainer:
             raise ValueError(f"'{file}' is no checkpoint of a supervised training") from error
         if not isinstance(state, dict) or "history" not in state:
             raise ValueError(f"'{file}' is no checkpoint of a supervised training")
-        if ("betas" in state["optimizer"]["param_groups"][0]) != isinstance(self.optimizer, torch.optim.Adam):
-            raise ValueError(f"checkpoint '{file}' is of another optimizer")
         try:
+            if ("betas" in state["optimizer"]["param_groups"][0]) != isinstance(self.optimizer, torch.optim.Adam):
+                raise ValueError("another optimizer")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise ValueError(f"checkpoint '{file}' is of another model") from error
+        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"checkpoint '{file}' is of another model or optimizer") from error
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
         self._order, self._loss_sum = state["order"].to(self.device), state["loss_sum"].to(self.device)
         self.updates, self.seconds, self.history = state["updates"], state["seconds"], state["history"]

@@ -71,7 +71,7 @@ def train(table: Table, run: Run) -> int:
     options = [*run.options, "--seed", str(SEED)]
     print(f"\n{table.title}: {run.title}", flush=True)
     if folder.has_checkpoint():
-        code = relmem(["train", "--resume", str(folder.path), *options])  # which are still those of the row
+        code = relmem(["train", "--resume", str(folder.path), *options])  # refused if the row has changed
     else:
         if folder.path.exists():  # it was ended before there was anything to continue
             folder.hold()

@@ -28,7 +28,7 @@ from .config_files import GROUPS, config_name, find_config, flatten, read_config
 from .task_config import HeadConfig, TaskTrainConfig, TrainingConfig
 
 DEFAULT = TrainConfig()
-MAX_SEED = 2**32 - 1  # NumPy takes no greater one
+MAX_SEED = 2**31 - 1  # environments take no greater one
 
 
 class Invocation(NamedTuple):

@@ -23,6 +23,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from relmem.agents import A3C
+from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
 from relmem.envs import make_vec_env
 
 CARTPOLE = "relmem/MaskedCartPole-v0"
@@ -370,6 +371,27 @@ def test_buffers_that_change_are_refused_before_the_first_update():
     with pytest.raises(RuntimeError, match=r"no buffers such as running statistics, and '.*average' changes"):
         model.learn(100)
     assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+
+
+class Noise(torch.nn.Module):
+    """Buffers that workers need not share: some are not saved, one comes late, one is not a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("noise", torch.zeros(2), persistent=False)
+        self.register_buffer("late", None)
+        self.register_buffer("unknown", torch.full((2,), torch.nan))
+
+
+def test_scratch_of_each_worker_is_its_own():
+    module = Noise()
+    before = persistent_buffers(module)
+    module.noise.normal_()
+    module.late = torch.ones(3)
+    require_constant_buffers(module, before)
+    module.unknown = torch.zeros(2)
+    with pytest.raises(ValueError, match="'unknown' changes in training"):
+        require_constant_buffers(module, before)
 
 
 def test_workers_know_an_environment_that_this_process_has_registered():

@@ -163,7 +163,7 @@ A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
         (["--run_dir", ""], "run_dir needs a value, got ''"),
         (["--core", "rmc"], "unknown option 'core': did you mean 'core.name'?"),
         (["--task", "copy"], "unknown option 'task': did you mean 'task.name'?"),
-        (["--seed", str(2**32)], "seed must be at most 4294967295, got 4294967296"),
+        (["--seed", str(2**31)], "seed must be at most 2147483647, got 2147483648"),
         (["--core.slots", "4"], "core 'lstm' has no option 'slots', which belongs to rmc: choose it by core.name"),
         (["--resume", "nowhere"], "'nowhere' is no run folder"),
     ],

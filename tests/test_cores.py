@@ -481,13 +481,37 @@ class LeanCore(MemoryCore):
         return self.out(torch.stack(totals)), state
 
 
+class LeanerCore(LeanCore):
+    """One that calls the other, with an option of its own."""
+
+    def forward(self, x, state, starts, scale=1.0):
+        y, state = super().forward(x, state, starts)
+        return scale * y, state
+
+
+class Mixin:
+    def forward(self, x, state, starts):
+        return super().forward(x, state, starts)
+
+
+class MixedCore(Mixin, LeanCore):
+    pass
+
+
+@pytest.mark.parametrize("core", [LeanCore, LeanerCore, MixedCore])
+def test_every_such_core_keeps_the_contract(core):
+    check_core(core(F, OUT))
+
+
 def test_a_forward_may_leave_out_since():
     core = LeanCore(F, OUT)
-    check_core(core)
     x, starts = sequence(torch.float32)
     y, end = core(x, core.initial_state(B), starts)
+    doubled = LeanerCore(F, OUT)
+    doubled.load_state_dict(core.state_dict())
+    torch.testing.assert_close(doubled(x, core.initial_state(B), starts, scale=2.0, since=-2)[0], 2 * y[-2:])
     for since in (-3, 4):
-        last, same_end = core(x, core.initial_state(B), starts, since)
+        last, same_end = core(x, core.initial_state(B), starts, since=since)
         assert torch.equal(last, y[since:]) and torch.equal(end.total, same_end.total)
     with pytest.raises(ValueError, match="since must be a step of the sequence"):
         core(x, core.initial_state(B), starts, since=T)

@@ -184,8 +184,14 @@ def test_images_that_are_none_of_ours_are_refused(space, name, message):
         features_class(name, space)(space)
 
 
+def test_planes_of_a_board_are_images():
+    space = spaces.Box(0, 1, (17, 8, 8))
+    assert FEATURES["small"](space).features_dim == 288
+
+
 def test_bytes_that_are_no_images_are_flattened():
-    assert features_class(None, spaces.Box(0, 2, (8, 8), np.uint8)) is FEATURES["mlp"]
+    for shape in ((8, 8), (4, 128), (24, 80)):
+        assert features_class(None, spaces.Box(0, 255, shape, np.uint8)) is FEATURES["mlp"]
     assert features_class("mlp", spaces.Box(0, 255, (84, 84), np.uint8)) is FEATURES["mlp"]
 
 

@@ -639,7 +639,7 @@ def test_spaces_that_do_not_count_from_zero_are_refused(algorithm):
             super().__init__(spaces.Discrete(3, start=1))
 
     env = DummyVecEnv([Shifted])
-    with pytest.raises(ValueError, match=r"counts from 0, but the action_space is Discrete\(3, start=1\): take its"):
+    with pytest.raises(ValueError, match=r"counts from 0, but the action_space has Discrete\(3, start=1\): take its"):
         algorithm(
             "MemoryPolicy", env if algorithm is MemoryPPO else lambda n_envs, seed: DummyVecEnv([Shifted] * n_envs)
         )

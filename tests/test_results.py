@@ -1,6 +1,7 @@
 """The tables of results: every row can be trained, and what was trained is drawn as it came out."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -83,6 +84,14 @@ def test_results_are_drawn_as_they_came_out(trained, kept):
     assert f"| *guessing* | {found['trivial']['test']['guessing']:.2f} |" in text
     assert "| [RMC" not in text and f"* {table.title}: RMC, 4 slots of 64; " in text
     assert (kept / "tasks" / "copy" / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("higher", "best"), [(True, 0.4), (False, 0.3)])
+def test_models_are_compared_within_equal_updates(higher, best):
+    history = [{"update": u, "valid_score": s} for u, s in ((5, 0.4), (10, 0.3), (15, 0.9), (20, 0.1))]
+    result = {"metric": "score", "higher_is_better": higher, "history": history}
+    assert results.best_within(14, result) == best
+    assert math.isnan(results.best_within(4, result))
 
 
 def test_a_row_is_trained_once_and_goes_on_where_it_was_ended(kept, monkeypatch):

@@ -125,6 +125,17 @@ def test_a_backward_pass_frees_what_it_has_used_and_may_come_twice():
     assert torch.equal(first, second) and kept[0] == []
 
 
+def test_a_backward_pass_that_was_interrupted_can_be_repeated(monkeypatch):
+    core = make_core("stm", 5, 3, queries=2, item_size=4, relation_size=3)
+    y, _ = core(torch.randn(6, 2, 5), core.initial_state(2), torch.zeros(6, 2, dtype=torch.bool))
+    with monkeypatch.context() as patch:
+        patch.setattr(stm_scan.Cell, "write_backward", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            torch.autograd.grad(y.sum(), core.f1.weight, retain_graph=True)
+    first, second = (torch.autograd.grad(y.sum(), core.f1.weight, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+
+
 @pytest.mark.parametrize("fits", [True, False], ids=["all of it fits", "all of it does not"])
 def test_the_limit_of_what_is_kept_is_of_the_whole_sequence(fits, monkeypatch):
     core, (T, B) = stm("released"), STARTS.shape

@@ -225,7 +225,7 @@ class TestConvexHull:
     @pytest.mark.parametrize("order", ["counterclockwise", "coordinates"])
     def test_the_best_answer_without_coordinates(self, order):
         task = make_task("convex_hull", order=order)
-        batch = task.sample(2000, 7, torch.Generator().manual_seed(5))
+        batch = task.sample(4000, 7, torch.Generator().manual_seed(5))
         steps = [Counter() for _ in range(batch.answer_steps)]
         total = 0
         for b in range(batch.size):

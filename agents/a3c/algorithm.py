@@ -22,7 +22,7 @@ from torch import Tensor, multiprocessing
 
 from ...common.checks import require_at_least, require_choice, require_number
 from ...common.processors import available_processors
-from ..interaction import continued_seed, make_policy, require_setup, schedule
+from ..interaction import as_schedule, continued_seed, make_policy, require_setup
 from ..policy import MemoryActorCriticPolicy
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
@@ -152,7 +152,7 @@ class A3C(BaseAlgorithm):
             require_at_least(1, workers=self.workers)
         require_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
-        self.lr_schedule = schedule(self.learning_rate)
+        self.lr_schedule = as_schedule(self.learning_rate)
         self.set_random_seed(self.seed)
         optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
         policy_kwargs = dict(self.policy_kwargs)
@@ -189,11 +189,12 @@ class A3C(BaseAlgorithm):
         """
         if self._env_factory is None:
             raise ValueError("this model has no environment to learn in: call set_env(env) first")
+        seed = continued_seed(self)  # before the steps are set to zero
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         context = multiprocessing.get_context("spawn")
-        task = self._pickled_task()
+        task = self._pickled_task(secrets.randbelow(2**31) if seed is None else seed)
         budget = StepBudget(self.num_timesteps, total_timesteps, context)
         shared = SharedOptimizer(self.policy.optimizer, context)
         callback.on_training_start(locals(), globals())
@@ -237,18 +238,16 @@ class A3C(BaseAlgorithm):
         callback.on_rollout_end()
         return True
 
-    def _pickled_task(self) -> Tensor:
+    def _pickled_task(self, seed: int) -> Tensor:
         """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
-        seed = continued_seed(self)
-        seed = secrets.randbelow(2**31) if seed is None else seed
         settings = Settings(
             t_max=self.t_max,
             gamma=self.gamma,
             gae_lambda=self.gae_lambda,
             vf_coef=self.vf_coef,
-            ent_coef=schedule(self.ent_coef),
+            ent_coef=as_schedule(self.ent_coef),
             learning_rate=self.lr_schedule,
             max_grad_norm=self.max_grad_norm,
             clip_reward=self.clip_reward,

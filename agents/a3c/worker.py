@@ -74,7 +74,7 @@ def _train(rank: int, task: Task, optimizer: SharedOptimizer, budget: StepBudget
     set_random_seed(task.seed + 1 + rank)
     with contextlib.closing(build_env(task.env_factory, task.n_envs, task.seed + rank * task.n_envs)) as env:
         learner = SegmentLearner(task.policy, env, settings)
-        buffers = {name: buffer.clone() for name, buffer in task.policy.named_buffers()}
+        buffers = persistent_buffers(task.policy)
         while (taken := budget.claim(settings.t_max * task.n_envs)) is not None:
             progress_remaining = 1 - taken / budget.total
             optimizer.load_into(learner.parameters)
@@ -85,13 +85,24 @@ def _train(rank: int, task: Task, optimizer: SharedOptimizer, budget: StepBudget
             yield Report(rewards, dones, infos, statistics)
 
 
+def persistent_buffers(policy: MemoryActorCriticPolicy) -> dict[str, Tensor]:
+    """Copies of the buffers that are saved with a policy, by name."""
+    saved = policy.state_dict()
+    return {name: buffer.clone() for name, buffer in policy.named_buffers() if name in saved}
+
+
 def require_constant_buffers(policy: MemoryActorCriticPolicy, before: dict[str, Tensor]) -> None:
-    """Raise a ValueError if playing or learning has changed a buffer, which would be each worker's own and be lost."""
-    for name, buffer in policy.named_buffers():
-        if not torch.equal(buffer, before[name]):
+    """Raise a ValueError if playing or learning has changed what would be each worker's own, and be lost.
+
+    :param before: what ``persistent_buffers`` returned
+    """
+    after = persistent_buffers(policy)
+    for name, buffer in before.items():
+        same = buffer.shape == after[name].shape and torch.allclose(buffer, after[name], rtol=0, atol=0, equal_nan=True)
+        if not same:
             raise ValueError(
                 f"A3C's workers share parameters, but no buffers such as running statistics, and '{name}' changes in "
-                "training: choose a policy without it"
+                "training: choose a policy without it, or register what is mere scratch with persistent=False"
             )
 
 

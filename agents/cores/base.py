@@ -67,9 +67,8 @@ class MemoryCore(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        forward = cls.__dict__.get("forward")
-        if forward is not None and not _takes_since(forward):
-            cls.forward = _with_since(forward)  # type: ignore[method-assign]
+        if inspect.isfunction(cls.forward) and not _takes_since(cls.forward):
+            cls.forward = _with_since(cls.forward)  # type: ignore[method-assign]
 
     def __init__(self, input_size: int, output_size: int, state: type, shapes: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
@@ -117,7 +116,7 @@ class MemoryCore(nn.Module):
         :raises ValueError: if there is no such step
         """
         since = first_output(since, len(x))
-        if len(x) == 1:  # as in a rollout, where to look whether anything is reset costs more than to select
+        if len(x) == 1:  # as in a rollout: without a branch on data it can be exported, and no GPU is waited for
             y, state = self.step(x[0], self.reset(state, starts[0]))
             return y.unsqueeze(0), state
         outputs = []
@@ -168,11 +167,11 @@ def _with_since(forward: Callable) -> Callable:
     """``forward(self, x, state, starts)`` of a core that computes all outputs, whichever are asked for."""
 
     @functools.wraps(forward)
-    def wrapper(self: MemoryCore, x: Tensor, state: State, starts: Tensor, since: int = 0) -> tuple[Tensor, State]:
-        since = first_output(since, len(x))
-        y, state = forward(self, x, state, starts)
-        return y[since:], state
+    def wrapper(self: MemoryCore, *args: Any, since: int = 0, **options: Any) -> tuple[Tensor, State]:
+        y, state = forward(self, *args, **options)
+        return y[first_output(since, len(y)) :], state
 
+    del wrapper.__wrapped__  # its signature would be taken for this one's
     return wrapper
 
 

@@ -120,7 +120,7 @@ class RMCCore(MemoryCore):
         """As in the base class; the loop is that of ``RMCSequence``.
 
         Under ``torch.autocast`` its products with weights run in autocast's dtype, sums and memories in that of the
-        parameters.
+        parameters; of a single step, everything in the latter.
         """
         device = x.device.type
         mixed = torch.is_autocast_enabled(device) and self.dtype == torch.float32

@@ -75,7 +75,7 @@ class StackedCore(MemoryCore):
         since = first_output(since, len(x))
         outputs, parts = [x], []
         for i, (core, part) in enumerate(zip(self._chain, self._split(state), strict=True), start=1):
-            y, part = core(outputs[-1], part, starts, since if i == len(self._chain) else 0)
+            y, part = core(outputs[-1], part, starts, since=since if i == len(self._chain) else 0)
             outputs.append(y)
             parts.append(part)
         return self._output([*(y[since:] for y in outputs[1:-1]), outputs[-1]]), self._join(parts)

@@ -234,7 +234,7 @@ class STMCore(MemoryCore):
         """The numbers of a loop of steps, with less work and memory.
 
         Under ``torch.autocast`` the large matrix products run in its dtype, sums and memories in that of the
-        parameters; if items are small, all in the latter.
+        parameters; if items are small, or there is a single step, all in the latter.
         """
         device = x.device.type
         large = self.dtype == torch.float32 and self.f1.out_features >= AUTOCAST_ITEM_SIZE

@@ -149,7 +149,9 @@ class ItemScan(torch.autograd.Function):
         d_reads = torch.zeros_like(reads)  # [B, T, d]
         d_item = d_item.clone(memory_format=torch.contiguous_format)
         for t in reversed(range(len(d_qkv))):
-            step = ctx.steps.pop() if ctx.steps else cell.step(t, items[t], reads[:, t])  # whose memory is then free
+            step = (
+                ctx.steps.pop() if t < len(ctx.steps) else cell.step(t, items[t], reads[:, t])
+            )  # pop: it is free then
             values = cell.values(step)
 
             # Through the transfer into the item memory.
