@@ -23,7 +23,9 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from relmem.agents import A3C
+from relmem.agents.a3c import algorithm, pool
 from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
+from relmem.agents.interaction import continued_seed
 from relmem.envs import make_vec_env
 
 CARTPOLE = "relmem/MaskedCartPole-v0"
@@ -77,6 +79,10 @@ def test_two_workers_learn_masked_cartpole():
     assert solved.mean_return() > 120
 
 
+def parameters(model):
+    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+
+
 class Observer(BaseCallback):
     """Notes what callbacks are shown."""
 
@@ -92,9 +98,11 @@ class Observer(BaseCallback):
         return True
 
 
-def test_callbacks_logger_and_progress_bar_work_as_in_sb3(tmp_path):
+def test_callbacks_logger_and_progress_bar_work_as_in_sb3(tmp_path, monkeypatch):
+    monkeypatch.setattr(algorithm, "REFRESH_SECONDS", -1.0)
     model = A3C("MemoryPolicy", CARTPOLE, learning_rate=LinearSchedule(0.01, 0.0, 1.0), **TWO_WORKERS)
     model.set_logger(configure(str(tmp_path), ["csv"]))
+    before = parameters(model)
     observer = Observer()
     evaluation = EvalCallback(make_vec_env(CARTPOLE, 1), eval_freq=60, n_eval_episodes=1, verbose=0)
     checkpoints = CheckpointCallback(save_freq=100, save_path=str(tmp_path))
@@ -105,7 +113,8 @@ def test_callbacks_logger_and_progress_bar_work_as_in_sb3(tmp_path):
     assert observer.shapes == {((2,), (2,), 2)}
     assert observer.episodes > 5
     assert evaluation.last_mean_reward > 0
-    assert A3C.load(tmp_path / "rl_model_200_steps").num_timesteps == 200
+    checkpoint = A3C.load(tmp_path / "rl_model_200_steps")
+    assert checkpoint.num_timesteps == 200 and not torch.equal(parameters(checkpoint), before)
     with open(tmp_path / "progress.csv", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["train/learning_rate"]]
     assert [float(row["time/total_timesteps"]) for row in rows] == [200, 400]
@@ -173,6 +182,34 @@ def test_one_worker_is_reproducible_by_its_seed():
 
     first, again, other = trained(3), trained(3), trained(4)
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_model_goes_on_with_its_arguments_and_a_new_seed(tmp_path):
+    model = A3C("MemoryPolicy", "CartPole-v1", env_kwargs={"frame_skip": 3}, **ONE_WORKER)
+    model.num_timesteps = 40
+    model.save(tmp_path / "model")
+    loaded = A3C.load(tmp_path / "model", env="CartPole-v1")
+    assert loaded.get_env().get_attr("frames_per_step") == [3, 3]
+    assert [continued_seed(model), continued_seed(loaded)] == [40, 40]
+
+
+def test_the_default_optimizer_is_that_of_the_released_agent():
+    defaults = A3C("MemoryPolicy", CARTPOLE, **ONE_WORKER).policy.optimizer.defaults
+    assert defaults["amsgrad"] and defaults["eps"] == 1e-3
+
+
+def leave_a_child(rank, connection):
+    """Die, but leave a process that holds the pipe."""
+    subprocess.Popen(["sleep", "20"], pass_fds=[connection.fileno()])
+    os._exit(3)
+
+
+def test_a_dead_worker_is_noticed_though_its_pipe_is_open(monkeypatch):
+    monkeypatch.setattr(pool, "GRACE_SECONDS", 1.0)
+    workers = pool.WorkerPool(torch.multiprocessing.get_context("spawn"), lambda: None)
+    with pytest.raises(RuntimeError, match="exit code 3"), workers:
+        workers.start(1, leave_a_child)
+        next(workers.reports())
 
 
 def test_an_optimizer_of_the_users_takes_its_own_defaults():

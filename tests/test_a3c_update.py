@@ -12,6 +12,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from relmem.agents import MemoryActorCriticPolicy
+from relmem.agents.a3c import worker
 from relmem.agents.a3c.algorithm import OPTIMIZERS
 from relmem.agents.a3c.budget import StepBudget
 from relmem.agents.a3c.learner import SegmentLearner, Settings
@@ -243,3 +244,26 @@ def test_the_budget_is_claimed_once():
     budget = StepBudget(taken=0, total=130, context=SPAWN)
     budget.close()
     assert budget.claim(20) is None
+
+
+def test_each_worker_has_seeds_of_its_own_and_schedules_go_on(monkeypatch):
+    seeds, left = [], {"rate": [], "entropy": []}
+
+    def note(name):
+        return lambda progress_remaining: left[name].append(progress_remaining) or 0.01
+
+    def factory(n_envs, seed):
+        seeds.append(seed)
+        return DummyVecEnv([lambda: Counter(4)] * n_envs)
+
+    env = factory(2, 0)
+    policy = MemoryActorCriticPolicy(env.observation_space, env.action_space, lambda _: 1e-3)
+    settings = Settings(5, 0.99, 0.9, 0.5, note("entropy"), note("rate"), None, None)
+    monkeypatch.setattr(worker, "set_random_seed", seeds.append)
+    context = torch.multiprocessing.get_context("spawn")
+    seeds.clear()
+    for rank in (0, 2):
+        task = worker.Task(policy, factory, 2, 7, settings)
+        list(worker._train(rank, task, SharedOptimizer(policy.optimizer, context), StepBudget(0, 40, context)))
+    assert seeds == [8, 7, 10, 11]
+    assert left["rate"] == left["entropy"] == [1.0, 0.75, 0.5, 0.25] * 2

@@ -1,5 +1,6 @@
 """What a run leaves behind, how it is continued, and how it ends."""
 
+import json
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relmem.agents import A3C, MemoryPPO, load
-from relmem.cli import main, run_folder
+from relmem.cli import build, main, run_folder
 from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.curve import running_mean
@@ -27,8 +28,9 @@ from relmem.cli.interrupt import StopRequest
 from relmem.cli.options import parse
 from relmem.cli.progress import Progress
 from relmem.cli.run_folder import RunFolder, make_default_path, save_atomically
-from relmem.cli.train import evaluate
+from relmem.cli.train import evaluate, prepare
 from relmem.envs import make_vec_env
+from relmem.tasks import make_task
 
 CARTPOLE = ["train", "--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "relmem/MaskedCartPole-v0"]
 PPO = [*CARTPOLE, "--env.n_envs", "4", "--algo.n_steps", "32", "--algo.n_epochs", "2"]
@@ -89,6 +91,36 @@ def test_every_episode_is_written_down(ppo_run):
     np.testing.assert_array_equal(returns, lengths)  # CartPole gives 1 for every step
 
 
+def test_the_log_of_episodes_tells_returns_from_lengths(tmp_path):
+    log = EpisodeLog(tmp_path / "episodes.csv")
+    env = make_vec_env("CartPole-v1", 1, frame_skip=4, seed=0)  # up to four of reward for a step
+    MemoryPPO("MemoryPolicy", env, n_steps=64).learn(64, log)
+    log.close()
+    _, returns, lengths = read_episodes(tmp_path / "episodes.csv").T
+    assert len(returns) and (returns > lengths).all()
+
+
+def test_a_run_folder_is_held_while_it_is_trained(tmp_path):
+    flags = ["--env.id", "CartPole-v1", "--env.n_envs", "1", "--core.name", "gru", "--algo.n_steps", "8"]
+    run = prepare([*flags, "--run_dir", str(tmp_path / "run")])
+    with pytest.raises(ValueError, match="is being trained by another process"):
+        prepare(["--resume", str(tmp_path / "run")])
+    run.folder.release()
+    save_atomically(run.model, run.folder.model)
+    resumed = prepare(["--resume", str(tmp_path / "run")])
+    with pytest.raises(ValueError, match="is being trained by another process"):
+        prepare(["--resume", str(tmp_path / "run")])
+    resumed.folder.release()
+
+
+def test_checkpoints_are_minutes_apart(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder, "FIRST_CHECKPOINT_SECONDS", 0.0)
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=4).learn(16, Checkpoints(folder))
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["step_000000000002.zip"]
+
+
 def test_the_first_lines_say_where_the_run_is_and_how_to_watch_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main([*PPO, "--smoke"]) == 0
@@ -101,7 +133,13 @@ def test_the_first_lines_say_where_the_run_is_and_how_to_watch_it(tmp_path, monk
 @pytest.mark.parametrize("name", shipped_configs())
 def test_every_shipped_config_trains(name, tmp_path):
     assert main(["train", "--config", name, "--smoke", "--run_dir", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / ("model.pt" if name.startswith("tasks/") else "model.zip")).is_file()
+    if not name.startswith("tasks/"):
+        assert (tmp_path / "run" / "model.zip").is_file()
+        return
+    assert (tmp_path / "run" / "model.pt").is_file()
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test"]["test"][results["metric"]] >= 0
+    assert ("epochs" in results) == make_task(results["task"]).fixed
 
 
 def test_frames_are_steps_times_frame_skip(tmp_path):
@@ -177,12 +215,18 @@ def test_resume_continues_schedules(tmp_path):
     np.testing.assert_allclose([rate.value for rate in rates], [0.5e-3, 0.0, 0.25e-3, 0.0], rtol=1e-5)
 
 
-def test_resume_does_not_replay_the_first_episodes(ppo_copy):
-    first = read_episodes(ppo_copy / "episodes.csv")
-    assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 0
-    later = read_episodes(ppo_copy / "episodes.csv")[len(first) :]
-    n = min(len(first), len(later))
-    assert (first[:n, 1] != later[:n, 1]).any()
+def test_a_model_has_the_seed_and_precision_of_its_config_and_new_episodes_when_it_goes_on(tmp_path, monkeypatch):
+    flags = ["--env.n_envs", "2", "--core.name", "gru", "--seed", "3", "--precision", "bf16"]
+    config = parse(["--env.id", "relmem/MaskedCartPole-v0", *flags]).config
+    model = build.make_model(config)
+    assert (model.seed, model.precision) == (3, "bf16")
+    model.num_timesteps = 40
+    model.precision = "fp32"
+    model.save(tmp_path / "model.zip")
+    seeds, make = [], build.make_vec_env
+    monkeypatch.setattr(build, "make_vec_env", lambda *a, seed, **k: seeds.append(seed) or make(*a, seed=seed, **k))
+    assert build.load_model(config, tmp_path / "model.zip").precision == "bf16"
+    assert seeds == [43]
 
 
 def test_resume_takes_the_newest_checkpoint_and_forgets_what_came_after_it(ppo_copy):
@@ -404,6 +448,17 @@ def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_th
     begin = time.monotonic()
     np.testing.assert_array_equal(evaluate(model, env, seconds), returns)
     assert time.monotonic() - begin < seconds + 10.0
+
+
+def test_evaluation_plays_the_most_probable_actions_with_memory():
+    calls = []
+
+    def predict(obs, state, starts, deterministic):
+        calls.append((state, starts.tolist(), deterministic))
+        return np.zeros(2, dtype=int), len(calls)
+
+    evaluate(SimpleNamespace(predict=predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]), 60.0)
+    assert calls == [(None, [True, True], True), (1, [True, False], True), (2, [True, False], True)]
 
 
 def test_running_mean():

@@ -527,3 +527,21 @@ def test_one_step_is_exported_with_resets_and_all(name, options):
     for starts in (torch.zeros(1, B, dtype=torch.bool), torch.ones(1, B, dtype=torch.bool)):
         expected, _ = core(x, state, starts)
         torch.testing.assert_close(exported(x, state, starts)[0], expected)
+
+
+def test_the_gates_of_an_lstm_are_what_their_names_say():
+    core, x = make_core("lstm", F, hidden_size=3), torch.randn(2, F)
+    state = random_state(core, 2)
+    gates, (_, after) = core.gates(x, state), core.step(x, state)
+    _, more = core.step(x, state._replace(cell=state.cell + 1))
+    torch.testing.assert_close(more.cell - after.cell, gates["forget_gate"])
+    torch.testing.assert_close(after.hidden, gates["output_gate"] * after.cell.tanh())
+
+
+def test_the_gates_of_a_gru_are_what_their_names_say():
+    core, x = make_core("gru", F, hidden_size=3), torch.randn(2, F)
+    state = random_state(core, 2)
+    gates, (_, after) = core.gates(x, state), core.step(x, state)
+    weight_ih, weight_hh, bias_ih, bias_hh = (p.chunk(3)[2] for p in core.gru.parameters())
+    new = (x @ weight_ih.T + bias_ih + gates["reset_gate"] * (state.hidden @ weight_hh.T + bias_hh)).tanh()
+    torch.testing.assert_close(after.hidden, torch.lerp(new, state.hidden, gates["update_gate"]))

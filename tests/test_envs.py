@@ -195,3 +195,7 @@ def test_repeat_first_rewards_memory_alone():
 def test_repeat_first_refuses_what_needs_no_memory(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RepeatFirst(**kwargs)
+
+
+def test_masked_cartpole_ends_after_500_steps():
+    assert gymnasium.spec("relmem/MaskedCartPole-v0").max_episode_steps == 500

@@ -202,6 +202,28 @@ def test_episode_statistics_are_those_of_sb3s_monitor():
     assert infos[0]["episode"]["l"] == np.ceil(max_frames / 16)
 
 
+def test_returns_begin_at_zero_with_every_episode():
+    env = AtariVecEnv("pong", 1, 16, seed=3, max_frames=2600)
+    env.reset()
+    told, summed, total = [], [], 0.0
+    while len(told) < 2:
+        _, rewards, dones, infos = env.step(np.array([0]))
+        total += rewards[0]
+        if dones[0]:
+            told.append(infos[0]["episode"]["r"])
+            summed.append(total)
+            total = 0.0
+    assert told == summed and summed[0] < 0
+    for _ in range(60):
+        env.step(np.array([0]))
+    env.reset()
+    total, dones = 0.0, [False]
+    while not dones[0]:
+        _, rewards, dones, infos = env.step(np.array([0]))
+        total += rewards[0]
+    assert infos[0]["episode"]["r"] == total
+
+
 def test_returned_arrays_are_the_callers():
     env = AtariVecEnv("pong", 2, seed=0, max_frames=40)
     env.reset()

@@ -80,6 +80,14 @@ def test_predict_starts_from_the_initial_state_and_carries():
     np.testing.assert_array_equal(first[0][:, 1], carried[0][:, 1])
 
 
+@pytest.mark.parametrize("core", ["stm", "rmc"])
+def test_predict_starts_from_an_initial_state_that_is_not_zero(core):
+    policy, obs = make_policy(core), np.ones((2, 5), np.float32)
+    _, first = policy.predict(obs)
+    _, begun = policy.predict(obs, first, np.ones(2, bool))
+    np.testing.assert_array_equal(first, begun)
+
+
 def test_predict_refuses_a_state_of_another_size():
     policy = make_policy("lstm")
     _, state = policy.predict(np.zeros((2, 5), np.float32))
@@ -118,7 +126,7 @@ def test_auto_is_bf16_for_our_convolutions_alone(monkeypatch):
 
 
 def test_save_and_load_policy(tmp_path):
-    policy = make_policy("lstm", core_kwargs={"hidden_size": 7}, net_arch=[6])
+    policy = make_policy("gru", core_kwargs={"hidden_size": 7}, net_arch=[6])
     policy.save(tmp_path / "policy.zip")
     loaded = MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
     obs = np.random.default_rng(0).uniform(-1, 1, (4, 5)).astype(np.float32)
@@ -182,6 +190,27 @@ def test_images_are_standardised_one_by_one():
 def test_images_that_are_none_of_ours_are_refused(space, name, message):
     with pytest.raises(ValueError, match=message):
         features_class(name, space)(space)
+
+
+def test_native_atari_frames_are_cropped_to_the_field_of_play():
+    features = FEATURES["a3c"](spaces.Box(0, 255, (1, 210, 160), np.uint8))
+    images = torch.rand(1, 1, 210, 160)
+    field = torch.nn.functional.avg_pool2d(images[:, :, 34:194], 2)
+    torch.testing.assert_close(features.prepare(images), field)
+
+
+def test_arguments_of_sb3_reach_the_policy():
+    policy = make_policy(
+        actions=spaces.Box(-1, 1, (2,)),
+        log_std_init=-1.0,
+        activation_fn=torch.nn.ReLU,
+        net_arch={"pi": [4], "vf": [6]},
+        features_extractor_kwargs={"hidden_size": 7},
+    )
+    assert policy.log_std.tolist() == [-1, -1] and policy.features_dim == 7
+    assert isinstance(policy.mlp_extractor.policy_net[1], torch.nn.ReLU)
+    value = policy.value(torch.zeros(3, 5), policy.initial_state(3), torch.ones(3, dtype=torch.bool))
+    assert value.shape == (3,)
 
 
 def test_planes_of_a_board_are_images():

@@ -1,5 +1,8 @@
 """Recurrent PPO: sequences, advantages, learning, saving and bad arguments."""
 
+import json
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -643,3 +646,83 @@ def test_spaces_that_do_not_count_from_zero_are_refused(algorithm):
         algorithm(
             "MemoryPolicy", env if algorithm is MemoryPPO else lambda n_envs, seed: DummyVecEnv([Shifted] * n_envs)
         )
+
+
+def test_minibatches_keep_what_belongs_together():
+    buffer = collected(DummyVecEnv([lambda: Counter(3)] * 2), n_steps=12, bptt_length=4).buffer
+    number = torch.arange(6.0)  # of each column
+    for stored in (buffer.values, buffer.log_probs, buffer.advantages, buffer.returns, buffer.actions):
+        stored.copy_(number.expand(4, 6))
+    buffer.obs.copy_(number.view(1, 6, 1).expand(4, 6, 1))
+    for leaf in buffer.state:
+        leaf.copy_(number.unsqueeze(1).expand_as(leaf))
+    seen = []
+    for batch in buffer.minibatches(2):
+        columns = batch.returns[0]
+        for part in (batch.values, batch.log_probs, batch.advantages, batch.actions, batch.obs[..., 0]):
+            assert torch.equal(part[0].float(), columns)
+        assert all(torch.equal(leaf[:, 0], columns) for leaf in batch.state)
+        seen += columns.tolist()
+    assert sorted(seen) == number.tolist()
+
+
+def test_a_rollout_ends_with_the_advantages_of_its_own_gamma_and_lambda():
+    env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+    model = collected(env, n_steps=7, gamma=0.9, gae_lambda=0.5, learning_rate=0.0)
+    found, starts = model.buffer.advantages.clone(), torch.as_tensor(model._last_episode_starts)
+    with torch.no_grad():
+        last_values = model.policy.value(torch.as_tensor(model._last_obs), model._state, starts)
+    model.buffer.compute_advantages(last_values, starts, 0.9, 0.5)
+    torch.testing.assert_close(found, model.buffer.advantages)
+
+
+def test_schedules_go_on():
+    env = DummyVecEnv([lambda: Counter(3)])
+    schedules = {"clip_range": lambda left: 0.1 + left, "ent_coef": lambda left: left}
+    logged = MemoryPPO("MemoryPolicy", env, n_steps=8, n_epochs=1, **schedules).learn(32).logger.name_to_value
+    assert (logged["train/clip_range"], logged["train/ent_coef"]) == (0.1, 0.0)
+
+
+def change_by_sgd(**arguments):
+    env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+    sgd = {"optimizer_class": torch.optim.SGD}
+    model = collected(env, n_steps=12, batch_size=24, policy_kwargs=sgd, learning_rate=0.0, **arguments)
+    model.lr_schedule = lambda _: 1.0
+    before = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
+    model.train()
+    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach() - before
+
+
+def test_gradients_are_clipped_and_advantages_normalised_if_asked_for():
+    assert change_by_sgd(max_grad_norm=0.01).norm().item() == pytest.approx(0.01, rel=1e-3)
+    changes = [change_by_sgd(normalize_advantage=normalize, max_grad_norm=1e9) for normalize in (True, False)]
+    assert not torch.allclose(*changes)
+
+
+def test_no_further_epoch_begins_where_the_policy_has_moved_too_far():
+    env = DummyVecEnv([lambda: Counter(3)] * 2)
+    model = MemoryPPO("MemoryPolicy", env, n_steps=12, n_epochs=3, target_kl=0.01, seed=0).learn(1)
+    with torch.no_grad():
+        model.policy.action_net.bias[0] += 3
+    before = model._n_updates
+    model.train()
+    assert model._n_updates == before + 1
+
+
+def test_a_saved_model_is_without_its_rollout(tmp_path):
+    collected(DummyVecEnv([lambda: Counter(3)]), n_steps=8).save(tmp_path / "model")
+    data = json.loads(zipfile.ZipFile(tmp_path / "model.zip").read("data"))
+    assert not {"buffer", "rollout_buffer", "_state", "_last_obs"} & set(data)
+
+
+def test_the_policy_is_in_training_mode_for_updates_alone():
+    model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)]), n_steps=8, n_epochs=1)
+    modes = set()
+
+    def note(name, method):
+        return lambda *args: modes.add((name, model.policy.training)) or method(*args)
+
+    for name in ("act", "evaluate_sequence"):
+        setattr(model.policy, name, note(name, getattr(model.policy, name)))
+    model.learn(16)
+    assert modes == {("act", False), ("evaluate_sequence", True)}

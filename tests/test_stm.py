@@ -334,3 +334,11 @@ def test_bad_options_are_refused_in_one_sentence(options, message):
 def test_bad_sizes_are_refused(option, value):
     with pytest.raises(ValueError, match=f"{option} must be an integer of at least 1"):
         make_core("stm", 6, **{option: value})
+
+
+def test_how_a_memory_starts():
+    core = make_core("stm", 6)
+    assert (core.input_bias.item(), core.forget_bias.item()) == (0.0, 1.0)
+    steps = 1 / (1 - core.decay.sigmoid())
+    torch.testing.assert_close(steps[[0, -1]], torch.tensor([2.0, 32.0]))
+    assert core.f1.bias.any() and not make_core("stm", 6, preset="released_rl").f1.bias.any()
