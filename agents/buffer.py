@@ -41,8 +41,8 @@ class SequenceBuffer:
     """Holds one rollout of T steps in N environments, cut in time into C = T / L chunks of L steps.
 
     Everything is stored as [L, C * N, ...]: column c * N + n is the sequence of environment n in chunk c, so that a
-    minibatch of whole sequences is one selection of columns. The state of the core is stored once per column, which
-    for the STM at its published size is L times less than one state per step.
+    minibatch of whole sequences is one selection of columns. The state of the core is stored once per column: L times
+    less than one state per step, and of the STM at its published size one state has 83,000 floats.
 
     :param n_steps: T
     :param n_envs: N

@@ -113,8 +113,17 @@ class RMCCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: RMCState) -> tuple[Tensor, RMCState]:
-        state = self._advance(self._project(x), state)
-        return self.out(state.memory.flatten(1)), state
+        """The update. ``rmc_sequence``, by which a sequence is computed, has to change with it."""
+        memory, (row, gates) = state.memory, self._project(x)
+        rows = torch.cat([memory, row.unsqueeze(1)], dim=1)  # [B, S + 1, m]
+        for _ in range(self.blocks):
+            rows = self.attention_norm(rows + self._attend(rows))
+            rows = self.mlp_norm(rows + self._mlp(rows))
+        following = rows[:, :-1]
+        if gates is not None:
+            input_gate, forget_gate = self._gates(gates, memory)
+            following = input_gate * following.tanh() + forget_gate * memory
+        return self.out(following.flatten(1)), RMCState(following)
 
     def forward(self, x: Tensor, state: RMCState, starts: Tensor, since: int = 0) -> tuple[Tensor, RMCState]:
         """As in the base class; the loop is that of ``RMCSequence``.
@@ -164,18 +173,6 @@ class RMCCore(MemoryCore):
     def _project(self, x: Tensor) -> Projection:
         row = self.input_projection(x)  # [..., m]
         return Projection(row, None if self.gate == "none" else self.gate_input(row))
-
-    def _advance(self, projection: Projection, state: RMCState) -> RMCState:
-        memory = state.memory
-        rows = torch.cat([memory, projection.row.unsqueeze(1)], dim=1)  # [B, S + 1, m]
-        for _ in range(self.blocks):
-            rows = self.attention_norm(rows + self._attend(rows))
-            rows = self.mlp_norm(rows + self._mlp(rows))
-        candidate = rows[:, :-1]
-        if projection.gates is None:
-            return RMCState(candidate)
-        input_gate, forget_gate = self._gates(projection.gates, memory)
-        return RMCState(input_gate * candidate.tanh() + forget_gate * memory)
 
     def _attend(self, rows: Tensor) -> Tensor:
         """Multi-head dot-product attention of every row to every row: [B, S + 1, m] -> [B, S + 1, m]."""

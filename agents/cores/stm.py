@@ -226,9 +226,22 @@ class STMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        fresh, state = self._advance(self.project(x), state)
-        relation = state.relation if self.variant.carries_relation else self._matrices(fresh)
-        return self._read_out(self.read_relations(relation), x), state
+        """The update. ``stm_sequence``, by which a sequence is computed, has to change with it."""
+        carries_relation, write = self.variant.carries_relation, self.project(x)
+        item, gate = self._write_item(write, state.item)  # Eq. 9 and 10
+        attended = item
+        if carries_relation:
+            address, cue = write.address.unsqueeze(0), write.cue.unsqueeze(0)
+            read = recall(address, cue, state.relation, self.variant.read_axis).squeeze(0)  # Eq. 11: v^r [B, d]
+            attended = torch.baddbmm(item, (self.alpha2 * read).unsqueeze(2), write.cue.unsqueeze(1))
+        sam = self._attend(attended)
+        fade, gain = self.rates()
+        relation = self._matrices(Relations(gain * sam.bindings, sam.values))  # [B, n, d, d]
+        if carries_relation:
+            relation = fade.unsqueeze(-1) * state.relation + relation  # Eq. 12
+        item = item + gate * self._transfer(sam, relation)  # Eq. 13
+        y = self._read_out(self.read_relations(relation), x)  # Eq. 14
+        return y, STMState(item, relation) if carries_relation else STMItemState(item)
 
     def forward(self, x: Tensor, state: Any, starts: Tensor, since: int = 0) -> tuple[Tensor, Any]:
         """The numbers of a loop of steps, with less work and memory.
@@ -264,23 +277,6 @@ class STMCore(MemoryCore):
         factors = (row, row if self.variant.write == "auto" else cue)
         biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(self.f1.out_features)
         return Write(factors, self.gate_input(row) + biases, self.f3(x).softmax(-1), cue)
-
-    def _advance(self, write: Write, state: Any) -> tuple[Relations, Any]:
-        """One step without its output -> (what it adds to M^r, next state)."""
-        item, gate = self._write_item(write, state.item)
-        if self.variant.carries_relation:
-            address, cue = write.address.unsqueeze(0), write.cue.unsqueeze(0)
-            read = recall(address, cue, state.relation, self.variant.read_axis).squeeze(0)  # Eq. 11: v^r [B, d]
-            read = self.alpha2 * read
-            sam = self._attend(torch.baddbmm(item, read.unsqueeze(2), write.cue.unsqueeze(1)))
-        else:
-            sam = self._attend(item)
-        fade, gain = self.rates()
-        fresh = Relations(gain * sam.bindings, sam.values)
-        if not self.variant.carries_relation:
-            return fresh, STMItemState(item + gate * self._transfer(sam, None))
-        relation = fade.unsqueeze(-1) * state.relation + self._matrices(fresh)  # Eq. 12
-        return fresh, STMState(item + gate * self._transfer(sam, relation), relation)
 
     def _write_item(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor | float]:
         """Eq. 9 and 10: item [B, d, d] -> [B, d, d], and the gate that the transfer (Eq. 13) passes."""
@@ -329,13 +325,12 @@ class STMCore(MemoryCore):
                 return fade, 1 - fade
         return torch.zeros_like(one), one
 
-    def _transfer(self, sam: Relations, relation: Tensor | None) -> Tensor:
+    def _transfer(self, sam: Relations, relation: Tensor) -> Tensor:
         """Eq. 13: what flows back into the item memory [B, d, d]."""
         bias = self.alpha3 * self.transfer.bias
         if self.variant.transfer_from == "fresh":  # G1(Fᵀ V) = Vᵀ (F G1ᵀ), where F G1ᵀ is small
             mixed = self.alpha3 * F.linear(sam.bindings.flatten(2), self.transfer.weight)  # [B, n, d]
             return self.turn(torch.baddbmm(bias, sam.values.mT, mixed))
-        relation = self._matrices(sam) if relation is None else relation
         return self.turn(F.linear(relation.flatten(1, 2).mT, self.alpha3 * self.transfer.weight, bias))
 
     def read_relations(self, relation: Tensor) -> Tensor:
