@@ -1,4 +1,4 @@
-"""Train an agent: ``python train.py --config configs/pong/stm.yaml``, the same as ``relmem train``."""
+"""Train an agent or a task's model, ``python train.py --config configs/pong/stm.yaml``: the same as ``relmem train``."""
 
 import sys
 

@@ -87,11 +87,6 @@ class SequenceBuffer:
                 *(torch.zeros_like(leaf, memory_format=torch.contiguous_format) for leaf in initial)
             )
 
-    @property
-    def state_bytes(self) -> int:
-        """Memory taken by the stored states."""
-        return sum(leaf.numel() * leaf.element_size() for leaf in self.state)
-
     def _at(self, t: int) -> tuple[int, slice]:
         """Row and columns of time step t."""
         chunk, row = divmod(t, self.length)

@@ -63,7 +63,7 @@ def require_setup(algorithm: Any, foreign: str) -> None:
     require_number("gae_lambda", algorithm.gae_lambda, high=1)
     require_number("ent_coef", algorithm.ent_coef, schedule=True)
     require_number("vf_coef", algorithm.vf_coef)
-    require_number("clip_reward", algorithm.clip_reward, low_allowed=False, optional=True)
+    require_number("clip_reward", algorithm.clip_reward, zero_allowed=False, optional=True)
 
 
 def as_schedule(value: float | Schedule) -> FloatSchedule:

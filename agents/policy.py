@@ -38,7 +38,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     :param lr_schedule: learning-rate schedule
     :param core: name of a registered memory core
     :param core_kwargs: the core's options
-    :param features: name of a feature extractor (nature, a3c, small, mlp); None: chosen by the observation space
+    :param features: name of a feature extractor (nature, a3c, small, mlp, dict); None: chosen by the observation space
     :param net_arch: hidden layers between core and heads, as in SB3; None: the heads are linear
     :param features_extractor_class: an extractor class of your own, instead of ``features``
     :raises ValueError: if the core, one of its options or the features are unknown or out of range

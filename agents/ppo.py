@@ -144,10 +144,10 @@ class MemoryPPO(OnPolicyAlgorithm):
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_setup(self, "envs_per_worker")
         require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
-        require_number("clip_range", self.clip_range, low_allowed=False, schedule=True)
-        require_number("clip_range_vf", self.clip_range_vf, low_allowed=False, optional=True, schedule=True)
-        require_number("max_grad_norm", self.max_grad_norm, low_allowed=False)
-        require_number("target_kl", self.target_kl, low_allowed=False, optional=True)
+        require_number("clip_range", self.clip_range, zero_allowed=False, schedule=True)
+        require_number("clip_range_vf", self.clip_range_vf, zero_allowed=False, optional=True, schedule=True)
+        require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False)
+        require_number("target_kl", self.target_kl, zero_allowed=False, optional=True)
         try:
             shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:

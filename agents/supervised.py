@@ -83,8 +83,8 @@ class SupervisedTrainer:
         require_number("learning_rate", learning_rate, schedule=True)
         require_number("alpha", alpha, high=1)
         require_number("momentum", momentum, high=1)
-        require_number("max_grad_value", max_grad_value, low_allowed=False, optional=True)
-        require_number("max_grad_norm", max_grad_norm, low_allowed=False, optional=True)
+        require_number("max_grad_value", max_grad_value, zero_allowed=False, optional=True)
+        require_number("max_grad_norm", max_grad_norm, zero_allowed=False, optional=True)
         require_number("stop_at", stop_at, high=1 if task.metric == "accuracy" else math.inf, optional=True)
         require_choice("optimizer", optimizer, OPTIMIZERS)
         for split in ("valid", "test"):

@@ -10,7 +10,7 @@ COMMANDS = ("train",)
 HELP = """usage: relmem train [--config CONFIG] [options]
 
 commands:
-  train    train an agent; relmem train --help lists the options
+  train    train an agent, or a model on a task; relmem train --help lists the options
 """
 
 

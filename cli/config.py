@@ -26,7 +26,7 @@ from ..agents.ppo import minibatch_shape
 
 @dataclass
 class EnvConfig:
-    """Environments of A3C, which runs ``workers`` x ``envs_per_worker`` of them.
+    """What environments are like. (A3C counts them among its own options, as ``envs_per_worker`` of each worker.)
 
     :param id: Gymnasium id: an Atari game, relmem/MaskedCartPole-v0 or any other registered environment
     :param frame_skip: emulator frames per agent step; 0, the same as 1, skips none; null is what the id says, or 4

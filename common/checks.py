@@ -31,23 +31,23 @@ def require_at_most(high: int, why: str = "", /, **values: int) -> None:
 def require_number(
     name: str,
     value: Any,
-    low: float = 0.0,
     high: float = math.inf,
-    low_allowed: bool = True,
+    zero_allowed: bool = True,
     optional: bool = False,
     schedule: bool = False,
 ) -> None:
-    """Raise a ValueError unless ``value`` is a finite number in [low, high], or in (low, high].
+    """Raise a ValueError unless ``value`` is a finite number in [0, high].
 
+    :param zero_allowed: 0 passes too
     :param optional: None passes too
     :param schedule: so does a callable, which gives numbers over the training
     """
     if (schedule and callable(value)) or (optional and value is None):
         return
     number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if number and low <= value <= high and (low_allowed or value > low):
+    if number and 0 <= value <= high and (zero_allowed or value > 0):
         return
-    at_least = f"at least {low:g}" if low_allowed else f"greater than {low:g}"
+    at_least = "at least 0" if zero_allowed else "greater than 0"
     at_most = "" if high == math.inf else f" and at most {high:g}"
     raise ValueError(f"{name} must be a number {at_least}{at_most}, got {value!r}")
 

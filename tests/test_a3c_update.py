@@ -263,7 +263,7 @@ def test_each_worker_has_seeds_of_its_own_and_schedules_go_on(monkeypatch):
     context = torch.multiprocessing.get_context("spawn")
     seeds.clear()
     for rank in (0, 2):
-        task = worker.Task(policy, factory, 2, 7, settings)
-        list(worker._train(rank, task, SharedOptimizer(policy.optimizer, context), StepBudget(0, 40, context)))
+        job = worker.Job(policy, factory, 2, 7, settings)
+        list(worker._train(rank, job, SharedOptimizer(policy.optimizer, context), StepBudget(0, 40, context)))
     assert seeds == [8, 7, 10, 11]
     assert left["rate"] == left["entropy"] == [1.0, 0.75, 0.5, 0.25] * 2

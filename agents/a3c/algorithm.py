@@ -29,7 +29,7 @@ from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
 from .optimizer import SharedOptimizer
 from .pool import WorkerPool
-from .worker import Task, run_worker
+from .worker import Job, run_worker
 
 SelfA3C = TypeVar("SelfA3C", bound="A3C")
 
@@ -150,7 +150,7 @@ class A3C(BaseAlgorithm):
         require_at_least(1, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
         if self.workers is not None:
             require_at_least(1, workers=self.workers)
-        require_number("max_grad_norm", self.max_grad_norm, low_allowed=False, optional=True)
+        require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False, optional=True)
         require_choice("optimizer", self.optimizer, OPTIMIZERS)
         self.lr_schedule = as_schedule(self.learning_rate)
         self.set_random_seed(self.seed)
@@ -194,7 +194,7 @@ class A3C(BaseAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         context = multiprocessing.get_context("spawn")
-        task = self._pickled_task(secrets.randbelow(2**31) if seed is None else seed)
+        job = self._pickled_job(secrets.randbelow(2**31) if seed is None else seed)
         budget = StepBudget(self.num_timesteps, total_timesteps, context)
         shared = SharedOptimizer(self.policy.optimizer, context)
         callback.on_training_start(locals(), globals())
@@ -202,7 +202,7 @@ class A3C(BaseAlgorithm):
         updates, refreshed = 0, time.monotonic()
         try:
             with WorkerPool(context, ask_to_stop=budget.close) as pool:
-                pool.start(self.workers or available_processors(), run_worker, task, shared, budget)
+                pool.start(self.workers or available_processors(), run_worker, job, shared, budget)
                 for report in pool.reports():
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
                         shared.copy_to(self.policy.optimizer)
@@ -238,7 +238,7 @@ class A3C(BaseAlgorithm):
         callback.on_rollout_end()
         return True
 
-    def _pickled_task(self, seed: int) -> Tensor:
+    def _pickled_job(self, seed: int) -> Tensor:
         """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
@@ -254,12 +254,12 @@ class A3C(BaseAlgorithm):
         )
         assert self._env_factory is not None
         try:
-            task = cloudpickle.dumps(Task(policy, self._env_factory, self.envs_per_worker, seed, settings))
+            job = cloudpickle.dumps(Job(policy, self._env_factory, self.envs_per_worker, seed, settings))
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(
                 f"A3C cannot send the policy, the schedules or the environment factory to its workers: {error}"
             ) from error
-        return torch.frombuffer(bytearray(task), dtype=torch.uint8).share_memory_()
+        return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log.

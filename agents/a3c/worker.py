@@ -22,7 +22,7 @@ from .optimizer import SharedOptimizer
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """What all workers are given alike.
 
     It travels by value, so that cores, features and environments of the user's own exist in the worker too, even
@@ -48,18 +48,18 @@ class Done:
     cause: FloatingPointError | None = None
 
 
-def run_worker(rank: int, task: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
+def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
     """Train until the budget is used up; send a ``Report`` after each update and ``Done`` at the end.
 
     :param rank: number of this worker, from 0
-    :param task: a pickled ``Task``, as bytes in shared memory. (What is sent along with a new process must be small:
+    :param job: a pickled ``Job``, as bytes in shared memory. (What is sent along with a new process must be small:
         the main process would wait for ever for one that dies before it has read more than a pipe holds.)
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
     torch.set_num_threads(1)  # the other cores belong to the other workers
     done = Done()
     try:
-        for report in _train(rank, cloudpickle.loads(task.numpy().tobytes()), optimizer, budget):
+        for report in _train(rank, cloudpickle.loads(job.numpy().tobytes()), optimizer, budget):
             if not _send(reports, report):
                 return
     except FloatingPointError as error:
@@ -69,18 +69,18 @@ def run_worker(rank: int, task: Tensor, optimizer: SharedOptimizer, budget: Step
     _send(reports, done)
 
 
-def _train(rank: int, task: Task, optimizer: SharedOptimizer, budget: StepBudget) -> Iterator[Report]:
-    settings = task.settings
-    set_random_seed(task.seed + 1 + rank)
-    with contextlib.closing(build_env(task.env_factory, task.n_envs, task.seed + rank * task.n_envs)) as env:
-        learner = SegmentLearner(task.policy, env, settings)
-        buffers = persistent_buffers(task.policy)
-        while (taken := budget.claim(settings.t_max * task.n_envs)) is not None:
+def _train(rank: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget) -> Iterator[Report]:
+    settings = job.settings
+    set_random_seed(job.seed + 1 + rank)
+    with contextlib.closing(build_env(job.env_factory, job.n_envs, job.seed + rank * job.n_envs)) as env:
+        learner = SegmentLearner(job.policy, env, settings)
+        buffers = persistent_buffers(job.policy)
+        while (taken := budget.claim(settings.t_max * job.n_envs)) is not None:
             progress_remaining = 1 - taken / budget.total
             optimizer.load_into(learner.parameters)
             rewards, dones, infos = learner.play()
             gradients, statistics = learner.gradients(settings.ent_coef(progress_remaining))
-            require_constant_buffers(task.policy, buffers)
+            require_constant_buffers(job.policy, buffers)
             optimizer.step(gradients, settings.learning_rate(progress_remaining))
             yield Report(rewards, dones, infos, statistics)
 

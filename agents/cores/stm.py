@@ -103,7 +103,8 @@ class STMCore(MemoryCore):
     :param fixed_alpha1: α1 to hold fixed instead of learning it
     :param fixed_alpha2: α2 to hold fixed
     :param fixed_alpha3: α3 to hold fixed
-    :raises ValueError: if a size is not a positive integer, or a preset or option is unknown or has no effect
+    :raises ValueError: if a size is not a positive integer, or a preset or option is unknown, or one of those
+        that can be seen to have no effect
     """
 
     alpha1: Tensor

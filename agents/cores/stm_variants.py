@@ -29,7 +29,7 @@ def _check(name: str, kind: Any, value: Any) -> None:
 class STMVariant:
     """One way to build the cell; ``STMCore`` explains each option.
 
-    :raises ValueError: if an option has no such value, or would have no effect on this variant
+    :raises ValueError: if an option has no such value, or can be seen to have no effect on this variant
     """
 
     normalized_input: bool
