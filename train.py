@@ -1,4 +1,4 @@
-"""Train an agent, or a model on a task, as ``relmem train`` does: ``python train.py --config configs/pong/stm.yaml``."""
+"""Train an agent, or a model on a task, as ``relmem train`` does: ``python train.py --config configs/pong/stm.yaml``"""
 
 import sys
 
