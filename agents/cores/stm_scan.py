@@ -149,9 +149,8 @@ class ItemScan(torch.autograd.Function):
         d_reads = torch.zeros_like(reads)  # [B, T, d]
         d_item = d_item.clone(memory_format=torch.contiguous_format)
         for t in reversed(range(len(d_qkv))):
-            step = (
-                ctx.steps.pop() if t < len(ctx.steps) else cell.step(t, items[t], reads[:, t])
-            )  # pop: it is free then
+            # Popped, so that its memory is free; where it is gone, or was never kept, it is computed again.
+            step = ctx.steps.pop() if t < len(ctx.steps) else cell.step(t, items[t], reads[:, t])
             values = cell.values(step)
 
             # Through the transfer into the item memory.
