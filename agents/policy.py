@@ -116,8 +116,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     def set_precision(self, precision: str) -> None:
         """Choose what features are computed in. Trainers do; a saved policy does not keep it.
 
-        :param precision: fp32, bf16, or auto: bf16 for the convolutions of ``features`` where the hardware multiplies
-            it natively. Other observations would lose the digits after their third, and win no time
+        :param precision: fp32, bf16, or auto: bf16 for nature, a3c and small where the hardware multiplies it
+            natively. Other observations would lose the digits after their third, and win no time
         :raises ValueError: if it is none of these
         """
         exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)

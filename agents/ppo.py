@@ -64,8 +64,8 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; None: never
     :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
         None: no clipping
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for our convolutions where the hardware has
-        it). Core, heads and optimizer stay in float32
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
+        hardware has it). Core, heads and optimizer stay in float32
     :param stats_window_size: episodes that the reported mean return is taken over
     :param tensorboard_log: folder of TensorBoard logs; None: none
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``

@@ -48,8 +48,8 @@ class SupervisedTrainer:
     :param eval_size: samples of the validation set that are looked at; None: all
     :param stop_at: the training ends when the task's metric reaches this on the validation set, an accuracy at most 1;
         None: never
-    :param precision: of the core's matrix products: bf16, fp32, or auto (bf16 where the hardware multiplies it
-        natively); states and sums are always float32
+    :param precision: of the large matrix products of stm and rmc: bf16, fp32, or auto (bf16 where the hardware
+        multiplies it natively); states, sums and all else are float32
     :param seed: of weights and of training samples, or of their order where a set of them is fixed; validation and
         test sets are the same for all
     :param device: cpu, cuda or auto

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -170,9 +171,14 @@ def matmul_peaks(size: int, rounds: int) -> dict[str, float]:
 
 def flops(work: Callable[[], object]) -> int:
     """Floating-point operations in the matrix products and convolutions of ``work``, forward and backward."""
-    with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+    with FlopCounterMode(display=False, custom_mapping=UNCOUNTED) as counter:
         work()
     return counter.get_total_flops()
+
+
+def _product_flops(_: Sequence[int], a: Sequence[int], b: Sequence[int], **__: Any) -> int:
+    """Matrices a [..., M, K] and b [..., K, N], whose products are added to a third."""
+    return 2 * math.prod(a) * b[-1]
 
 
 def _lstm_flops(x: Sequence[int], weight_ih: Sequence[int], weight_hh: Sequence[int], *_: Any, **__: Any) -> int:
@@ -180,8 +186,11 @@ def _lstm_flops(x: Sequence[int], weight_ih: Sequence[int], weight_hh: Sequence[
     return 2 * x[0] * x[1] * weight_ih[0] * (weight_ih[1] + weight_hh[1])
 
 
-FUSED: dict[Any, Any] = {  # torch has no formula for its fused LSTM; going back, there are two products for each
+UNCOUNTED: dict[Any, Any] = {  # torch has no formulas for products added in place, and none for its fused LSTM
+    torch.ops.aten.addmm_: _product_flops,
+    torch.ops.aten.baddbmm_: _product_flops,
     torch.ops.aten.mkldnn_rnn_layer: _lstm_flops,
+    # Going back, there are two products for each.
     torch.ops.aten.mkldnn_rnn_layer_backward: lambda *shapes, **kwargs: 2 * _lstm_flops(*shapes, **kwargs),
 }
 

@@ -72,7 +72,8 @@ def read_figures(run: Path) -> dict[str, object]:
         episodes=len(returns),
         minutes=round(float(seconds[-1][1]) / 60, 1),
         mean_return_last_100=round(float(means[-1]), 2),
-        evaluation=evaluation(events),
+        evaluation=final(events, "eval/mean_reward"),
+        evaluation_games=final(events, "eval/episodes"),
         best_mean_return_100=round(float(means.max()), 2),
         first_reached={
             str(level): None if not (means > level).any() else crossing(steps[np.argmax(means > level)], seconds)
@@ -89,11 +90,9 @@ def curve(steps: np.ndarray, means: np.ndarray, seconds: np.ndarray) -> list[tup
     return [(step, crossing(step, seconds)["minutes"], round(float(means[n - 1]), 2)) for step, n in episodes if n]
 
 
-def evaluation(events: EventAccumulator) -> float | None:
-    """Mean return of the final evaluation; None where no episode of it ended in time."""
-    if "eval/mean_reward" not in events.Tags()["scalars"]:
-        return None
-    return round(events.Scalars("eval/mean_reward")[-1].value, 2)
+def final(events: EventAccumulator, curve: str) -> float | None:
+    """A figure of the final evaluation; None where no episode of it ended in time."""
+    return round(events.Scalars(curve)[-1].value, 2) if curve in events.Tags()["scalars"] else None
 
 
 def log_seconds(events: EventAccumulator) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -34,12 +34,14 @@ class Table:
 
     :param source: of the papers' figures
     :param note: what was found out about surprises
+    :param tests: of what length or size the test sets are, by name, where the title does not say
     """
 
     name: str
     title: str
     source: str
     note: str
+    tests: dict[str, str] = field(hash=False)
     runs: tuple[Run, ...]
 
     def result(self, run: Run) -> Path:
@@ -62,4 +64,4 @@ def _table(name: str, table: dict, models: dict) -> Table:
         title = ", ".join(fields["title"] for fields in chain if "title" in fields)
         options = " ".join([table["options"], *(fields.get("options", "") for fields in chain)])
         runs.append(Run(run, title, tuple(shlex.split(options)), chain[-1].get("paper", "")))
-    return Table(name, table["title"], table["source"], table.get("note", ""), tuple(runs))
+    return Table(name, table["title"], table["source"], table.get("note", ""), table.get("tests", {}), tuple(runs))

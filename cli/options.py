@@ -194,7 +194,7 @@ class TrainParser:
         )
         add = self._parser.add_argument
         add("--config", type=str | None, help="a YAML file, or the name of a shipped config such as pong/stm")
-        add("--run_dir", type=str | None, help="folder of the run; runs/<config>_<time> unless given")
+        add("--run_dir", type=str | None, help="folder of the run; unless given, runs/<what is trained>_<time>")
         add("--resume", type=str | None, metavar="RUN", help="run folder to continue")
         add("--smoke", action="store_true", help="cut the run down to a few seconds, to see whether it works")
         self._flags = ["config", "run_dir", "resume", "smoke", "help"]
@@ -211,8 +211,9 @@ class TrainParser:
     def _add(self, group: Any, prefix: str, source: Callable, skip: Iterable[str]) -> None:
         """One flag for every parameter of a class or function."""
         docs = {}
-        for documented in reversed(getattr(source, "__mro__", (source,))):
-            parsed = docstring_parser.parse(documented.__doc__ or "")
+        documented = [*getattr(source, "__mro__", (source,)), getattr(source, "options_of", object)]
+        for place in reversed(documented):
+            parsed = docstring_parser.parse(place.__doc__ or "")
             docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
         for p in inspect.signature(source, eval_str=True).parameters.values():
             if p.name in skip:

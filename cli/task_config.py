@@ -74,7 +74,8 @@ class TaskTrainConfig:
     :param seed: of weights and of training samples, or of their order where a set of them is fixed; validation and test
         sets are the same for all seeds
     :param device: auto, cpu, cuda or cuda:N
-    :param precision: of the core's matrix products; auto takes bf16 where the hardware multiplies it natively
+    :param precision: of the large matrix products of stm and rmc; auto takes bf16 where the hardware multiplies it
+        natively
     """
 
     total_updates: PositiveInt = 50_000

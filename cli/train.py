@@ -122,6 +122,7 @@ def finish(model: BaseAlgorithm, folder: RunFolder, config: TrainConfig, smoke: 
             f"{EVALUATION_ENVS} episodes that ended in time."
         )
         model.logger.record("eval/mean_reward", mean)
+        model.logger.record("eval/episodes", len(returns))
         model.logger.dump(model.num_timesteps)
 
     steps, episode_returns, _ = read_episodes(folder.episodes).T

@@ -124,8 +124,8 @@ class Task:
 class VaryingLengthTask(Task):
     """A task whose batches differ in length; within one batch all samples have the same.
 
-    A subclass sets the attributes, and defines ``sample`` and ``trivial_at``. The sets ``valid`` and ``test`` are of
-    the first of ``test_lengths``, the set ``test_7`` of length 7.
+    A subclass sets the attributes, and defines ``sample`` (and ``trivial_at``, where levels are known). The sets
+    ``valid`` and ``test`` are of the first of ``test_lengths``, the set ``test_7`` of length 7.
 
     :param lengths: the lengths of training, drawn uniformly for each batch
     :param test_lengths: the lengths of the fixed sets
@@ -143,7 +143,7 @@ class VaryingLengthTask(Task):
 
     def trivial_at(self, length: int) -> dict[str, float]:
         """The trivial levels at one length."""
-        raise NotImplementedError
+        return {}
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         choice = torch.randint(len(self.lengths), (), generator=generator, device=generator.device)

@@ -46,6 +46,9 @@ def test_products_are_counted_forward_and_backward():
     forward = 5 * 2 * 2 * 3 * 4
     assert measure.flops(lambda: linear(x).sum().backward()) == 3 * forward
     assert measure.flops(lambda: lstm(x)[0].sum().backward()) == 3 * 5 * 2 * 2 * 16 * (3 + 4)
+    a, b, total = torch.zeros(6, 2, 3), torch.zeros(6, 3, 4), torch.zeros(6, 2, 4)
+    assert measure.flops(lambda: total.baddbmm_(a, b)) == 6 * measure.flops(lambda: total[0].addmm_(a[0], b[0]))
+    assert measure.flops(lambda: total[0].addmm_(a[0], b[0])) == 2 * 2 * 3 * 4
 
 
 def hungry(mebibytes):

@@ -1,13 +1,15 @@
 """The command line's options: merging, checking, and what is said about mistakes."""
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 from stable_baselines3.common.utils import LinearSchedule
 
-from relmem.agents import A3C, MemoryPPO
+from relmem.agents import A3C, MemoryPPO, registered_cores
+from relmem.agents.cores.registry import core_options
 from relmem.cli import main
 from relmem.cli.config import ALGORITHMS, A3CConfig, EnvConfig, PPOConfig, VecEnvConfig, schedule
 from relmem.cli.config_files import config_name, find_config, shipped_configs
@@ -99,6 +101,15 @@ def test_run_names(tmp_path):
     assert config_name(find_config("configs/pong/lstm.yaml")) == "pong_lstm"
     assert config_name(tmp_path / "mine.yaml") == "mine"
     assert parse(["--core.name", "gru"]).name == "ppo_gru"
+
+
+@pytest.mark.parametrize("core", registered_cores())
+def test_every_option_of_a_core_is_explained(core, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--core.name", core, "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for option in core_options(core):
+        assert re.search(rf"--core\.{option} \S+ (?!\(type: )", text), option
 
 
 def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):

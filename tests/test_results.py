@@ -86,6 +86,12 @@ def test_results_are_drawn_as_they_came_out(trained, kept):
     assert (kept / "tasks" / "copy" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_models_are_compared_where_all_were_evaluated():
+    ended_early, other = ([{"update": u} for u in updates] for updates in ((5, 10, 13), (5, 10, 15, 20)))
+    assert results.shared_updates([{"history": ended_early}, {"history": other}]) == 10
+    assert results.shared_updates([{"history": ended_early}, {"history": []}]) == 0
+
+
 @pytest.mark.parametrize(("higher", "best"), [(True, 0.4), (False, 0.3)])
 def test_models_are_compared_within_equal_updates(higher, best):
     history = [{"update": u, "valid_score": s} for u, s in ((5, 0.4), (10, 0.3), (15, 0.9), (20, 0.1))]
@@ -128,9 +134,10 @@ def test_a_run_on_environments_is_recorded_with_its_curve(kept, monkeypatch):
     assert figures["commit"] == "abc1234+" and figures["episodes"] == len(episodes)
     assert figures["mean_return_last_100"] == pytest.approx(episodes[-100:, 1].mean(), abs=0.01)
     assert [point[0] for point in figures["curve"]] == [100, 200, episodes[-1, 0]]
-    assert figures["evaluation"] > 0
+    assert figures["evaluation"] > 0 and figures["evaluation_games"] == 8
     assert figures["first_reached"]["18"] is None or figures["best_mean_return_100"] > 18
-    assert "| [lstm_s0](lstm_s0/figures.json) |" in (kept / "pong" / "README.md").read_text()
+    text = (kept / "pong" / "README.md").read_text()
+    assert "| [lstm_s0](lstm_s0/figures.json) |" in text and " (8 of 8) |" in text
     assert (kept / "pong" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 

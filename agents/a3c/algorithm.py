@@ -46,10 +46,12 @@ class A3C(BaseAlgorithm):
     A worker copies the shared parameters, plays ``t_max`` steps in each of its environments, computes the gradient of
     that segment and applies it to the shared parameters, whatever the others did meanwhile. It carries the memory from
     one segment to the next; gradients stop at the start of a segment. The policy learns from generalised advantage
-    estimates, the value from n-step returns; both are bootstrapped where a segment or a time limit ends an episode.
+    estimates, the value from n-step returns; both are bootstrapped at the end of a segment,
+    and where a time limit cuts an episode off.
 
-    The released STM agent is ``workers=32, envs_per_worker=1``, ``clip_reward=1`` and otherwise the defaults below.
-    (Its worker broke off a segment at the end of an episode; here the next episode begins within the segment.)
+    The released STM agent has ``workers=32, envs_per_worker=1``, ``clip_reward=1`` and otherwise the defaults below;
+    configs/pong/stm_released.yaml has its policy too. (Its worker broke off a segment at the end of an episode; here
+    the next episode begins within the segment.)
 
     Callbacks run in the main process, once for each step of a worker's environments, as it reports its segments. The
     policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
@@ -71,8 +73,8 @@ class A3C(BaseAlgorithm):
         None: no clipping
     :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; ``optimizer_class`` and ``optimizer_kwargs``
         among ``policy_kwargs`` have precedence
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for our convolutions where the hardware has
-        it). Core, heads and optimizer stay in float32
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
+        hardware has it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
     :param stats_window_size: episodes that the reported mean return is taken over
     :param tensorboard_log: folder of TensorBoard logs; None: none

@@ -127,12 +127,13 @@ def _make_state(names: tuple[str, ...], *leaves: Tensor) -> Any:
 
 def with_options_of(core: type[MemoryCore]) -> Callable[[Any], Any]:
     """Decorator of a factory: its signature spells out what its ``**options`` stand for, for the registry and the
-    command line."""
+    command line; ``options_of`` says where they are explained."""
 
     def decorator(factory: Any) -> Any:
         own = inspect.signature(factory, eval_str=True).parameters
         options = inspect.signature(core, eval_str=True).parameters
         named = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+        factory.options_of = core
         factory.__signature__ = inspect.Signature([*named, *(p for name, p in options.items() if name not in own)])
         return factory
 

@@ -73,8 +73,8 @@ class STMCore(MemoryCore):
     A preset is a set of options; an option that is given wins over the preset.
 
     :param preset: default (recommended), released (the authors' supervised code), released_rl (their Pong code: the
-        relational memory is rebuilt at every step) or paper (the equations to the letter: for short episodes only,
-        its relational memory grows without bound)
+        relational memory is rebuilt at every step) or paper (the equations: for short episodes only, its relational
+        memory grows without bound). An option that is left open has the preset's value
     :param queries: number n of queries, of keys and values, and of matrices in the relational memory
     :param item_size: width d of an item; the memories hold d * d and n * d * d numbers
     :param relation_size: number r of features read from each matrix of the relational memory

@@ -1,6 +1,6 @@
 """The variants of the SAM-based Two-memory Model: what they differ in, and the four named presets.
 
-The paper and the code its authors released differ in about fifteen places. Each place is one option here.
+The paper and the code its authors released differ in a dozen places. Each is one option here; some more are our own.
 """
 
 from __future__ import annotations
