@@ -81,11 +81,7 @@ class SequenceBuffer:
         self.rewards, self.values, self.log_probs = allocate(), allocate(), allocate()
         self.advantages, self.returns = allocate(), allocate()
         self.starts = allocate(dtype=torch.bool)
-        with torch.no_grad():
-            initial = core.initial_state(self.n_sequences)  # may be a view of learned parameters
-            self.state = type(initial)(
-                *(torch.zeros_like(leaf, memory_format=torch.contiguous_format) for leaf in initial)
-            )
+        self.state = MemoryCore.initial_state(core, self.n_sequences)  # zeros, whatever the core begins with
 
     def _at(self, t: int) -> tuple[int, slice]:
         """Row and columns of time step t."""

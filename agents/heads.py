@@ -53,16 +53,16 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("kind of answer", kind, LOSSES)
+        options, hidden = dict(memory_kwargs or {}), list(net_arch or [])
         self.arguments = plain(
             input_size=input_size,
             output_size=output_size,
             kind=kind,
             memory=memory,
-            memory_kwargs=dict(memory_kwargs or {}),
+            memory_kwargs=options,
             embedding_size=embedding_size,
-            net_arch=None if net_arch is None else list(net_arch),
+            net_arch=hidden,
         )
-        hidden = [] if net_arch is None else list(net_arch)
         for size in hidden:
             require_at_least(1, net_arch=size)
         self.kind = kind
@@ -73,7 +73,7 @@ class SequenceModel(nn.Module):
             self.embedding = nn.Linear(input_size, embedding_size, bias=False)
             nn.init.normal_(self.embedding.weight)  # as in nn.Embedding
             input_size = embedding_size
-        self.memory = make_memory(memory, input_size, None if hidden else output_size, **dict(memory_kwargs or {}))
+        self.memory = make_memory(memory, input_size, None if hidden else output_size, **options)
         layers: list[nn.Module] = []
         if hidden:
             for before, after in pairwise([self.memory.output_size, *hidden]):

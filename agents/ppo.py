@@ -149,13 +149,12 @@ class MemoryPPO(OnPolicyAlgorithm):
         require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False)
         require_number("target_kl", self.target_kl, zero_allowed=False, optional=True)
         try:
-            shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
+            length, _ = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:
             if self._saved_n_envs in (None, self.n_envs):
                 raise
             self.batch_size = None  # it was chosen for another number of environments
-            shape = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, None)
-        length, _ = shape
+            length, _ = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, None)
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -231,8 +230,9 @@ class MemoryPPO(OnPolicyAlgorithm):
         :raises FloatingPointError: if the loss is not finite, before it could spoil the policy
         """
         self.policy.set_training_mode(True)
+        # The last rollout may reach beyond the end of the training, where no schedule is defined.
+        remaining = self._current_progress_remaining = max(0.0, self._current_progress_remaining)
         self._update_learning_rate(self.policy.optimizer)
-        remaining = self._current_progress_remaining
         # Read anew for every rollout: SB3's callbacks change them.
         clip_range, ent_coef = as_schedule(self.clip_range)(remaining), as_schedule(self.ent_coef)(remaining)
         clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relmem.agents import make_core
+from relmem.cli.provenance import commit
 
 SEEDS = [0, 1]
 RESULTS = Path(__file__).parents[1] / "results" / "ablation"
@@ -149,12 +149,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), metavar="VARIANT")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    git = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=RESULTS.parents[1]
-    )
     record: dict[str, Any] = {
         "command": " ".join(["python", "benchmarks/ablation_default_preset.py", *sys.argv[1:]]),
-        "commit": git.stdout.strip(),
+        "commit": commit(),
         "torch": torch.__version__,
         "seeds": args.seeds,
         "accuracy": {},

@@ -90,9 +90,9 @@ def curve(steps: np.ndarray, means: np.ndarray, seconds: np.ndarray) -> list[tup
     return [(step, crossing(step, seconds)["minutes"], round(float(means[n - 1]), 2)) for step, n in episodes if n]
 
 
-def final(events: EventAccumulator, curve: str) -> float | None:
+def final(events: EventAccumulator, name: str) -> float | None:
     """A figure of the final evaluation; None where no episode of it ended in time."""
-    return round(events.Scalars(curve)[-1].value, 2) if curve in events.Tags()["scalars"] else None
+    return round(events.Scalars(name)[-1].value, 2) if name in events.Tags()["scalars"] else None
 
 
 def log_seconds(events: EventAccumulator) -> np.ndarray:

@@ -9,7 +9,8 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ COLOURS = {
     "rmc": "tab:orange",
     "lstm": "tab:green",
     "attentional_lstm": "tab:red",
+    "gru": "tab:purple",
+    "lstm_stm": "tab:cyan",
 }  # one look for a core in every picture
 PONG = ROOT / "results" / "pong"
 TASKS_INTRO = """# Supervised tasks
@@ -39,7 +42,8 @@ or three minutes on seed 0, which were not kept.
   varied, at times threefold. For a comparison at equal updates, a column has the best score on the validation set up to
   the last update at which all models of the table were evaluated. The left half of each picture goes by updates too.
 * A score at 50 % has a standard error of 1.6 points on the validation set and 1.1 on the test set (associative
-  retrieval: 0.5 and 0.4), and the best of many evaluations lies above their mean, also for a model that has learned nothing.
+  retrieval: 0.5 and 0.4), and the best of many evaluations lies above their mean, also for a model that has learned
+  nothing.
 * In italics stands what strategies without the sought ability reach ([docs/tasks.md](../../docs/tasks.md)), by the
   present code; a `results.json` keeps what was known when it was made.
 * Where a title gives other sizes than the paper, the paper's figures stand beside ours for the order of the models, not
@@ -104,7 +108,7 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
             show(r["metric"], best_within(within, r)),
             f"{r['parameters']:,}",
             length(r),
-            progress(r, r["best"]["updates"]),
+            progress(r, r["best"]["updates"]) if r["best"] else "",  # it diverged before any evaluation
             f"{r['minutes']:.0f}",
         ]
         for run, r in results.items()
@@ -176,9 +180,9 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
     metric, trivial = first["metric"], task_of(first).trivial("valid")
     figure = Figure(figsize=(10, 4.8), layout="constrained")
     by_update, by_minute = figure.subplots(1, 2, sharey=True)
-    styles = {core: itertools.cycle(("-", "--", ":", "-.")) for core in COLOURS}
+    styles: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", ":", "-.")))
     for run, result in results.items():
-        look = {"color": COLOURS[result["core"]], "linestyle": next(styles[result["core"]])}
+        look = {"color": colour(result["core"]), "linestyle": next(styles[result["core"]])}
         values = [entry[f"valid_{metric}"] for entry in result["history"]]
         by_update.plot([entry["update"] for entry in result["history"]], values, label=run.title, **look)
         by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values, **look)
@@ -197,6 +201,10 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
     figure.savefig(path, dpi=110)
 
 
+def colour(core: str) -> str:
+    return COLOURS.get(core, "tab:brown")
+
+
 def read_pong() -> dict[str, dict[str, Any]]:
     """The figures of the runs on Pong by name."""
     return {path.parent.name: json.loads(path.read_text()) for path in sorted(PONG.glob("*/figures.json"))}
@@ -209,13 +217,13 @@ def draw_pong(runs: Sequence[dict[str, Any]], path: Path) -> None:
     for run in runs:
         steps, minutes, means = zip(*run["curve"], strict=True)
         for axes, x in ((by_step, steps), (by_minute, minutes)):
-            axes.plot(x, means, color=COLOURS[run["core"]])
+            axes.plot(x, means, color=colour(run["core"]))
     for axes, label in ((by_step, "agent steps"), (by_minute, "minutes")):
         axes.axhline(18, linestyle="--", color="tab:gray", linewidth=1)
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
     for core in sorted({run["core"] for run in runs}):
-        by_step.plot([], [], color=COLOURS[core], label=core.upper())
+        by_step.plot([], [], color=colour(core), label=core.upper())
     by_step.set(ylabel="mean return of 100 episodes")
     by_step.xaxis.set_major_formatter("{x:,.0f}")
     by_step.legend(frameon=False)

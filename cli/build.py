@@ -29,14 +29,6 @@ def _env_kwargs(config: TrainConfig) -> dict[str, Any]:
     return {"frame_skip": env.frame_skip, "image_size": env.image_size, "env_kwargs": env.kwargs}
 
 
-def frames_per_step(env: VecEnv) -> int:
-    """Emulator frames per agent step; 1 where nothing is skipped."""
-    try:
-        return env.get_attr("frames_per_step")[0]
-    except AttributeError:
-        return 1
-
-
 def make_model(config: TrainConfig) -> MemoryPPO | A3C:
     """A fresh model with its environments.
 
@@ -46,7 +38,7 @@ def make_model(config: TrainConfig) -> MemoryPPO | A3C:
     arguments = config.algo.arguments() | {
         "policy_kwargs": {
             "core": config.core["name"],
-            "core_kwargs": config.core_options,
+            "core_kwargs": config.core_kwargs,
             **vars(config.policy),
         },
         "precision": config.precision,
@@ -74,11 +66,11 @@ def load_model(config: TrainConfig, checkpoint: Path) -> MemoryPPO | A3C:
         model = algorithm.load(checkpoint, **hardware)
     except (AssertionError, BadZipFile, EOFError, KeyError) as error:
         raise ValueError(f"'{checkpoint}' is no checkpoint of {algorithm.__name__}") from error
-    asked = dict(core=config.core["name"], **config.core_options)
+    asked = dict(core=config.core["name"], **config.core_kwargs)
     if _spelt_out(core=model.policy.core_name, **model.policy.core_kwargs) != _spelt_out(**asked):
         raise ValueError(
             f"checkpoint '{checkpoint}' holds the core '{model.policy.core_name}' with {model.policy.core_kwargs}, "
-            f"but the run asks for '{config.core['name']}' with {config.core_options}"
+            f"but the run asks for '{config.core['name']}' with {config.core_kwargs}"
         )
     if isinstance(config.env, VecEnvConfig):
         env: Any = make_env(config, config.env.n_envs, config.seed + model.num_timesteps)

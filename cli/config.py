@@ -205,7 +205,7 @@ class TrainConfig:
     algo: AlgorithmConfig = field(default_factory=PPOConfig)
 
     @property
-    def core_options(self) -> dict[str, Any]:
+    def core_kwargs(self) -> dict[str, Any]:
         """Options of the memory core, without its name."""
         return without_name(self.core)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -11,8 +13,7 @@ from typing import Any
 class StopRequest:
     """True once the user has asked to stop. Listens within a ``with`` block.
 
-    While ``at_once`` is set, a stop is raised as ``KeyboardInterrupt`` where the program stands, for stretches that
-    may last long and may be left half done.
+    While ``at_once`` is set, a stop is raised as ``KeyboardInterrupt`` where the program stands.
     """
 
     def __init__(self) -> None:
@@ -20,6 +21,18 @@ class StopRequest:
         self.again = False
         self.at_once = False
         self._previous: dict[int, Any] = {}
+
+    @contextmanager
+    def immediate(self) -> Iterator[None]:
+        """A stretch that may last long and may be left half done: the first stop ends it, the second the program."""
+        self.at_once = True
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self.again:
+                raise
+        finally:
+            self.at_once = False
 
     def __bool__(self) -> bool:
         return self.signal is not None

@@ -107,7 +107,7 @@ def _parse_environments(
         core=_plain(values.core),
         algo=ALGORITHMS[algo].options(**_plain(values.algo)),
     )
-    make_core(core, 8, **config.core_options)  # checks the ranges of its options, before any environment starts
+    make_core(core, 8, **config.core_kwargs)  # checks the ranges of its options, before any environment starts
     return _Parsed(config, values, f"{algo}_{core}")
 
 

@@ -44,7 +44,7 @@ class Progress:
         """Show where the run is."""
         now = time.monotonic()
         speed = max(completed - self._first, 1) / max(now - self._began, 1e-9)
-        left = (self.total - completed) / speed
+        left = max(self.total - completed, 0) / speed  # a rollout may reach beyond the end
         if self.limit is not None:
             left = min(left, max(self.limit - (now - self._began), 0.0))
         status = f"{speed:,.0f} {self.unit}/s, {status}, {timedelta(seconds=int(left))} left"

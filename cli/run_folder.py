@@ -41,7 +41,7 @@ class Model(Protocol):
 
 
 class RunFolder:
-    """Names of the files of a run.
+    """The folder of a run: its files, and who may write to it.
 
     :param path: the folder; it need not exist yet
     :param ending: of the files that hold a model: .zip of SB3, or .pt of PyTorch
@@ -104,10 +104,11 @@ class RunFolder:
             raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         self.hold()
         self.versions.write_text(versions(), encoding="utf-8")
-        self._log_command(config, argv)
+        self._write_config_and_command(config, argv)
 
-    def _log_command(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
-        """Add a command line to ``command.txt``: the first started the run, later ones resumed it."""
+    def _write_config_and_command(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
+        """``config.yaml`` as it holds now, and one more line in ``command.txt``: the first started the run, later ones
+        resumed it."""
         with replacing(self.config) as config_file:
             config_file.write(yaml.safe_dump(config.as_dict(), sort_keys=False).encode())
         with self.command.open("a", encoding="utf-8") as file:
@@ -115,7 +116,7 @@ class RunFolder:
 
     def log_resumption(self, config: TrainConfig | TaskTrainConfig, argv: Sequence[str]) -> None:
         """Write down by which command, with which limits and at which commit the run goes on."""
-        self._log_command(config, argv)
+        self._write_config_and_command(config, argv)
         if commit() is not None:
             with self.versions.open("a", encoding="utf-8") as file:
                 file.write(f"{COMMIT} {commit()} (resumed)\n")

@@ -89,12 +89,12 @@ class TaskTrainConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
     @property
-    def core_options(self) -> dict[str, Any]:
+    def core_kwargs(self) -> dict[str, Any]:
         """Options of the memory core, without its name."""
         return without_name(self.core)
 
     @property
-    def task_options(self) -> dict[str, Any]:
+    def task_kwargs(self) -> dict[str, Any]:
         """Options of the task, without its name."""
         return without_name(self.task)
 

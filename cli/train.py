@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from . import train_task
-from .build import frames_per_step, load_model, make_env, make_model
+from .build import load_model, make_env, make_model
 from .callbacks import Checkpoints, EpisodeLog, Frames, ProgressBar, Stop, read_episodes
 from .config import TrainConfig
 from .curve import draw_learning_curve
@@ -82,7 +82,6 @@ def execute(run: Run | train_task.TaskRun) -> int:
         with saved_on_failure(model, model.policy, folder):
             learn(model, folder, config.total_timesteps, stop)
         save_atomically(model, folder.model)  # before anything that may fail or take time
-        stop.at_once = True
         finish(model, folder, config, run.invocation.smoke, stop)
     model.logger.close()
     return 128 + stop.signal if stop.signal else 0
@@ -93,13 +92,14 @@ def learn(model: BaseAlgorithm, folder: RunFolder, total_timesteps: int, stop: S
     env = model.get_env()
     assert env is not None
     progress, episodes = ProgressBar(total_timesteps), EpisodeLog(folder.episodes)
-    callbacks = [Stop(stop), Frames(frames_per_step(env)), episodes, Checkpoints(folder), progress]
+    callbacks = [Stop(stop), Frames(env.get_attr("frames_per_step")[0]), episodes, Checkpoints(folder), progress]
     try:
         model.learn(total_timesteps - model.num_timesteps, callbacks, reset_num_timesteps=False)
     except KeyboardInterrupt:
         if stop.again:
             raise
     finally:
+        stop.at_once = False  # the last update is over
         progress.close()
         episodes.close()
 
@@ -108,11 +108,8 @@ def finish(model: BaseAlgorithm, folder: RunFolder, config: TrainConfig, smoke: 
     """Evaluate the trained policy, unless the user has no time for that, and draw the learning curve."""
     env = make_env(config, EVALUATION_ENVS, config.seed + EVALUATION_SEED)
     returns = np.empty(0)
-    try:
+    with stop.immediate():
         returns = evaluate(model, env, seconds=1.0 if smoke else EVALUATION_SECONDS)
-    except KeyboardInterrupt:
-        if stop.again:
-            raise
     mean = float(np.mean(returns)) if len(returns) else None
     if mean is None:
         print("Final evaluation: no episode ended within the time for it.")
@@ -127,7 +124,7 @@ def finish(model: BaseAlgorithm, folder: RunFolder, config: TrainConfig, smoke: 
 
     steps, episode_returns, _ = read_episodes(folder.episodes).T
     title = f"{folder.path.name}: {config.core['name']}, {config.algo.name}, {config.env.id}, seed {config.seed}"
-    draw_learning_curve(folder.curve, steps, episode_returns, title, frames_per_step(env), mean)
+    draw_learning_curve(folder.curve, steps, episode_returns, title, env.get_attr("frames_per_step")[0], mean)
     env.close()
     print(f"Saved {folder.model} and {folder.curve}.")
 

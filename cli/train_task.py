@@ -65,9 +65,9 @@ def make_trainer(config: TaskTrainConfig) -> SupervisedTrainer:
     """
     require_device(config.device)
     return SupervisedTrainer(
-        make_task(config.task["name"], **config.task_options),
+        make_task(config.task["name"], **config.task_kwargs),
         core=config.core["name"],
-        core_kwargs=config.core_options,
+        core_kwargs=config.core_kwargs,
         **vars(config.head),
         **config.training.arguments(),
         precision=config.precision,
@@ -100,7 +100,6 @@ def execute(run: TaskRun) -> int:
         finally:
             watch.close()
         save_atomically(trainer, folder.model)  # before anything that may fail or take time
-        stop.at_once = True
         finish(run, outcome, stop)
     return 128 + stop.signal if stop.signal else 0
 
@@ -182,11 +181,8 @@ def finish(run: TaskRun, outcome: str | None, stop: StopRequest) -> None:
     trainer, config, folder = run.trainer, run.config, run.folder
     test = None
     if outcome is not None:
-        try:
+        with stop.immediate():  # or the run has no test score yet, and makes up for it when it is resumed
             test = trainer.test(config.training.eval_size if run.invocation.smoke else None)
-        except KeyboardInterrupt:
-            if stop.again:
-                raise
     results = describe(trainer, config, outcome, test) | {
         "commands": folder.command.read_text().splitlines(),
         "versions": folder.versions.read_text().splitlines(),

@@ -44,8 +44,7 @@ class AssociativeRetrieval(Task):
         return {"most frequent digit": greatest_count(self.pairs, DIGITS) / self.pairs}
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
-        batch = self._draw(size, generator)
-        return batch.rows(slice(None))
+        return self._draw(size, generator).rows(slice(None))
 
     def _draw_split(self, name: str, generator: torch.Generator) -> Batch:
         return self._draw(self.split_sizes[name], generator)

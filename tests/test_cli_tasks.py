@@ -156,6 +156,21 @@ def test_results_that_are_not_whole_are_written_again(copied, content):
     assert json.loads((copied / "results.json").read_text())["test"]["test"]["accuracy"] >= 0
 
 
+@pytest.mark.parametrize("name", ["save_atomically", "describe", "draw_task_curve"])
+def test_a_stop_after_the_training_loses_nothing(name, tmp_path, monkeypatch):
+    function = getattr(train_task, name)
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        return function(*arguments)
+
+    monkeypatch.setattr(train_task, name, interrupted)
+    folder = tmp_path / "run"
+    assert main([*RUN, "--total_updates", "10", "--run_dir", str(folder)]) == 128 + signal.SIGTERM
+    assert json.loads((folder / "results.json").read_text())["test"] is not None
+    assert (folder / "model.pt").exists() and (folder / "learning_curve.png").exists()
+
+
 def test_a_run_is_not_trained_twice_at_once(copied, capfd):
     other = run_folder.RunFolder(copied)
     other.hold()
@@ -236,9 +251,9 @@ def test_the_experiments_that_should_be_there_are():
 )
 def test_the_configs_hold_the_published_models(name, count):
     config = parse(["--config", f"tasks/{name}_stm"]).config
-    task = make_task(config.task["name"], **config.task_options)
+    task = make_task(config.task["name"], **config.task_kwargs)
     model = SequenceModel(
-        task.input_size, task.output_size, task.kind, "stm", config.core_options, config.head.embedding_size
+        task.input_size, task.output_size, task.kind, "stm", config.core_kwargs, config.head.embedding_size
     )
     assert sum(parameter.numel() for parameter in model.parameters()) == count
 

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relmem.agents import A3C, MemoryPPO, load
-from relmem.cli import build, main, run_folder
+from relmem.cli import build, main, run_folder, train
 from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.curve import running_mean
@@ -397,6 +397,14 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     assert "return -" in lines[0] and "return -" not in lines[-1]
 
 
+def test_no_time_is_left_beyond_the_end(capsys):
+    progress = Progress(1000, "steps", seconds=0.0)
+    progress.start(0, "")
+    time.sleep(0.01)
+    progress.update(10**9, "")
+    assert capsys.readouterr().out.endswith(" 0:00:00 left\n")
+
+
 def test_time_left_of_a_run_that_has_not_moved(capsys, monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -486,6 +494,30 @@ def test_an_update_is_left_at_once():
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
         assert stop and not stop.again
+
+
+def test_a_stretch_that_a_stop_ends():
+    done = []
+    with StopRequest() as stop:
+        with stop.immediate():
+            signal.raise_signal(signal.SIGINT)
+            done.append("not reached")
+        assert stop and not stop.at_once and not done
+        with pytest.raises(KeyboardInterrupt), stop.immediate():
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("name", ["save_atomically", "draw_learning_curve"])
+def test_a_stop_after_the_training_loses_nothing(name, tmp_path, monkeypatch):
+    function = getattr(train, name)
+
+    def interrupted(*arguments):
+        signal.raise_signal(signal.SIGTERM)
+        function(*arguments)
+
+    monkeypatch.setattr(train, name, interrupted)
+    assert main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "256"]) == 128 + signal.SIGTERM
+    assert (tmp_path / "run" / "model.zip").exists() and (tmp_path / "run" / "learning_curve.png").exists()
 
 
 def start(flags: list[str], folder: Path) -> subprocess.Popen:

@@ -311,6 +311,15 @@ def test_cores_and_states_can_be_pickled(name, options):
     assert_equal(core(x, state, starts), expected)
 
 
+@pytest.mark.parametrize("name", registered_cores())
+def test_gates_are_those_of_the_dtype_of_the_parameters(name):
+    core = double(name)
+    x = torch.randn(B, F)
+    with torch.autocast("cpu", torch.bfloat16):
+        gates = core.gates(x, core.initial_state(B))
+    assert all(gate.dtype == torch.float64 for gate in gates.values())
+
+
 # ------------------------------------------------------------------------------------------------ stacks
 
 

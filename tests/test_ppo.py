@@ -423,6 +423,14 @@ def test_schedules_go_on():
     assert (logged["train/clip_range"], logged["train/ent_coef"]) == (0.1, 0.0)
 
 
+def test_no_schedule_is_asked_beyond_the_end_of_the_training():
+    asked = []
+    schedule = lambda left: asked.append(left) or 0.1  # noqa: E731
+    env = DummyVecEnv([lambda: Counter(3)])
+    MemoryPPO("MemoryPolicy", env, schedule, n_steps=8, clip_range=schedule).learn(12)  # two rollouts: 16 steps
+    assert min(asked) == 0.0
+
+
 def change_by_sgd(**arguments):
     env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
     sgd = {"optimizer_class": torch.optim.SGD}

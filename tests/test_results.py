@@ -141,6 +141,11 @@ def test_a_run_on_environments_is_recorded_with_its_curve(kept, monkeypatch):
     assert (kept / "pong" / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_core_without_a_colour_is_drawn_too(tmp_path):
+    results.draw_pong([{"core": "my_module:own", "curve": [(10, 0.1, -21.0), (20, 0.2, -20.0)]}], tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_run_that_is_not_over_is_not_recorded(trained, tmp_path):
     _, runs = trained
     unfinished = json.loads((runs / "stm" / "results.json").read_text()) | {"test": None}

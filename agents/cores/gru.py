@@ -29,11 +29,8 @@ class GRUCore(MemoryCore):
         require_at_least(1, hidden_size=hidden_size)
         super().__init__(input_size, hidden_size if output_size is None else output_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
-        weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()
-        nn.init.orthogonal_(weight_ih)
-        nn.init.orthogonal_(weight_hh)
-        nn.init.zeros_(bias_ih)
-        nn.init.zeros_(bias_hh)
+        for parameter in self.gru.parameters():
+            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
         self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
 
     @full_precision
@@ -54,6 +51,7 @@ class GRUCore(MemoryCore):
             outputs.append(y)
         return self.out(torch.cat(outputs)[since:]), state  # [T - since, B, O]
 
+    @full_precision
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:
         weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()
         logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 3 * H]

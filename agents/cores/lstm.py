@@ -34,11 +34,8 @@ class LSTMCore(MemoryCore):
             input_size, hidden_size if output_size is None else output_size, LSTMState, ((hidden_size,), (hidden_size,))
         )
         self.lstm = nn.LSTM(input_size, hidden_size)
-        weight_ih, weight_hh, bias_ih, bias_hh = self.lstm.parameters()
-        nn.init.orthogonal_(weight_ih)
-        nn.init.orthogonal_(weight_hh)
-        nn.init.zeros_(bias_ih)
-        nn.init.zeros_(bias_hh)
+        for parameter in self.lstm.parameters():
+            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
         self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
 
     @full_precision
@@ -60,6 +57,7 @@ class LSTMCore(MemoryCore):
             outputs.append(y)
         return self.out(torch.cat(outputs)[since:]), state  # [T - since, B, O]
 
+    @full_precision
     def gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:
         weight_ih, weight_hh, bias_ih, bias_hh = self.lstm.parameters()
         logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 4 * H]

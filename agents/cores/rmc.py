@@ -164,6 +164,7 @@ class RMCCore(MemoryCore):
         )
         return self.out(memories[since:].flatten(2)), RMCState(memories[-1])  # [T - since, B, O]
 
+    @full_precision
     def gates(self, x: Tensor, state: RMCState) -> dict[str, Tensor]:
         projection = self._project(x)
         if projection.gates is None:

@@ -265,6 +265,7 @@ class STMCore(MemoryCore):
                 return super().forward(x, state, starts, since)
             return self._read_out(features, x[since:]), end
 
+    @full_precision
     def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
         if not (self.variant.gated and self.variant.sigmoid_gates):
             return {}
