@@ -53,7 +53,7 @@ class SequenceModel(nn.Module):
     ) -> None:
         super().__init__()
         require_choice("kind of answer", kind, LOSSES)
-        options, hidden = dict(memory_kwargs or {}), list(net_arch or [])
+        options, hidden = dict(memory_kwargs or {}), [] if net_arch is None else list(net_arch)
         self.arguments = plain(
             input_size=input_size,
             output_size=output_size,

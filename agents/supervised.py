@@ -23,7 +23,7 @@ from .precision import autocast_dtype
 
 OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs
-TRAINING_SEED = 2**31  # plus the run's seed: below 10^9, no seed of a fixed set is met
+TRAINING_SEED = 2**31  # plus the run's seed; with one below 10^9 the sum is the seed of no fixed set
 
 
 class SupervisedTrainer:

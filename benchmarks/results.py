@@ -44,8 +44,8 @@ or three minutes on seed 0, which were not kept.
 * A score at 50 % has a standard error of 1.6 points on the validation set and 1.1 on the test set (associative
   retrieval: 0.5 and 0.4), and the best of many evaluations lies above their mean, also for a model that has learned
   nothing.
-* In italics stands what strategies without the sought ability reach ([docs/tasks.md](../../docs/tasks.md)), by the
-  present code; a `results.json` keeps what was known when it was made.
+* In italics stands what strategies without the sought ability reach ([docs/tasks.md](../../docs/tasks.md)), as the
+  present code computes it; a `results.json` holds the levels known when it was written.
 * Where a title gives other sizes than the paper, the paper's figures stand beside ours for the order of the models, not
   for comparison.
 """
@@ -54,14 +54,15 @@ PONG_INTRO = """# Pong
 
 Return is the mean over the last 100 training episodes, from sampled actions; beside it stands that of the games
 played at the end with the most probable actions: of eight, those that end within 20 seconds, so that short games count
-for more (how many they were is known of later runs only). Drawn by `make results` from figures that `python -m
-benchmarks.record_run` reads off the logs of each run. Runs are ended by hand once the mean is above +18, so their last
-figure is no plateau. The picture shows those by PPO.
+for more (how many they were stands beside it, where it was kept). Drawn by `make results` from figures that `python -m
+benchmarks.record_run` reads off the logs of each run. A run by PPO was ended by hand once its mean was above +18, or at
+the end of its budget; the two by A3C were stopped earlier. So the last figure is no plateau. The picture shows the runs
+by PPO.
 
-The settings were tuned on seed 1. Two runs with other settings are left out: after one of the STM on seed 11, of
-900,000 steps with two minibatches, it got 1,000,000 steps and four minibatches, chosen on seed 1; one of the LSTM on
-seed 14, with 32 environments and 32 steps in place of 16 and 64, had a return of +7.7 after 777,000 steps, and the LSTM
-went back to the settings of seeds 11 and 12.
+The settings were tuned on seed 1. Two runs with earlier settings are left out. An STM on seed 11 had 900,000
+steps and two minibatches per rollout; after it, the STM was given more steps, in the end 1,000,000, and four
+minibatches, which were chosen on seed 1. An LSTM on seed 14 had 32 environments and 32 steps instead of 16 and 64; it
+stood at +7.7 after 777,000 steps, and the LSTM went back to 16 and 64.
 
 ![Mean return against agent steps and minutes](curves.png)
 """
@@ -98,7 +99,8 @@ def section(table: Table, results: dict[Run, dict[str, Any]]) -> str:
     """A table in Markdown, with its picture and how each run came about."""
     first = next(iter(results.values()))
     scores = [(name, metric) for name, found in first["test"].items() for metric in found if metric != "loss"]
-    heads = [", ".join(filter(None, (metric.replace("_", " "), table.tests.get(name)))) for name, metric in scores]
+    sets = {name: table.tests.get(name, "" if name == "test" else name) for name, _ in scores}
+    heads = [", ".join(filter(None, (metric.replace("_", " "), sets[name]))) for name, metric in scores]
     within = shared_updates(results.values())
     rows = [
         [

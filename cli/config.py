@@ -192,7 +192,8 @@ class TrainConfig:
     :param total_timesteps: agent steps to train for, summed over environments
     :param seed: of weights, actions and environments
     :param device: auto, cpu, cuda or cuda:N
-    :param precision: of the feature extractor; auto takes bf16 for images where the hardware multiplies it natively
+    :param precision: of the feature extractor; auto takes bf16 for nature, a3c and small where the hardware multiplies
+        it natively
     """
 
     total_timesteps: PositiveInt = 1_000_000

@@ -109,6 +109,7 @@ def test_callbacks_logger_and_progress_bar_work_as_in_sb3(tmp_path, monkeypatch)
     model.learn(415, callback=[observer, evaluation, checkpoints], log_interval=20, progress_bar=True)
 
     assert model.num_timesteps == 420  # whole segments of 5 steps in 2 environments
+    assert model._current_progress_remaining == 0.0  # no schedule is asked beyond the end
     assert observer.steps == list(range(2, 421, 2))
     assert observer.shapes == {((2,), (2,), 2)}
     assert observer.episodes > 5

@@ -196,7 +196,7 @@ def test_a_saved_model_answers_with_the_best_weights(name, tmp_path):
 
 
 def test_numbers_of_numpy_do_no_harm(tmp_path):
-    trainer = SupervisedTrainer(First(), "stm", {"queries": np.int64(2)}, net_arch=np.array([5]))
+    trainer = SupervisedTrainer(First(), "stm", {"queries": np.int64(2)}, net_arch=np.array([5, 4]))
     trainer.save(tmp_path / "model.pt")
     trainer.restore(tmp_path / "model.pt")
     assert SequenceModel.load(tmp_path).arguments["memory_kwargs"] == {"queries": 2}

@@ -213,7 +213,8 @@ class A3C(BaseAlgorithm):
                         break
                     updates += 1
                     self._n_updates = shared.steps
-                    self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+                    # The last segments may reach beyond the end of the training, where no schedule is defined.
+                    self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
                     if log_interval is not None and updates % log_interval == 0:
                         self.dump_logs(updates)
         finally:
