@@ -2,6 +2,7 @@
 
 from .associative_retrieval import AssociativeRetrieval
 from .base import IGNORED, Batch, Task, VaryingLengthTask
+from .check import check_task
 from .convex_hull import ConvexHull
 from .copy import Copy
 from .minimum_spanning_tree import MinimumSpanningTree
@@ -32,6 +33,7 @@ __all__ = [
     "Task",
     "TravellingSalesman",
     "VaryingLengthTask",
+    "check_task",
     "make_task",
     "register_task",
     "registered_tasks",

@@ -7,7 +7,15 @@ import torch
 from torch.nn import functional
 
 from relmem.agents.supervised import TRAINING_SEED
-from relmem.tasks import IGNORED, VaryingLengthTask, make_task, register_task, registered_tasks, task_options
+from relmem.tasks import (
+    IGNORED,
+    VaryingLengthTask,
+    check_task,
+    make_task,
+    register_task,
+    registered_tasks,
+    task_options,
+)
 from relmem.tasks.__main__ import rows
 from relmem.tasks.base import Batch, Task
 
@@ -37,45 +45,89 @@ def perfect(task, batch):
 
 
 @every_task
-def test_batches_have_the_shapes_and_ranges_of_the_contract(name, options):
-    task = make_task(name, **options)
-    for seed in range(3):
-        batch = draw(task, seed)
-        steps = batch.answer_steps
-        assert batch.inputs.shape[1:] == (B, task.input_size) and batch.inputs.dtype == torch.float32
-        assert batch.inputs.abs().max() <= 1
-        assert batch.size == B and steps <= task.answer_steps and len(batch.inputs) >= steps
-        if task.kind == "class":
-            assert batch.targets.shape == (B,)
-        elif task.kind == "classes":
-            assert batch.targets.shape == (steps, B)
-            scored = batch.targets != IGNORED
-            assert scored.any(dim=0).all() and scored.any(dim=1).any()
-        else:
-            assert batch.targets.shape == (steps, B, task.output_size) and batch.targets.dtype == torch.float32
-            assert set(batch.targets.unique().tolist()) == {0, 1}
-        if task.kind != "bits":
-            assert batch.targets.dtype == torch.int64 and batch.targets.min() >= IGNORED
-            assert batch.targets.max() < task.output_size
-
-
-@every_task
-def test_a_seed_says_which_samples(name, options):
-    task = make_task(name, **options)
-    first, again, other = draw(task, 1), draw(task, 1), draw(task, 2)
-    assert torch.equal(first.inputs, again.inputs) and torch.equal(first.targets, again.targets)
-    assert first.inputs.shape != other.inputs.shape or not torch.equal(first.inputs, other.inputs)
-
-
-@every_task
-def test_a_perfect_answer_scores_perfectly_and_its_opposite_does_not(name, options):
+def test_a_perfect_answer_scores_perfectly(name, options):
     task = make_task(name, **options)
     batch = draw(task)
-    right, wrong = (task.evaluate(sign * perfect(task, batch), batch) for sign in (1, -1))
-    assert next(iter(right)) == task.metric
-    assert right[task.metric] == (1 if task.higher_is_better else 0)
-    assert right.get("exact", 1) == 1
-    assert (wrong[task.metric] < right[task.metric]) == task.higher_is_better
+    scores = task.evaluate(perfect(task, batch), batch)
+    assert scores[task.metric] == (1 if task.higher_is_better else 0) and scores.get("exact", 1) == 1
+
+
+@every_task
+def test_tasks_keep_the_contract(name, options):
+    task = make_task(name, **options)
+    check_task(task)
+    assert draw(task).inputs.abs().max() <= 1
+
+
+class FirstBit(Task):
+    kind = "class"
+    input_size = output_size = 2
+
+    def batch(self, size, generator):
+        bits = torch.randint(2, (6, size), generator=generator)
+        return Batch(functional.one_hot(bits, 2).float(), bits[0])
+
+
+def changed(change):
+    """``FirstBit`` with other batches."""
+
+    class Changed(FirstBit):
+        def batch(self, size, generator):
+            return change(super().batch(size, generator))
+
+    return Changed()
+
+
+def having(**attributes):
+    return type("Having", (FirstBit,), attributes)()
+
+
+@pytest.mark.parametrize(
+    ("task", "sentence"),
+    [
+        (having(kind="clas"), "unknown kind of answer 'clas': did you mean 'class'"),
+        (having(output_size=0), "output_size must be an integer of at least 1, got 0"),
+        (having(input_size=3), r"the inputs of a batch must be torch.float32 \[any, 16, 3\], got .* \[6, 16, 2\]"),
+        (changed(lambda b: b._replace(inputs=b.inputs.double())), "must be torch.float32 .* got torch.float64"),
+        (changed(lambda b: b._replace(inputs=b.inputs / 0)), "inputs of a batch must be finite"),
+        (changed(lambda b: b._replace(inputs=None)), "the inputs of a batch must be a tensor .* got NoneType"),
+        (changed(lambda b: b._replace(targets=b.targets + 1)), "targets must be from 0 to 1"),
+        (changed(lambda b: b._replace(targets=b.targets.float())), r"targets .* must be torch.int64 \[16\]"),
+        (changed(lambda b: b._replace(first=b.targets + 5)), "'first' of a batch must name steps of its inputs"),
+        (changed(lambda b: Batch(torch.rand_like(b.inputs), b.targets)), "the same seed gave other samples"),
+        (changed(lambda b: Batch(b.inputs * 0, b.targets * 0)), "another seed gave the same samples"),
+        (having(kind="classes"), r"targets of a batch must be torch.int64 \[any, 16\]"),
+        (having(metric="bit_errors"), "metric, 'bit_errors', first; got \\['accuracy'\\]"),
+        (having(higher_is_better=False), "right answers must have a lower 'accuracy' than wrong ones"),
+        (having(split_sizes={"test": 10}), "no split 'valid': choose from test"),
+        (having(trivial=lambda task, split=None: {"guessing": None}), "trivial level 'guessing' must be a number"),
+    ],
+)
+def test_a_broken_promise_is_named(task, sentence):
+    check_task(FirstBit())
+    with pytest.raises(ValueError, match=sentence):
+        check_task(task)
+
+
+def in_steps(targets, kind, answer_steps=1):
+    """A task with answers of several steps."""
+    task = changed(lambda b: b._replace(targets=targets(b.targets)))
+    task.kind, task.answer_steps = kind, answer_steps
+    if kind == "bits":
+        task.metric, task.higher_is_better = "bit_errors", False
+    return task
+
+
+def test_answers_of_several_steps_are_checked():
+    check_task(in_steps(lambda bits: bits.expand(3, -1), "classes", 3))
+    check_task(in_steps(lambda bits: bits.float().view(1, -1, 1).expand(3, -1, 2), "bits", 3))
+    for steps in (2, 7):
+        with pytest.raises(ValueError, match=f"the answer of a batch, {steps} steps, must be part of its 6 steps"):
+            check_task(in_steps(lambda bits, steps=steps: bits.expand(steps, -1), "classes", 1 if steps == 2 else 9))
+    with pytest.raises(ValueError, match="every sample must have a step that is scored"):
+        check_task(in_steps(lambda bits: bits.expand(3, -1) * 0 - 1, "classes", 3))
+    with pytest.raises(ValueError, match="targets that are bits must be 0 or 1"):
+        check_task(in_steps(lambda bits: bits.float().view(1, -1, 1).expand(3, -1, 2) / 2, "bits", 3))
 
 
 @every_task
