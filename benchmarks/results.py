@@ -190,20 +190,19 @@ def draw_curves(table: Table, results: dict[Run, dict[str, Any]], path: Path) ->
         by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values, **look)
     for axes, label in ((by_update, "updates"), (by_minute, "minutes")):
         for (level, value), style in zip(trivial.items(), ("-", "--"), strict=False):
-            axes.axhline(
-                value, linewidth=1, color="tab:gray", linestyle=style, label=level if axes is by_update else None
-            )
+            axes.axhline(value, linewidth=1, color="tab:gray", linestyle=style, label=level)
         axes.set(xlabel=label)
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     by_update.set(ylabel=", ".join(filter(None, (metric.replace("_", " "), table.tests.get("test"), "validation"))))
     by_update.xaxis.set_major_formatter("{x:,.0f}")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(*by_update.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(table.title)
     figure.savefig(path, dpi=110)
 
 
 def colour(core: str) -> str:
+    """Of a core's lines in every picture; one for all cores of a user's own."""
     return COLOURS.get(core, "tab:brown")
 
 

@@ -1,11 +1,7 @@
-"""What a run leaves behind, how it is continued, and how it ends."""
+"""What a run leaves behind, and how it is continued."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -20,11 +16,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relmem.agents import A3C, MemoryPPO, load
-from relmem.cli import build, main, run_folder, train
+from relmem.cli import build, main, run_folder
 from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.curve import running_mean
-from relmem.cli.interrupt import StopRequest
 from relmem.cli.options import parse
 from relmem.cli.progress import Progress
 from relmem.cli.run_folder import RunFolder, make_default_path, save_atomically
@@ -477,97 +472,3 @@ def test_running_mean():
     values = np.random.default_rng(0).normal(size=250)
     np.testing.assert_allclose(running_mean(values)[249], values[150:].mean())
     assert running_mean(np.array([])).shape == (0,)
-
-
-def test_the_first_signal_asks_and_the_second_ends_at_once():
-    default = signal.getsignal(signal.SIGTERM)
-    with StopRequest() as stop:
-        assert not stop
-        signal.raise_signal(signal.SIGTERM)
-        assert stop and stop.signal == signal.SIGTERM and not stop.again
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert stop.again
-    assert signal.getsignal(signal.SIGTERM) == default
-
-
-def test_an_update_is_left_at_once():
-    with StopRequest() as stop:
-        stop.at_once = True
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-        assert stop and not stop.again
-
-
-def test_a_stretch_that_a_stop_ends():
-    done = []
-    with StopRequest() as stop:
-        with stop.immediate():
-            signal.raise_signal(signal.SIGINT)
-            done.append("not reached")
-        assert stop and not stop.at_once and not done
-        with pytest.raises(KeyboardInterrupt), stop.immediate():
-            signal.raise_signal(signal.SIGINT)
-
-
-@pytest.mark.parametrize("name", ["save_atomically", "draw_learning_curve"])
-def test_a_stop_after_the_training_loses_nothing(name, tmp_path, monkeypatch):
-    function = getattr(train, name)
-
-    def interrupted(*arguments):
-        signal.raise_signal(signal.SIGTERM)
-        function(*arguments)
-
-    monkeypatch.setattr(train, name, interrupted)
-    assert main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "256"]) == 128 + signal.SIGTERM
-    assert (tmp_path / "run" / "model.zip").exists() and (tmp_path / "run" / "learning_curve.png").exists()
-
-
-def start(flags: list[str], folder: Path) -> subprocess.Popen:
-    """Start a long training in a process group of its own, and wait until it plays."""
-    code = "import sys; from relmem.cli import main; sys.exit(main(sys.argv[1:]))"
-    arguments = [*flags, "--total_timesteps", "1000000000", "--run_dir", str(folder)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 120
-    while not len(read_episodes(folder / "episodes.csv")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    return process
-
-
-def processes_of_group(group: int) -> bool:
-    """Whether any process of a process group is left."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize(("flags", "number"), [(PPO, signal.SIGINT), (PPO, signal.SIGTERM), (A3C_, signal.SIGINT)])
-def test_an_interrupted_run_is_saved_evaluated_and_drawn(flags, number, tmp_path):
-    process = start(flags, tmp_path)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
-    assert RunFolder(tmp_path).newest_checkpoint() == tmp_path / "model.zip"
-    assert {"learning_curve.png", "config.yaml", "command.txt"} <= {path.name for path in tmp_path.iterdir()}
-    steps = (A3C if flags is A3C_ else MemoryPPO).load(tmp_path / "model.zip").num_timesteps
-    assert steps >= read_episodes(tmp_path / "episodes.csv")[-1, 0] > 0
-    assert "Traceback" not in process.stderr.read()
-    deadline = time.monotonic() + 10  # for Python's own helper process to notice that its parent is gone
-    while processes_of_group(process.pid):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def test_a_second_interrupt_ends_at_once(tmp_path):
-    process = start(PPO, tmp_path)
-    process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == "\n"
-    assert process.stderr.readline() == "Stopping and saving. Ctrl-C again quits at once.\n"
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert not (tmp_path / "learning_curve.png").exists()
-    assert not list(tmp_path.glob("*.partial"))

@@ -46,8 +46,8 @@ class A3C(BaseAlgorithm):
     A worker copies the shared parameters, plays ``t_max`` steps in each of its environments, computes the gradient of
     that segment and applies it to the shared parameters, whatever the others did meanwhile. It carries the memory from
     one segment to the next; gradients stop at the start of a segment. The policy learns from generalised advantage
-    estimates, the value from n-step returns; both are bootstrapped at the end of a segment,
-    and where a time limit cuts an episode off.
+    estimates, the value from n-step returns; both are bootstrapped at the end of a segment and where a time
+    limit cuts an episode off.
 
     The released STM agent has ``workers=32, envs_per_worker=1``, ``clip_reward=1`` and otherwise the defaults below;
     configs/pong/stm_released.yaml has its policy too. (Its worker broke off a segment at the end of an episode; here

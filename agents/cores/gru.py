@@ -21,6 +21,8 @@ class GRUState(NamedTuple):
 class GRUCore(MemoryCore):
     """One GRU layer, followed by a linear map where ``output_size`` is given.
 
+    Weights start orthogonal, biases at zero.
+
     :param hidden_size: number of units H; the natural output width
     :raises ValueError: if a size is not a positive integer
     """
