@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import FloatSchedule, obs_as_tensor
+from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor
 
 from ..common.checks import require_number
@@ -64,11 +63,6 @@ def require_setup(algorithm: Any, foreign: str) -> None:
     require_number("ent_coef", algorithm.ent_coef, schedule=True)
     require_number("vf_coef", algorithm.vf_coef)
     require_number("clip_reward", algorithm.clip_reward, zero_allowed=False, optional=True)
-
-
-def as_schedule(value: float | Schedule) -> FloatSchedule:
-    """A function of the remaining progress, of such a function or of a number, which may be NumPy's."""
-    return FloatSchedule(value if callable(value) else float(value))
 
 
 def continued_seed(algorithm: BaseAlgorithm) -> int | None:

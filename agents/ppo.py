@@ -24,7 +24,6 @@ from .buffer import SequenceBuffer
 from .cores.base import State
 from .interaction import (
     act,
-    as_schedule,
     continued_seed,
     learned_rewards,
     make_policy,
@@ -33,6 +32,7 @@ from .interaction import (
     to_env,
 )
 from .policy import MemoryActorCriticPolicy
+from .schedule import as_schedule
 
 SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
 

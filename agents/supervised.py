@@ -18,8 +18,8 @@ from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
 from .cores import MemoryCore
 from .heads import SequenceModel
-from .interaction import as_schedule
 from .precision import autocast_dtype
+from .schedule import as_schedule
 
 OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs

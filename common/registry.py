@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .checks import require_choice
+from .options import Option, options_of, require_option
 
 T = TypeVar("T")
 
@@ -70,20 +71,20 @@ class Registry(Generic[T]):
         require_choice(self.kind, short, self._factories)
         return self._factories[short]
 
-    def options(self, name: str) -> dict[str, inspect.Parameter]:
+    def options(self, name: str) -> dict[str, Option]:
         """The options of a factory, by name.
 
         :raises ValueError: if the name is unknown
         """
-        parameters = inspect.signature(self.factory(name)).parameters
-        return {key: parameter for key, parameter in parameters.items() if key not in self.given}
+        return options_of(self.factory(name), skip=self.given)
 
     def make(self, name: str, /, *given: Any, **options: Any) -> T:
         """Call a factory.
 
-        :raises ValueError: for an unknown name or option, naming the nearest valid one
+        :raises ValueError: for an unknown name or option, naming the nearest valid one, or an option out of range
         """
         known = self.options(name)
         for option in options:
             require_choice(f"option of {self.kind} '{name}'", option, known)
+            require_option(option, known[option].hint, options[option])
         return self.factory(name)(*given, **options)

@@ -22,8 +22,9 @@ from torch import Tensor, multiprocessing
 
 from ...common.checks import require_at_least, require_choice, require_number
 from ...common.processors import available_processors
-from ..interaction import as_schedule, continued_seed, make_policy, require_setup
+from ..interaction import continued_seed, make_policy, require_setup
 from ..policy import MemoryActorCriticPolicy
+from ..schedule import as_schedule
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ...common.options import Option
 from ...common.registry import Registry
 from .base import MemoryCore
 
@@ -27,8 +27,8 @@ def registered_cores() -> tuple[str, ...]:
     return CORES.names()
 
 
-def core_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a core, by name, as the parameters of its constructor.
+def core_options(name: str) -> dict[str, Option]:
+    """The options of a core, by name, as its constructor declares them.
 
     :raises ValueError: if the core is unknown
     """

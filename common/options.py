@@ -1,0 +1,211 @@
+"""Options, declared once: in the signature and the docstring of the class or function that they belong to.
+
+    def __init__(self, n_steps: Count = 128, gamma: Fraction = 0.99, learning_rate: Rate = 3e-4): ...
+
+A class calls ``require_options`` to hold its arguments to that declaration; the command line reads it for its flags,
+its help and its checks.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import docstring_parser
+
+from .checks import unknown
+
+LINEAR = "lin_"  # then a number: from that number to zero over the training
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers that an option may have, for ``Annotated``.
+
+    :param low: the least
+    :param high: the greatest
+    :param above: whether ``low`` itself is too low
+    """
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def __contains__(self, number: float) -> bool:
+        return (self.low < number if self.above else self.low <= number) and number <= self.high
+
+    def __str__(self) -> str:
+        if self.high < math.inf:
+            return (
+                f"{'above' if self.above else 'from'} {self.low:g} {'and up to' if self.above else 'to'} {self.high:g}"
+            )
+        return f"{'above' if self.above else 'of at least'} {self.low:g}"
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+NonNegative = Annotated[float, Range(0)]
+Positive = Annotated[float, Range(0, above=True)]
+
+Schedule = Callable[[float], float]
+"""A number as a function of the remaining progress, which goes from 1 to 0; or in text, ``lin_3e-4``."""
+Rate = Annotated[float | Schedule, Range(0)]
+PositiveRate = Annotated[float | Schedule, Range(0, above=True)]
+
+
+class Option(NamedTuple):
+    """One option of a class or function."""
+
+    name: str
+    hint: Any  # its type
+    default: Any
+    help: str
+
+
+def options_of(source: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str, Option]:
+    """The parameters of a class or function as options, by name.
+
+    :param skip: parameters that are no options
+    """
+    docs: dict[str, str] = {}
+    for place in (*reversed(getattr(source, "__mro__", (source,))), *getattr(source, "options_from", ())):
+        parsed = docstring_parser.parse(place.__doc__ or "")
+        docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
+    return {
+        p.name: Option(p.name, Any if p.annotation is p.empty else p.annotation, p.default, docs.get(p.name, ""))
+        for p in inspect.signature(source, eval_str=True).parameters.values()
+        if p.name not in skip
+    }
+
+
+def takes_options_of(*sources: Callable[..., Any], optional: bool = False) -> Callable[[Any], Any]:
+    """Decorate a class or function: its signature spells out what its ``**options`` stand for, the options of other
+    classes or functions, whose docstrings explain them.
+
+    :param optional: whether each of these may be left open, as None, which then is its default
+    """
+
+    def decorator(target: Any) -> Any:
+        own = inspect.signature(target, eval_str=True).parameters
+        parameters = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
+        for source in sources:
+            for p in inspect.signature(source, eval_str=True).parameters.values():
+                if p.name not in own:
+                    changed = {"annotation": p.annotation | None, "default": None} if optional else {}
+                    parameters.append(p.replace(kind=p.KEYWORD_ONLY, **changed))
+        target.__signature__ = inspect.Signature(parameters)
+        target.options_from = (*(o for s in sources for o in getattr(s, "options_from", ())), *sources)
+        return target
+
+    return decorator
+
+
+def require_options(source: Callable[..., Any], values: Mapping[str, Any]) -> None:
+    """Hold arguments to their declaration.
+
+    :param source: the class or function that declares them
+    :param values: arguments by name, such as ``locals()`` at the beginning of a constructor; others are passed over
+    :raises ValueError: naming the first that is not of its type or range
+    """
+    for name, option in options_of(source).items():
+        if name in values:
+            require_option(name, option.hint, values[name])
+
+
+def require_option(name: str, hint: Any, value: Any) -> None:
+    """Raise a ValueError unless a value is of a type and in its range."""
+    if not fits(hint, value):
+        choices = _choices(hint)
+        if isinstance(value, str) and choices:
+            raise ValueError(unknown(name, value, choices))
+        raise ValueError(f"{name} must be {describe(hint)}, got {value!r}")
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a value is of a type, and in its range if it has one. Numbers are finite, and may be NumPy's."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        numbers = [_number(value)] if isinstance(value, str | Real) else []
+        return fits(args[0], value) and all(
+            n in limit for n in numbers for limit in args[1:] if isinstance(limit, Range)
+        )
+    if origin in (Union, types.UnionType):
+        return any(fits(member, value) for member in args)
+    if origin is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in args)
+    if hint is Any or hint is inspect.Parameter.empty:
+        return True
+    if hint is None or hint is types.NoneType:
+        return value is None
+    if hint is int or hint is float:
+        kind = Integral if hint is int else Real
+        return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if hint == Schedule:
+        return callable(value) or (
+            isinstance(value, str) and value.startswith(LINEAR) and math.isfinite(_number(value))
+        )
+    if origin is tuple and Ellipsis not in args:
+        return isinstance(value, list | tuple) and len(value) == len(args) and all(map(fits, args, value))
+    if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
+        return isinstance(value, list | tuple) and all(fits(args[0], item) for item in value)
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def adapt(hint: Any, value: Any) -> Any:
+    """A value as read from text, in the form that its type has: 1e6 as the integer that it is where one is asked for,
+    inside of lists too. What does not fit is left as it is."""
+    if fits(hint, value):
+        return value
+    if isinstance(value, list):
+        members = [get_args(member) for member in _members(hint) if get_origin(member) in (list, tuple)]
+        return [adapt(members[0][0], item) for item in value] if members else value
+    if isinstance(value, float) and value.is_integer() and fits(hint, int(value)):
+        return int(value)
+    return value
+
+
+def describe(hint: Any) -> str:
+    """A type in plain words."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = " ".join(str(limit) for limit in args[1:] if isinstance(limit, Range))
+        if Schedule in get_args(args[0]):
+            return f"a number {limits}, or a schedule such as lin_3e-4"
+        return f"{describe(args[0])} {limits}".strip()
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(member) for member in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple and Ellipsis not in args:
+        return f"{len(args)} values in a list, each {describe(args[0])}"
+    if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
+        return f"a list such as [64, 64], each of it {describe(args[0])}"
+    words = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
+    if hint is None or hint is types.NoneType:
+        return "null"
+    return words.get(origin or hint) or getattr(hint, "__name__", str(hint))
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _choices(hint: Any) -> list[str]:
+    """The words that an option is one of, if it is."""
+    literals = [get_args(member) for member in _members(hint) if get_origin(member) is Literal]
+    return [str(choice) for choices in literals for choice in choices]
+
+
+def _number(value: Any) -> float:
+    """The number in a number or in the text of a schedule; NaN where there is none."""
+    try:
+        return float(value.removeprefix(LINEAR) if isinstance(value, str) else value)
+    except ValueError:
+        return math.nan

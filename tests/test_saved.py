@@ -1,0 +1,32 @@
+"""What an older version saved still loads, and computes the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from relmem.agents import SequenceModel, load
+
+SAVED = Path(__file__).parent / "data" / "saved"  # by version 0.1.0
+EXPECTED = np.load(SAVED / "expected.npz")
+
+
+@pytest.mark.parametrize("name", ["ppo", "a3c"])
+def test_an_agent_saved_by_version_0_1_acts_as_it_did(name):
+    model = load(SAVED / name)
+    state, memory = None, model.policy.initial_state(2)
+    for t, obs in enumerate(EXPECTED["obs"]):
+        starts = np.array([t == 0, t in (0, 3)])
+        actions, state = model.predict(obs, state, starts, deterministic=True)
+        assert (actions == EXPECTED[f"{name}_actions"][t]).all()
+        with torch.no_grad():
+            _, values, _, memory = model.policy.act(torch.as_tensor(obs), memory, torch.as_tensor(starts))
+        np.testing.assert_allclose(values, EXPECTED[f"{name}_values"][t], rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_of_a_task_saved_by_version_0_1_answers_as_it_did():
+    model = SequenceModel.load(SAVED / "task.pt")
+    with torch.no_grad():
+        logits = model(torch.as_tensor(EXPECTED["inputs"]), 1)
+    np.testing.assert_allclose(logits, EXPECTED["logits"], rtol=1e-4, atol=1e-6)
