@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ..common.checks import require_at_least
-from .cores.base import full_precision
+from .cores.core import full_precision
 
 
 class AttentionalLSTM(nn.Module):

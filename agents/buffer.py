@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor
 
-from .cores.base import MemoryCore, State
+from .cores import MemoryCore, State
 
 
 class SequenceBatch(NamedTuple):

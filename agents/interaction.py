@@ -13,7 +13,7 @@ from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor
 
 from ..common.checks import require_number
-from .cores.base import State
+from .cores import State
 from .policy import MemoryActorCriticPolicy
 
 

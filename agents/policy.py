@@ -21,8 +21,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from .cores import make_core
-from .cores.base import State
+from .cores import State, make_core
 from .features import ConvFeatures, features_class
 from .precision import autocast_dtype
 

@@ -21,7 +21,7 @@ from ..common.checks import require_at_least, require_number
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
-from .cores.base import State
+from .cores import State
 from .interaction import (
     act,
     continued_seed,

@@ -1,13 +1,14 @@
-"""Memory cores: one file per core, one contract (``base``), one registry."""
+"""Memory cores: one file per core, one contract (``core``), one registry."""
 
-from .base import MemoryCore
+from .blocks import ResidualCore, StackedCore
 from .check import check_core
+from .core import MemoryCore, State
 from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
+from .lstm_stm import lstm_stm
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
-from .stacked import StackedCore
 from .stm import STMCore
 
 __all__ = [
@@ -16,10 +17,13 @@ __all__ = [
     "LSTMCore",
     "MemoryCore",
     "RMCCore",
+    "ResidualCore",
     "STMCore",
     "StackedCore",
+    "State",
     "check_core",
     "core_options",
+    "lstm_stm",
     "make_core",
     "register_core",
     "registered_cores",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import MemoryCore, State
+from .core import MemoryCore, State
 
 T, B = 6, 3
 

@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...common.checks import require_at_least
-from .base import MemoryCore, first_output, full_precision, reset_free_segments
+from ...common.options import Count, require_options
+from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
+from .scan import in_segments
+
+FUSED = 4  # steps from which on the fused kernel is the faster one
 
 
 class GRUState(NamedTuple):
@@ -27,13 +30,13 @@ class GRUCore(MemoryCore):
     :raises ValueError: if a size is not a positive integer
     """
 
-    def __init__(self, input_size: int, output_size: int | None = None, hidden_size: int = 256) -> None:
-        require_at_least(1, hidden_size=hidden_size)
+    def __init__(self, input_size: Count, output_size: Count | None = None, hidden_size: Count = 256) -> None:
+        require_options(GRUCore, locals())
         super().__init__(input_size, hidden_size if output_size is None else output_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
         for parameter in self.gru.parameters():
             nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
-        self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
+        self.out = output_map(hidden_size, output_size)
 
     @full_precision
     def step(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
@@ -41,17 +44,18 @@ class GRUCore(MemoryCore):
         hidden = torch.gru_cell(x, state.hidden, *self.gru.parameters())
         return self.out(hidden), GRUState(hidden)
 
-    @full_precision
-    def forward(self, x: Tensor, state: GRUState, starts: Tensor, since: int = 0) -> tuple[Tensor, GRUState]:
-        since = first_output(since, len(x))
-        if len(x) == 1:
-            return super().forward(x, state, starts)
-        outputs = []
-        for begin, end in reset_free_segments(starts):
-            y, hidden = self.gru(x[begin:end], self.reset(state, starts[begin]).hidden.unsqueeze(0))
-            state = GRUState(hidden.squeeze(0))
-            outputs.append(y)
-        return self.out(torch.cat(outputs)[since:]), state  # [T - since, B, O]
+    def sequence(self, x: Tensor, state: GRUState, starts: Tensor, since: int) -> tuple[Tensor, GRUState]:
+        hidden, state = in_segments(self._segment, self.reset, x, state, starts)
+        return self.out(hidden[since:]), state
+
+    def _segment(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
+        """Steps without a reset: x [S, B, F] -> hidden states [S, B, H]."""
+        hidden = state.hidden
+        if len(x) < FUSED:
+            states = [hidden := torch.gru_cell(x_t, hidden, *self.gru.parameters()) for x_t in x]
+            return torch.stack(states), GRUState(hidden)
+        states, last = self.gru(x, hidden.unsqueeze(0))
+        return states, GRUState(last.squeeze(0))
 
     @full_precision
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from .base import MemoryCore, first_output, full_precision
+from ...common.options import Count, require_options
+from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 
 
@@ -18,14 +19,14 @@ class IdentityState(NamedTuple):
 class IdentityCore(MemoryCore):
     """y_t = x_t, or a linear map of it where ``output_size`` is given."""
 
-    def __init__(self, input_size: int, output_size: int | None = None) -> None:
+    def __init__(self, input_size: Count, output_size: Count | None = None) -> None:
+        require_options(IdentityCore, locals())
         super().__init__(input_size, input_size if output_size is None else output_size, IdentityState, ((1,),))
-        self.out = nn.Identity() if output_size is None else nn.Linear(input_size, output_size)
+        self.out = output_map(input_size, output_size)
 
     @full_precision
     def step(self, x: Tensor, state: IdentityState) -> tuple[Tensor, IdentityState]:
         return self.out(x), state
 
-    @full_precision
-    def forward(self, x: Tensor, state: IdentityState, starts: Tensor, since: int = 0) -> tuple[Tensor, IdentityState]:
-        return self.out(x[first_output(since, len(x)) :]), self.reset(state, starts.any(dim=0))
+    def sequence(self, x: Tensor, state: IdentityState, starts: Tensor, since: int) -> tuple[Tensor, IdentityState]:
+        return self.out(x[since:]), self.reset(state, starts.any(dim=0))

@@ -8,9 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...common.checks import require_at_least
-from .base import MemoryCore, first_output, full_precision, reset_free_segments
+from ...common.options import Count, require_options
+from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
+from .scan import in_segments
+
+FUSED = 4  # steps from which on the fused kernel is the faster one
 
 
 class LSTMState(NamedTuple):
@@ -28,15 +31,15 @@ class LSTMCore(MemoryCore):
     :raises ValueError: if a size is not a positive integer
     """
 
-    def __init__(self, input_size: int, output_size: int | None = None, hidden_size: int = 256) -> None:
-        require_at_least(1, hidden_size=hidden_size)
+    def __init__(self, input_size: Count, output_size: Count | None = None, hidden_size: Count = 256) -> None:
+        require_options(LSTMCore, locals())
         super().__init__(
             input_size, hidden_size if output_size is None else output_size, LSTMState, ((hidden_size,), (hidden_size,))
         )
         self.lstm = nn.LSTM(input_size, hidden_size)
         for parameter in self.lstm.parameters():
             nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
-        self.out = nn.Identity() if output_size is None else nn.Linear(hidden_size, output_size)
+        self.out = output_map(hidden_size, output_size)
 
     @full_precision
     def step(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
@@ -44,18 +47,17 @@ class LSTMCore(MemoryCore):
         state = LSTMState(*torch.lstm_cell(x, state, *self.lstm.parameters()))
         return self.out(state.hidden), state
 
-    @full_precision
-    def forward(self, x: Tensor, state: LSTMState, starts: Tensor, since: int = 0) -> tuple[Tensor, LSTMState]:
-        since = first_output(since, len(x))
-        if len(x) == 1:
-            return super().forward(x, state, starts)
-        outputs = []
-        for begin, end in reset_free_segments(starts):
-            hidden, cell = self.reset(state, starts[begin])
-            y, (hidden, cell) = self.lstm(x[begin:end], (hidden.unsqueeze(0), cell.unsqueeze(0)))  # [S, B, H]
-            state = LSTMState(hidden.squeeze(0), cell.squeeze(0))
-            outputs.append(y)
-        return self.out(torch.cat(outputs)[since:]), state  # [T - since, B, O]
+    def sequence(self, x: Tensor, state: LSTMState, starts: Tensor, since: int) -> tuple[Tensor, LSTMState]:
+        hidden, state = in_segments(self._segment, self.reset, x, state, starts)
+        return self.out(hidden[since:]), state
+
+    def _segment(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """Steps without a reset: x [S, B, F] -> hidden states [S, B, H]."""
+        if len(x) < FUSED:
+            states = [state := LSTMState(*torch.lstm_cell(x_t, state, *self.lstm.parameters())) for x_t in x]
+            return torch.stack([s.hidden for s in states]), state
+        hidden, (last, cell) = self.lstm(x, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
+        return hidden, LSTMState(last.squeeze(0), cell.squeeze(0))
 
     @full_precision
     def gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:

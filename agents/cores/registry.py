@@ -7,7 +7,7 @@ from typing import Any
 
 from ...common.options import Option
 from ...common.registry import Registry
-from .base import MemoryCore
+from .core import MemoryCore
 
 CORES = Registry[MemoryCore]("core", given=("input_size", "output_size"))
 

@@ -5,19 +5,17 @@ https://arxiv.org/abs/1806.01822, with the semantics of the authors' code in Son
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...common.checks import require_at_least, require_choice
-from .base import MemoryCore, first_output, full_precision
+from ...common.options import Count, require_options
+from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
-from .rmc_sequence import Options, RMCSequence
-
-PRESETS = ("sonnet", "l0sg")
-GATES = ("unit", "memory", "none")
+from .scan import loop
+from .squash import squash
 
 
 class RMCState(NamedTuple):
@@ -57,23 +55,19 @@ class RMCCore(MemoryCore):
 
     def __init__(
         self,
-        input_size: int,
-        output_size: int | None = None,
-        preset: str = "sonnet",
-        slots: int = 4,
-        heads: int = 4,
-        head_size: int = 32,
-        key_size: int | None = None,
-        blocks: int = 1,
-        mlp_layers: int = 2,
-        gate: str = "unit",
+        input_size: Count,
+        output_size: Count | None = None,
+        preset: Literal["sonnet", "l0sg"] = "sonnet",
+        slots: Count = 4,
+        heads: Count = 4,
+        head_size: Count = 32,
+        key_size: Count | None = None,
+        blocks: Count = 1,
+        mlp_layers: Count = 2,
+        gate: Literal["unit", "memory", "none"] = "unit",
     ) -> None:
-        require_choice("preset of core 'rmc'", preset, PRESETS)
-        require_choice("gate of core 'rmc'", gate, GATES)
+        require_options(RMCCore, locals())
         key_size = head_size if key_size is None else key_size
-        require_at_least(
-            1, slots=slots, heads=heads, head_size=head_size, key_size=key_size, blocks=blocks, mlp_layers=mlp_layers
-        )
         width = heads * head_size
         super().__init__(input_size, slots * width if output_size is None else output_size, RMCState, ((slots, width),))
         self.preset, self.heads, self.key_size, self.blocks, self.gate = preset, heads, key_size, blocks, gate
@@ -99,7 +93,7 @@ class RMCCore(MemoryCore):
             for name, start in (("input_bias", 0.0), ("forget_bias", 1.0)):
                 bias = torch.tensor(start)
                 self.register_parameter(name, nn.Parameter(bias)) if learned else self.register_buffer(name, bias)
-        self.out = nn.Identity() if output_size is None else nn.Linear(slots * width, output_size)
+        self.out = output_map(slots * width, output_size)
 
     def _norm(self, slots: int, width: int) -> nn.LayerNorm:
         """Normalisation of each row, or of the S + 1 rows jointly."""
@@ -113,56 +107,29 @@ class RMCCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: RMCState) -> tuple[Tensor, RMCState]:
-        """The update. ``rmc_sequence``, by which a sequence is computed, has to change with it."""
-        memory, (row, gates) = state.memory, self._project(x)
-        rows = torch.cat([memory, row.unsqueeze(1)], dim=1)  # [B, S + 1, m]
+        _, state = self._step(self._project(x), state)
+        return self.out(state.memory.flatten(1)), state
+
+    def sequence(self, x: Tensor, state: RMCState, starts: Tensor, since: int) -> tuple[Tensor, RMCState]:
+        """The loop over steps, but inputs are projected and outputs mapped for all steps at once."""
+        row, gates = self._project(x)
+        inputs = [
+            Projection(*parts) for parts in zip(row, gates if gates is not None else [None] * len(row), strict=True)
+        ]
+        memories, state = loop(self._step, self.reset, inputs, state, starts)
+        return self.out(torch.stack(memories[since:]).flatten(2)), state
+
+    def _step(self, projection: Projection, state: RMCState) -> tuple[Tensor, RMCState]:
+        """The update: the memory [B, S, m], and the state that holds it."""
+        memory, rows = state.memory, torch.cat([state.memory, projection.row.unsqueeze(1)], dim=1)  # [B, S + 1, m]
         for _ in range(self.blocks):
             rows = self.attention_norm(rows + self._attend(rows))
             rows = self.mlp_norm(rows + self._mlp(rows))
         following = rows[:, :-1]
-        if gates is not None:
-            input_gate, forget_gate = self._gates(gates, memory)
-            following = input_gate * following.tanh() + forget_gate * memory
-        return self.out(following.flatten(1)), RMCState(following)
-
-    def forward(self, x: Tensor, state: RMCState, starts: Tensor, since: int = 0) -> tuple[Tensor, RMCState]:
-        """As in the base class; the loop is that of ``RMCSequence``.
-
-        Under ``torch.autocast`` its products with weights run in autocast's dtype, sums and memories in that of the
-        parameters; of a single step, everything in the latter.
-        """
-        device = x.device.type
-        mixed = torch.is_autocast_enabled(device) and self.dtype == torch.float32
-        return self._run(x, state, starts, since, torch.get_autocast_dtype(device) if mixed else self.dtype)
-
-    @full_precision
-    def _run(
-        self, x: Tensor, state: RMCState, starts: Tensor, since: int, products: torch.dtype
-    ) -> tuple[Tensor, RMCState]:
-        since = first_output(since, len(x))
-        if len(x) == 1:
-            return super().forward(x, state, starts)
-        row, gates = self._project(x)
-        if gates is not None:
-            biases = torch.stack([self.input_bias, self.forget_bias]).repeat_interleave(gates.shape[2] // 2)
-            gates = gates + self.gate_memory.bias + biases  # [T, B, 2 * g]
-        hoisted = self.preset == "sonnet" and self.blocks == 1
-        recording = torch.is_grad_enabled()  # inside a Function it never is
-        memories = RMCSequence.apply(
-            Options(self.heads, self.key_size, self.blocks, self.preset == "l0sg", products, recording),
-            self.qkv_norm(self.qkv(row)) if hoisted else row,
-            gates,
-            state.memory,
-            self.initial_state(x.shape[1]).memory,
-            starts.bool(),
-            None if gates is None else self.gate_memory.weight,
-            *(
-                parameter
-                for layer in (self.qkv, self.qkv_norm, self.attention_norm, self.mlp_norm, *self._mlp_layers())
-                for parameter in layer.parameters()
-            ),
-        )
-        return self.out(memories[since:].flatten(2)), RMCState(memories[-1])  # [T - since, B, O]
+        if projection.gates is not None:
+            input_gate, forget_gate = self._gates(projection.gates, memory)
+            following = torch.addcmul(input_gate * squash(following), forget_gate, memory)
+        return following, RMCState(following)
 
     @full_precision
     def gates(self, x: Tensor, state: RMCState) -> dict[str, Tensor]:
@@ -190,12 +157,6 @@ class RMCCore(MemoryCore):
         for _ in range(self.mlp_layers):
             rows = F.relu(self.mlp_shared(rows))
         return rows
-
-    def _mlp_layers(self) -> list[nn.Module]:
-        """The linear maps of the row-wise network."""
-        if self.preset == "l0sg":
-            return [self.mlp_shared] * self.mlp_layers
-        return [layer for layer in self.mlp if isinstance(layer, nn.Linear)]
 
     def _gates(self, from_input: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Input and forget gate, each [B, S, m] or [B, S, 1]."""

@@ -14,7 +14,7 @@ Self-attentive associative memory reads n queries, keys and values from a matrix
 
     SAM(M)[s] = Σ_j tanh(q_s ∘ k_j) ⊗ v_j                             (7, 8)
 
-Where the authors' released code differs, there is an option (``stm_variants``).
+Where the authors' released code differs, there is an option (``variants.py``).
 """
 
 from __future__ import annotations
@@ -26,12 +26,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...common.checks import require_at_least
-from . import stm_sequence
-from .base import MemoryCore, first_output, full_precision
-from .registry import register_core
-from .stm_relation import recall
-from .stm_variants import stm_variant
+from ....common.options import Count, require_options, takes_options_of
+from ..core import MemoryCore, full_precision
+from ..registry import register_core
+from .sequence import has_fast_path, run
+from .variants import Preset, STMVariant, stm_variant
 
 READOUT = 64  # width of the read-out o_t before the output MLP
 HIDDEN = 128  # width of the output MLP, and of the output where none is asked for
@@ -66,6 +65,7 @@ class Relations(NamedTuple):
 
 
 @register_core("stm")
+@takes_options_of(STMVariant, optional=True)
 class STMCore(MemoryCore):
     """Items are written into an associative memory ``item``; self-attentive associative memory (SAM) relates them
     pairwise and writes into the memory ``relation``, from which the output is read.
@@ -78,92 +78,28 @@ class STMCore(MemoryCore):
     :param queries: number n of queries, of keys and values, and of matrices in the relational memory
     :param item_size: width d of an item; the memories hold d * d and n * d * d numbers
     :param relation_size: number r of features read from each matrix of the relational memory
-    :param gated: whether gates decide what the item memory takes in and forgets
-    :param normalized_input: whether f1(x) and f2(x) are brought to zero mean and unit variance, so that their product
-        neither saturates nor vanishes with the scale of the input
-    :param write: auto writes f1(x) ⊗ f1(x) into the item memory, hetero f1(x) ⊗ f2(x)
-    :param squash_write: whether what is written passes a tanh, where gated
-    :param sigmoid_gates: whether gates are squashed into (0, 1)
-    :param item_update: sum (two gates decide what is added and what is kept) or average (the gates sum to one, and what
-        is transferred passes the input gate too, so that the item memory stays bounded), where gated
-    :param mix: what the linear maps of the item memory mix: its columns, or its rows and then without bias vectors
-    :param qkv_norm: layer normalisation of queries, keys and values: joint over all, over the columns that each row of
-        the item memory yields, or of each by itself (items)
-    :param read_axis: which axis of the relational memory an input cues: key (and values are read) or value
-    :param relation_update: add what α1 scales, leak (α1 scales the old), decay (a learned average over the past, with a
-        time constant of its own per query) or rebuild (nothing is carried)
-    :param transfer_from: what flows back into the item memory: the fresh relations or the accumulated memory
-    :param readout_norm: whether the read-out passes a layer normalisation
-    :param readout_mlp: whether a ReLU network follows the read-out
-    :param input_skip: whether a linear map of the input is added to the output, so that what needs no memory need not
-        pass through it
-    :param learned_initial_state: whether episodes begin with learned memories, or with zeros
-    :param glorot_init: Glorot-uniform weights and zero biases, or PyTorch's default
-    :param alpha_start: start of the learned α1 (write), α2 (read) and α3 (transfer)
-    :param fixed_alpha1: α1 to hold fixed instead of learning it
-    :param fixed_alpha2: α2 to hold fixed
-    :param fixed_alpha3: α3 to hold fixed
+    :param options: those of ``STMVariant``
     :raises ValueError: if a size is not a positive integer, or a preset or option is unknown, or one of those
         that can be seen to have no effect
     """
 
+    keeps_autocast = True
     alpha1: Tensor
     alpha2: Tensor
     alpha3: Tensor
 
     def __init__(
         self,
-        input_size: int,
-        output_size: int | None = None,
-        preset: str = "default",
-        queries: int = 4,
-        item_size: int = 64,
-        relation_size: int = 64,
-        gated: bool | None = None,
-        normalized_input: bool | None = None,
-        write: str | None = None,
-        squash_write: bool | None = None,
-        sigmoid_gates: bool | None = None,
-        item_update: str | None = None,
-        mix: str | None = None,
-        qkv_norm: str | None = None,
-        read_axis: str | None = None,
-        relation_update: str | None = None,
-        transfer_from: str | None = None,
-        readout_norm: bool | None = None,
-        readout_mlp: bool | None = None,
-        input_skip: bool | None = None,
-        learned_initial_state: bool | None = None,
-        glorot_init: bool | None = None,
-        alpha_start: float | None = None,
-        fixed_alpha1: float | None = None,
-        fixed_alpha2: float | None = None,
-        fixed_alpha3: float | None = None,
+        input_size: Count,
+        output_size: Count | None = None,
+        preset: Preset = "default",
+        queries: Count = 4,
+        item_size: Count = 64,
+        relation_size: Count = 64,
+        **options: Any,
     ) -> None:
-        variant = stm_variant(
-            preset,
-            gated=gated,
-            normalized_input=normalized_input,
-            write=write,
-            squash_write=squash_write,
-            sigmoid_gates=sigmoid_gates,
-            item_update=item_update,
-            mix=mix,
-            qkv_norm=qkv_norm,
-            read_axis=read_axis,
-            relation_update=relation_update,
-            transfer_from=transfer_from,
-            readout_norm=readout_norm,
-            readout_mlp=readout_mlp,
-            input_skip=input_skip,
-            learned_initial_state=learned_initial_state,
-            glorot_init=glorot_init,
-            alpha_start=alpha_start,
-            fixed_alpha1=fixed_alpha1,
-            fixed_alpha2=fixed_alpha2,
-            fixed_alpha3=fixed_alpha3,
-        )
-        require_at_least(1, queries=queries, item_size=item_size, relation_size=relation_size)
+        require_options(STMCore, locals() | options)
+        variant = stm_variant(preset, **options)
         n, d = queries, item_size
         item, relation = (d, d), (n, d, d)
         super().__init__(
@@ -227,13 +163,13 @@ class STMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The update. ``stm_sequence``, by which a sequence is computed, has to change with it."""
+        """The update, equation by equation; ``sequence`` computes it for many steps, and has to change with it."""
         carries_relation, write = self.variant.carries_relation, self.project(x)
         item, gate = self._write_item(write, state.item)  # Eq. 9 and 10
         attended = item
         if carries_relation:
             address, cue = write.address.unsqueeze(0), write.cue.unsqueeze(0)
-            read = recall(address, cue, state.relation, self.variant.read_axis).squeeze(0)  # Eq. 11: v^r [B, d]
+            read = self.read_relation(address, cue, state.relation).squeeze(0)  # Eq. 11: v^r [B, d]
             attended = torch.baddbmm(item, (self.alpha2 * read).unsqueeze(2), write.cue.unsqueeze(1))
         sam = self._attend(attended)
         fade, gain = self.rates()
@@ -241,28 +177,23 @@ class STMCore(MemoryCore):
         if carries_relation:
             relation = fade.unsqueeze(-1) * state.relation + relation  # Eq. 12
         item = item + gate * self._transfer(sam, relation)  # Eq. 13
-        y = self._read_out(self.read_relations(relation), x)  # Eq. 14
+        y = self._read_out(self.read_features(relation), x)  # Eq. 14
         return y, STMState(item, relation) if carries_relation else STMItemState(item)
 
-    def forward(self, x: Tensor, state: Any, starts: Tensor, since: int = 0) -> tuple[Tensor, Any]:
-        """The numbers of a loop of steps, with less work and memory.
+    def sequence(self, x: Tensor, state: Any, starts: Tensor, since: int) -> tuple[Tensor, Any]:
+        """The numbers of a loop of steps, with less work and memory (``stm/sequence.py``).
 
         Under ``torch.autocast`` the large matrix products run in its dtype, sums and memories in that of the
-        parameters; if items are small, or there is a single step, all in the latter.
+        parameters; if items are small, all in the latter.
         """
         device = x.device.type
         large = self.dtype == torch.float32 and self.f1.out_features >= AUTOCAST_ITEM_SIZE
         mixed = large and torch.is_autocast_enabled(device)
         products = torch.get_autocast_dtype(device) if mixed else self.dtype
         with torch.autocast(device, enabled=False):
-            since = first_output(since, len(x))
-            if len(x) == 1 or not stm_sequence.can_run(self):
-                return super().forward(x, state, starts, since)
-            x, starts = x.to(self.dtype), starts.bool()
-            features, end = stm_sequence.run(self, x, state, starts, since, products)
-            # Across a reset inside the sequence, it multiplies by zero what the loop does not even select.
-            if starts[1:].any() and not _finite(features, *end) and _finite(*self.parameters()):
-                return super().forward(x, state, starts, since)
+            if not has_fast_path(self):
+                return super().sequence(x, state, starts, since)
+            features, end = run(self, x, state, starts, since, products)
             return self._read_out(features, x[since:]), end
 
     @full_precision
@@ -287,24 +218,23 @@ class STMCore(MemoryCore):
         if not self.variant.gated:
             return item + candidate, 1.0
         input_gate, forget_gate = self._gates(write, item)
-        averaged = self.variant.item_update == "average"
         candidate = candidate.tanh() if self.variant.squash_write else candidate
-        return torch.addcmul(input_gate * candidate, forget_gate, item), input_gate if averaged else 1.0
+        return torch.addcmul(input_gate * candidate, forget_gate, item), input_gate if self.variant.averages else 1.0
 
     def _gates(self, write: Write, item: Tensor) -> tuple[Tensor, Tensor]:
         """Appendix D: input and forget gate, each [B, d, d]."""
-        gates = self.gate_memory(self.turn(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
+        gates = self.gate_memory(self.mixed_last(item.tanh())) + write.gates.unsqueeze(1)  # [B, d, 2 * d]
         input_gate, forget_gate = gates.chunk(2, dim=2)
-        if self.variant.item_update == "average":
+        if self.variant.averages:
             input_gate = (input_gate - forget_gate).sigmoid()
             forget_gate = 1 - input_gate
         elif self.variant.sigmoid_gates:
             input_gate, forget_gate = input_gate.sigmoid(), forget_gate.sigmoid()
-        return self.turn(input_gate), self.turn(forget_gate)
+        return self.mixed_last(input_gate), self.mixed_last(forget_gate)
 
     def _attend(self, item: Tensor) -> Relations:
         """Eq. 4 to 7: item [B, d, d] -> SAM."""
-        rows = self.qkv(self.turn(item))  # [B, d, 3 * n]
+        rows = self.qkv(self.mixed_last(item))  # [B, d, 3 * n]
         rows = self.qkv_norm(rows.mT) if self.variant.qkv_norm == "items" else self.qkv_norm(rows).mT  # [B, 3 * n, d]
         query, key, value = rows.chunk(3, dim=1)  # each [B, n, d]
         return Relations(torch.tanh(key.unsqueeze(2) * query.unsqueeze(1)), value)
@@ -332,10 +262,24 @@ class STMCore(MemoryCore):
         bias = self.alpha3 * self.transfer.bias
         if self.variant.transfer_from == "fresh":  # G1(Fᵀ V) = Vᵀ (F G1ᵀ), where F G1ᵀ is small
             mixed = self.alpha3 * F.linear(sam.bindings.flatten(2), self.transfer.weight)  # [B, n, d]
-            return self.turn(torch.baddbmm(bias, sam.values.mT, mixed))
-        return self.turn(F.linear(relation.flatten(1, 2).mT, self.alpha3 * self.transfer.weight, bias))
+            return self.mixed_last(torch.baddbmm(bias, sam.values.mT, mixed))
+        return self.mixed_last(F.linear(relation.flatten(1, 2).mT, self.alpha3 * self.transfer.weight, bias))
 
-    def read_relations(self, relation: Tensor) -> Tensor:
+    def read_relation(self, address: Tensor, cue: Tensor, relation: Tensor) -> Tensor:
+        """Eq. 11 but for α2: what cues read at these addresses, address [T, B, n], cue [T, B, d] -> [T, B, d].
+
+        :param relation: M^r [B, n, d, d], or [n, d, d] where it is the same for all
+        """
+        if self.variant.read_axis == "key":
+            addressed = (address.unsqueeze(3) * cue.unsqueeze(2)).flatten(2)  # [T, B, n * d]
+            if relation.dim() == 3:
+                return addressed @ relation.flatten(0, 1)
+            return torch.bmm(addressed.transpose(0, 1), relation.flatten(1, 2)).transpose(0, 1)
+        rows = relation.flatten(-3, -2).expand(cue.shape[1], -1, -1)  # [B, n * d, d]
+        matched = torch.bmm(rows, cue.permute(1, 2, 0)).unflatten(1, relation.shape[-3:-1])  # [B, n, d, T]
+        return (matched * address.permute(1, 2, 0).unsqueeze(2)).sum(1).permute(2, 0, 1)
+
+    def read_features(self, relation: Tensor) -> Tensor:
         """G2 of Eq. 14 but for its bias: M^r [..., n, d, d] -> features [..., n, r]."""
         return F.linear(relation.flatten(-2), self.relation_readout.weight)
 
@@ -345,14 +289,6 @@ class STMCore(MemoryCore):
         y = self.out(self.mlp(self.readout_norm(self.output_readout(features.flatten(-2)))))
         return y + self.skip(x) if self.variant.input_skip else y
 
-    def turn(self, memory: Tensor) -> Tensor:
-        """Bring the axis that is to be mixed to the end, where linear maps act; or bring it back."""
+    def mixed_last(self, memory: Tensor) -> Tensor:
+        """Bring the axis that linear maps mix to the end, where they act; or bring it back."""
         return memory if self.variant.mix == "columns" else memory.mT
-
-    def sides(self, factors: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The factors of an outer product such that the axis that is to be mixed is the second."""
-        return factors if self.variant.mix == "columns" else factors[::-1]
-
-
-def _finite(*tensors: Tensor) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import require_at_least
+from ...common.options import Count, require_options
+from .scan import loop
 
 State = Any
 """A NamedTuple of tensors, each [B, ...]; every core declares its own class."""
@@ -31,20 +31,10 @@ def full_precision(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def wrapper(self: MemoryCore, x: Tensor, *args: Any, **options: Any) -> Any:
+        if x.dtype == self.dtype and not torch.is_autocast_enabled(x.device.type):
+            return method(self, x, *args, **options)
         with torch.autocast(x.device.type, enabled=False):
             return method(self, x.to(self.dtype), *args, **options)
-
-    return wrapper
-
-
-def without_autocast(backward: Callable) -> Any:
-    """For the ``backward(ctx, *grads)`` of an autograd function: what it computes is not cast, even where the caller
-    runs the backward pass inside autocast."""
-
-    @functools.wraps(backward)
-    def wrapper(ctx: Any, *grads: Any) -> Any:
-        with torch.autocast(grads[0].device.type, enabled=False):
-            return backward(ctx, *grads)
 
     return wrapper
 
@@ -54,7 +44,7 @@ class MemoryCore(nn.Module):
 
     A subclass calls ``super().__init__`` with the NamedTuple class of its state and the per-environment shape of
     each leaf, and defines ``step``. It overrides ``initial_state`` if its memory does not start at zero, and
-    ``forward`` if it has a faster way to the same numbers (which may leave out ``since``).
+    ``sequence`` if it has a faster way to the same numbers.
 
     :param input_size: number of input features F
     :param output_size: number of output features O
@@ -65,23 +55,21 @@ class MemoryCore(nn.Module):
 
     _like: Tensor
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if inspect.isfunction(cls.forward) and not _takes_since(cls.forward):
-            cls.forward = _with_since(cls.forward)  # type: ignore[method-assign]
+    keeps_autocast = False
+    """Whether ``sequence`` runs inside the caller's ``torch.autocast``, since the core itself says what it casts."""
 
-    def __init__(self, input_size: int, output_size: int, state: type, shapes: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(self, input_size: Count, output_size: Count, state: type, shapes: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
-        require_at_least(1, input_size=input_size, output_size=output_size)
-        self.input_size = input_size
-        self.output_size = output_size
-        self._state_type = state
+        require_options(MemoryCore, {"input_size": input_size, "output_size": output_size})
         names = getattr(state, "_fields", None)
         if names is None or len(names) != len(shapes) or not all(isinstance(shape, tuple) for shape in shapes):
             raise ValueError(
                 f"{type(self).__name__} must give its state as a NamedTuple class and the shape of each leaf, without "
                 f"the batch dimension, such as ((16,), (4, 8)); got {state!r} and {shapes!r}"
             )
+        self.input_size = input_size
+        self.output_size = output_size
+        self._state_type = state
         self.state_spec: dict[str, tuple[int, ...]] = dict(zip(names, shapes, strict=True))
         # Not a parameter: it only remembers device and dtype for cores that have no parameters.
         self.register_buffer("_like", torch.zeros(()), persistent=False)
@@ -104,7 +92,18 @@ class MemoryCore(nn.Module):
         """One time step: x [B, F], state -> (y [B, O], next state)."""
         raise NotImplementedError(f"{type(self).__name__} must define step(x, state) -> (y, next state)")
 
-    @full_precision
+    def sequence(self, x: Tensor, state: State, starts: Tensor, since: int) -> tuple[Tensor, State]:
+        """The numbers of a loop over ``step``; a core overrides this where it has a faster way to them.
+
+        :param x: inputs [T, B, F] of the core's dtype, at least two steps of them
+        :param state: the state before the first step
+        :param starts: whether an episode begins at a step, bool [T, B]; ``reset`` does what follows from it
+        :param since: first step whose output is asked for, from 0 to T - 1
+        :return: outputs [T - since, B, O], and the state after the last step
+        """
+        outputs, state = loop(self.step, self.reset, x, state, starts)
+        return torch.stack(outputs[since:]), state
+
     def forward(self, x: Tensor, state: State, starts: Tensor, since: int = 0) -> tuple[Tensor, State]:
         """A sequence of steps: x [T, B, F], state, starts [T, B] -> (y [T, B, O], state after the last step).
 
@@ -113,19 +112,32 @@ class MemoryCore(nn.Module):
 
         :param since: first step whose output is returned, counted from the end where negative: with -1, y is the
             output of the last step alone [1, B, O]. What is not asked for need not be computed
-        :raises ValueError: if there is no such step
+        :raises ValueError: if inputs, state and starts do not have these shapes, or there is no such step
         """
+        self._require_shapes(x, state, starts)
         since = first_output(since, len(x))
-        if len(x) == 1:  # as in a rollout: without a branch on data it can be exported, and no GPU is waited for
+        x, starts = x.to(self.dtype), starts.bool()
+        mixed = self.keeps_autocast and len(x) > 1
+        with torch.autocast(x.device.type, enabled=mixed and torch.is_autocast_enabled(x.device.type)):
+            if len(x) > 1:
+                return self.sequence(x, state, starts, since)
+            # As in a rollout: without a branch on data it can be exported, and no GPU is waited for.
             y, state = self.step(x[0], self.reset(state, starts[0]))
             return y.unsqueeze(0), state
-        outputs = []
-        for x_t, starts_t, any_start in zip(x, starts, starts.any(dim=1).tolist(), strict=True):
-            if any_start:
-                state = self.reset(state, starts_t)
-            y, state = self.step(x_t, state)
-            outputs.append(y)
-        return torch.stack(outputs[since:]), state
+
+    def __call__(self, x: Tensor, state: State, starts: Tensor, since: int = 0, **options: Any) -> Any:
+        """Call ``forward``. One of a core's own may leave out ``since``: it then computes all outputs, and those that
+        nobody asked for are cut off."""
+        if since == 0:
+            return super().__call__(x, state, starts, **options)
+        if self._forward_takes_since:
+            return super().__call__(x, state, starts, since=since, **options)
+        y, state = super().__call__(x, state, starts, **options)
+        return y[first_output(since, len(y)) :], state
+
+    @functools.cached_property
+    def _forward_takes_since(self) -> bool:
+        return "since" in inspect.signature(self.forward).parameters
 
     def gates(self, x: Tensor, state: State) -> dict[str, Tensor]:
         """The gates that ``step`` would use, by name, each in (0, 1), for logs; a core without gates has none."""
@@ -154,35 +166,27 @@ class MemoryCore(nn.Module):
             *(leaf.unflatten(1, shape) for leaf, shape in zip(leaves, self.state_spec.values(), strict=True))
         )
 
-
-def _takes_since(forward: Callable) -> bool:
-    try:
-        inspect.signature(forward).bind("self", "x", "state", "starts", since=0)
-    except TypeError:
-        return False
-    return True
-
-
-def _with_since(forward: Callable) -> Callable:
-    """``forward(self, x, state, starts)`` of a core that computes all outputs, whichever are asked for."""
-
-    @functools.wraps(forward)
-    def wrapper(self: MemoryCore, *args: Any, since: int = 0, **options: Any) -> tuple[Tensor, State]:
-        y, state = forward(self, *args, **options)
-        return y[first_output(since, len(y)) :], state
-
-    del wrapper.__wrapped__  # its signature would be taken for this one's
-    return wrapper
+    def _require_shapes(self, x: Tensor, state: State, starts: Tensor) -> None:
+        """Raise a ValueError unless the inputs of ``forward`` fit each other and the core."""
+        if x.dim() != 3 or x.shape[2] != self.input_size or not x.shape[0] or not x.shape[1]:
+            raise ValueError(
+                f"x must be [T, B, {self.input_size}], at least one step of at least one sequence, time first; "
+                f"got {list(x.shape)}"
+            )
+        if starts.shape != x.shape[:2]:
+            raise ValueError(f"starts must be [T, B] = {list(x.shape[:2])} as x is, got {list(starts.shape)}")
+        if getattr(state, "_fields", None) != self._state_type._fields:
+            raise ValueError(f"the state must be one of {', '.join(self.state_spec)}, got {type(state).__name__}")
+        for leaf, (name, shape) in zip(state, self.state_spec.items(), strict=True):
+            if leaf.shape != (x.shape[1], *shape):
+                raise ValueError(
+                    f"'{name}' of the state must be [B, ...] = {[x.shape[1], *shape]}, got {list(leaf.shape)}"
+                )
 
 
-def reset_free_segments(starts: Tensor) -> list[tuple[int, int]]:
-    """Cut [0, T) before every step at which any row of starts [T, B] begins an episode: [(begin, end), ...].
-
-    Inside a segment nothing is reset, so a fused kernel may run it whole.
-    """
-    cuts = starts.any(dim=1).nonzero().flatten().tolist()
-    bounds = sorted({0, *cuts, len(starts)})
-    return list(itertools.pairwise(bounds))
+def output_map(width: int, output_size: int | None) -> nn.Module:
+    """What takes a core's own features to its outputs: a linear map, or nothing where no output size is asked for."""
+    return nn.Identity() if output_size is None else nn.Linear(width, output_size)
 
 
 def first_output(since: int, length: int) -> int:

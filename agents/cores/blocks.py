@@ -1,22 +1,19 @@
-"""Cores in a row: each reads the output of the one before."""
+"""Cores made of cores: in a row, or within a residual block."""
 
 from __future__ import annotations
 
+import copyreg
 import functools
-import inspect
 import itertools
 from collections import namedtuple
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from ...common.checks import require_at_least
-from .base import MemoryCore, first_output
-from .lstm import LSTMCore
-from .registry import register_core
-from .stm import STMCore
+from ...common.options import Count, require_options
+from .core import MemoryCore, full_precision, output_map
 
 
 class StackedCore(MemoryCore):
@@ -32,9 +29,12 @@ class StackedCore(MemoryCore):
     :raises ValueError: if there is no core, a name will not do, or a core does not fit the one before
     """
 
+    keeps_autocast = True
+
     def __init__(
-        self, cores: Mapping[str, MemoryCore], concatenate: bool = False, output_size: int | None = None
+        self, cores: Mapping[str, MemoryCore], concatenate: bool = False, output_size: Count | None = None
     ) -> None:
+        require_options(StackedCore, {"output_size": output_size})
         if not isinstance(cores, Mapping) or not cores:
             raise ValueError(f'a stack needs at least one core, each by its name: {{"name": core}}; got {cores!r}')
         for name in cores:
@@ -57,7 +57,7 @@ class StackedCore(MemoryCore):
         )
         self.cores = nn.ModuleDict(cores)
         self.concatenate = concatenate
-        self.out = nn.Identity() if output_size is None else nn.Linear(width, output_size)
+        self.out = output_map(width, output_size)
 
     def initial_state(self, batch_size: int) -> Any:
         return self._join(core.initial_state(batch_size) for core in self._chain)
@@ -70,9 +70,8 @@ class StackedCore(MemoryCore):
             parts.append(part)
         return self._output(outputs[1:]), self._join(parts)
 
-    def forward(self, x: Tensor, state: Any, starts: Tensor, since: int = 0) -> tuple[Tensor, Any]:
+    def sequence(self, x: Tensor, state: Any, starts: Tensor, since: int) -> tuple[Tensor, Any]:
         """Core after core, each over the whole sequence; the last gives no more outputs than are asked for."""
-        since = first_output(since, len(x))
         outputs, parts = [x], []
         for i, (core, part) in enumerate(zip(self._chain, self._split(state), strict=True), start=1):
             y, part = core(outputs[-1], part, starts, since=since if i == len(self._chain) else 0)
@@ -86,13 +85,6 @@ class StackedCore(MemoryCore):
             gates.update({f"{name}_{gate}": value for gate, value in core.gates(x, part).items()})
             x, _ = core.step(x, part)
         return gates
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "_state_type"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._state_type = stacked_state(*self.state_spec)
 
     def _output(self, outputs: list[Tensor]) -> Tensor:
         """Outputs of the cores [..., O_i] -> y [..., O]."""
@@ -114,42 +106,71 @@ class StackedCore(MemoryCore):
         return [core._state_type(*itertools.islice(leaves, len(core.state_spec))) for core in self._chain]
 
 
+class ResidualCore(MemoryCore):
+    """A core within a residual block, as layers of transformers have it, of one width from input to output:
+
+        h = x + g ∘ core(LN(x)),  y = h + MLP(LN(h)),
+
+    where g is 1, or a gate σ(W x + b) that starts almost closed, so that the block begins as the identity (the "output"
+    gate of Parisotto et al. 2020, "Stabilizing Transformers for Reinforcement Learning").
+
+    Its state is that of the core.
+
+    :param core: a core; a linear map follows where its outputs have another width than its inputs
+    :param gated: whether the gate decides what is added, or everything is
+    :param mlp_size: width of the hidden layer of the MLP; None: four times that of the block
+    :raises ValueError: if ``mlp_size`` is not a positive integer
+    """
+
+    keeps_autocast = True
+
+    def __init__(self, core: MemoryCore, gated: bool = False, mlp_size: Count | None = None) -> None:
+        require_options(ResidualCore, locals())
+        width = core.input_size
+        super().__init__(width, width, core._state_type, tuple(core.state_spec.values()))
+        self.core = core
+        self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.out = output_map(core.output_size, None if core.output_size == width else width)
+        self.gate = nn.Linear(width, width) if gated else None
+        if self.gate is not None:
+            nn.init.constant_(self.gate.bias, -2.0)
+        hidden = 4 * width if mlp_size is None else mlp_size
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+    def initial_state(self, batch_size: int) -> Any:
+        return self.core.initial_state(batch_size)
+
+    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
+        y, state = self.core.step(self._normalised(x), state)
+        return self._block(x, y), state
+
+    def sequence(self, x: Tensor, state: Any, starts: Tensor, since: int) -> tuple[Tensor, Any]:
+        y, state = self.core(self._normalised(x), state, starts, since)
+        return self._block(x[since:], y), state
+
+    def gates(self, x: Tensor, state: Any) -> dict[str, Tensor]:
+        return self.core.gates(self._normalised(x), state)
+
+    @full_precision
+    def _normalised(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    @full_precision
+    def _block(self, x: Tensor, y: Tensor) -> Tensor:
+        """x [..., F], output of the core [..., O] -> [..., F]."""
+        y = self.out(y)
+        x = x + (y if self.gate is None else self.gate(x).sigmoid() * y)
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class _StateType(type):
+    """The type of state classes that are made at run time, so that these can be pickled: by the names of the leaves."""
+
+
 @functools.cache
 def stacked_state(*names: str) -> Any:
-    """The NamedTuple class of states with these leaves. Its states can be pickled, though it is not a module's own."""
-    methods = {"__slots__": (), "__reduce__": lambda self: (_make_state, (names, *self))}
-    return type("StackedState", (cast(Any, namedtuple)("StackedState", names),), methods)
+    """The NamedTuple class of states with these leaves."""
+    return _StateType("StackedState", (cast(Any, namedtuple)("StackedState", names),), {"__slots__": ()})
 
 
-def _make_state(names: tuple[str, ...], *leaves: Tensor) -> Any:
-    return stacked_state(*names)(*leaves)
-
-
-def with_options_of(core: type[MemoryCore]) -> Callable[[Any], Any]:
-    """Decorator of a factory: its signature spells out what its ``**options`` stand for, for the registry and the
-    command line; ``options_of`` says where they are explained."""
-
-    def decorator(factory: Any) -> Any:
-        own = inspect.signature(factory, eval_str=True).parameters
-        options = inspect.signature(core, eval_str=True).parameters
-        named = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
-        factory.options_of = core
-        factory.__signature__ = inspect.Signature([*named, *(p for name, p in options.items() if name not in own)])
-        return factory
-
-    return decorator
-
-
-@register_core("lstm_stm")
-@with_options_of(STMCore)
-def lstm_stm(input_size: int, output_size: int | None = None, lstm_size: int = 256, **options: Any) -> StackedCore:
-    """An LSTM before an STM of the same output width, both outputs side by side: the wiring of the released Pong agent.
-
-    :param lstm_size: number of cells of the LSTM
-    :param options: the options of ``stm``
-    :raises ValueError: if an option is out of range
-    """
-    require_at_least(1, lstm_size=lstm_size)
-    lstm = LSTMCore(input_size, hidden_size=lstm_size)
-    stm = STMCore(lstm_size, lstm_size, **options)
-    return StackedCore({"lstm": lstm, "stm": stm}, concatenate=True, output_size=output_size)
+copyreg.pickle(cast(Any, _StateType), lambda state_type: (stacked_state, state_type._fields))

@@ -1,0 +1,141 @@
+"""Ways through a sequence whose rows begin episodes anywhere: step by step, between resets, and in parallel.
+
+All of them compute what the plain loop does, exactly: what was before a reset is selected away, never multiplied by
+zero, so that it may have overflowed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def loop(step: Callable, reset: Callable, x: Tensor, state: Any, starts: Tensor) -> tuple[list[Any], Any]:
+    """One step after the other.
+
+    :param step: (x [B, ...], state) -> (output, state)
+    :param reset: (state, starts [B]) -> state
+    :param x: inputs [T, B, ...]
+    :param starts: whether an episode begins at a step, bool [T, B]
+    :return: the output of every step, and the state after the last
+    """
+    outputs = []
+    for x_t, starts_t, any_start in zip(x, starts, starts.any(dim=1).tolist(), strict=True):
+        if any_start:
+            state = reset(state, starts_t)
+        y, state = step(x_t, state)
+        outputs.append(y)
+    return outputs, state
+
+
+def reset_free_segments(starts: Tensor) -> list[tuple[int, int]]:
+    """Cut [0, T) before every step at which any row of starts [T, B] begins an episode: [(begin, end), ...].
+
+    Inside a segment nothing is reset, so a fused kernel may run it whole.
+    """
+    cuts = starts.any(dim=1).nonzero().flatten().tolist()
+    bounds = sorted({0, *cuts, len(starts)})
+    return list(itertools.pairwise(bounds))
+
+
+def in_segments(run: Callable, reset: Callable, x: Tensor, state: Any, starts: Tensor) -> tuple[Tensor, Any]:
+    """One reset-free segment after the other.
+
+    :param run: (x [S, B, ...], state) -> (outputs [S, B, ...], state)
+    :param reset: (state, starts [B]) -> state
+    :return: outputs [T, B, ...], and the state after the last step
+    """
+    outputs = []
+    for begin, end in reset_free_segments(starts):
+        y, state = run(x[begin:end], reset(state, starts[begin]))
+        outputs.append(y)
+    return torch.cat(outputs), state
+
+
+def linear_scan(decay: Tensor, write: Tensor, state: Tensor, starts: Tensor, initial: Tensor | None = None) -> Tensor:
+    """h_t = decay_t * h_{t-1} + write_t, elementwise, for all t at once, in a number of operations that grows with
+    log T (Blelloch 1990, "Prefix sums and their applications").
+
+    :param decay: [T, B, ...], or what broadcasts to it
+    :param write: [T, B, ...]
+    :param state: h before the first step [B, ...], or what broadcasts to it
+    :param starts: whether an episode begins at a step, bool [T, B]
+    :param initial: h before the first step of an episode, which broadcasts to [B, ...]; None: zero
+    :return: h after every step [T, B, ...]
+    """
+    fresh = starts.view(*starts.shape, *[1] * (write.dim() - 2))  # [T, B, 1...]: what follows forgets what was before
+    decay = decay.expand_as(write)
+    initial = torch.zeros_like(write[0]) if initial is None else initial.expand_as(write[0])
+    state = torch.where(fresh[0], initial, state)
+    begun = torch.where(fresh[1:], torch.addcmul(write[1:], decay[1:], initial), write[1:])
+    return _prefixes(decay, torch.cat([torch.addcmul(write[:1], decay[:1], state), begun]), fresh)
+
+
+def _prefixes(decay: Tensor, added: Tensor, fresh: Tensor) -> Tensor:
+    """What the first t of the maps h -> fresh ? added : decay * h + added, one after the other, make of zero: [T, ...].
+
+    Pairs of neighbours are one map each; of half as many maps, the odd prefixes; from these, the even ones.
+    """
+    length = len(added)
+    if length == 1:
+        return added
+    even, odd = slice(0, length - 1, 2), slice(1, length, 2)
+    pairs = torch.where(fresh[odd], added[odd], torch.addcmul(added[odd], decay[odd], added[even]))
+    odds = _prefixes(decay[odd] * decay[even], pairs, fresh[odd] | fresh[even])  # after steps 1, 3, ...
+    later = slice(2, length, 2)
+    before = odds[: (length - 1) // 2]
+    evens = torch.where(fresh[later], added[later], torch.addcmul(added[later], decay[later], before))
+    evens = torch.cat([added[:1], evens])
+    joined = torch.stack([evens[: len(odds)], odds], dim=1).flatten(0, 1)
+    return joined if length % 2 == 0 else torch.cat([joined, evens[-1:]])
+
+
+def matrix_scan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    decay: Tensor,
+    state: Tensor,
+    starts: Tensor,
+    initial: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Read-outs S_tᵀ q_t of a memory of matrices S_t = decay_t S_{t-1} + k_t v_tᵀ, which is formed only between chunks:
+    inside, a read-out is attention over the steps of the chunk (the chunked form of linear attention).
+
+    :param query: [T, B, k], as key
+    :param value: [T, B, v]
+    :param decay: one number in [0, 1] per memory, [T, B]
+    :param state: S before the first step [B, k, v]
+    :param starts: whether an episode begins at a step, bool [T, B]
+    :param initial: S before the first step of an episode, which broadcasts to [B, k, v]; None: zero
+    :param chunk: steps that are related to each other at once
+    :return: read-outs [T, B, v], and S after the last step [B, k, v]
+    """
+    initial = torch.zeros_like(state) if initial is None else initial.expand_as(state)
+    reads = []
+    for cut in (slice(begin, begin + chunk) for begin in range(0, len(query), chunk)):
+        q, k, v, rate, begins = (
+            part[cut].transpose(0, 1) for part in (query, key, value, decay, starts)
+        )  # [B, C, ...]
+        episode = begins.cumsum(1)
+        left = torch.where(episode.unsqueeze(2) == episode.unsqueeze(1), _left(rate), 0).tril()  # [B, C, C]
+        first = torch.where(begins, torch.arange(q.shape[1], device=q.device), 0).cummax(1).values  # of the episode
+        of_origin = (left.gather(2, first.unsqueeze(2)).squeeze(2) * rate.gather(1, first)).unsqueeze(2)  # [B, C, 1]
+        begun = episode.unsqueeze(2) > 0  # in this chunk, so from the initial memory [B, C, 1]
+        old = of_origin * torch.where(begun, torch.bmm(q, initial), torch.bmm(q, state))
+        reads.append((old + torch.bmm(torch.bmm(q, k.mT) * left, v)).transpose(0, 1))
+        origin = of_origin[:, -1:] * torch.where(begun[:, -1:], initial, state)
+        state = torch.baddbmm(origin, (k * left[:, -1].unsqueeze(2)).mT, v)
+    return torch.cat(reads), state
+
+
+def _left(decay: Tensor) -> Tensor:
+    """How much of what step τ writes is left after step t, where τ <= t: decay [B, C] -> [B, t, τ]."""
+    step = torch.arange(decay.shape[1], device=decay.device)
+    later = step.unsqueeze(1) > step
+    return torch.where(later, decay.unsqueeze(2), 1).cumprod(1)
