@@ -5,25 +5,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-# Type checkers do not follow the folder mapping of an editable install; links show them the installed layout.
-LINKS := build/types/relmem
-FOLDERS := agents cli common configs envs tasks
+# Tests at a time, each on one thread.
+JOBS ?= 2
 
-.PHONY: pong test lint types smoke bench results clean
+# Editors and type checkers do not see through the folder mapping of an editable install, but read the paths in .pth
+# files: links show them the installed layout. Python itself is to go on importing from the folders.
+LINKS := build/types/relmem
+FOLDERS := $(shell sed -n 's/^"relmem\.[a-z]*" = "\(.*\)"/\1/p' pyproject.toml)
+PURELIB = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+FOLDERS_FIRST := import sys; sys.meta_path.sort(key=lambda f: getattr(f, "__name__", "") != "_EditableFinder")
+
+.PHONY: pong check test lint types smoke bench results clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
 
+check: lint types
+	$(BIN)/python -m pytest -n $(JOBS) --quick
+
 test: lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(INSTALLED)
-	mkdir -p $(LINKS)
-	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $(LINKS)/$$folder; done
+types: $(INSTALLED) $(LINKS)
 	$(BIN)/mypy
 
 smoke: $(INSTALLED)
@@ -38,10 +45,16 @@ results: $(INSTALLED)
 	$(BIN)/python -m benchmarks.results
 
 clean:
-	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find agents cli common configs envs tasks tests -name __pycache__ -exec rm -rf {} +
+	rm -rf build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find $(FOLDERS) tests benchmarks -name __pycache__ -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt | $(LINKS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -c constraints.txt -e ".[dev]"
+	printf '%s\n' '$(CURDIR)/build/types' '$(FOLDERS_FIRST)' > $(PURELIB)/relmem_links.pth
+	touch $@
+
+$(LINKS): pyproject.toml
+	mkdir -p $@
+	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $@/$$folder; done
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import gymnasium
@@ -11,9 +12,9 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
-from ..common.checks import require_at_least
-from .checks import image_shape, require_rom
-from .frame_skip import FrameSkip
+from ..common.options import Count, Natural, require_options
+from .checks import ImageSize, image_shape, require_rom
+from .frame_skip import FrameSkip, frames_per_step
 
 MAX_FRAMES = 108_000
 """Frames after which an episode is cut off: 30 minutes of play, the convention of the field."""
@@ -24,31 +25,31 @@ START_FRAMES = 30
 
 def make_atari_env(
     game: str,
-    frame_skip: int = 4,
-    image_size: int | tuple[int, int] = 84,
-    max_frames: int = MAX_FRAMES,
+    frame_skip: Natural = 4,
+    image_size: ImageSize = 84,
+    max_frames: Count = MAX_FRAMES,
     render_mode: Literal["rgb_array", "human"] | None = None,
 ) -> gymnasium.Env[np.ndarray, np.int64]:
     """One Atari game with one grey frame per observation, uint8 [1, H, W], and actions that are never sticky.
 
     Seeded alike, it plays the episodes of ``AtariVecEnv``: the same rewards, ends and (after resizing: to within one
-    grey level) images. Two things can differ: its terminal observation shows the very last frame, and the lengths of
-    the random starts agree only where ALE was built with the GNU C++ library, as on Linux.
+    grey level) images. Two things can differ: at the end of a game its terminal observation shows the very last frame,
+    and the lengths of the random starts agree only where ALE was built with the GNU C++ library, as on Linux.
 
     :param game: name of the ROM, such as ``"pong"``
     :param frame_skip: emulator frames per agent step; 0 means no skipping, the same as 1
     :param image_size: side of the square observations, or (height, width)
-    :param max_frames: frames after which an episode is cut off
+    :param max_frames: frames after which an episode is cut off, with the step that reaches them
     :param render_mode: None, ``"rgb_array"`` (native size, in colour) or ``"human"``
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
+    require_options(make_atari_env, locals())
     require_rom(game)
-    require_at_least(1, max_frames=max_frames)
     env: gymnasium.Env = AtariEnv(
         game, obs_type="grayscale", frameskip=1, repeat_action_probability=0.0, render_mode=render_mode
     )
-    env = TimeLimit(RandomStart(env), max_frames)
-    return AreaResize(FrameSkip(env, frame_skip), image_size)
+    env = TimeLimit(FrameSkip(RandomStart(env), frame_skip), math.ceil(max_frames / frames_per_step(frame_skip)))
+    return AreaResize(env, image_size)
 
 
 class RandomStart(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64], RecordConstructorArgs):
@@ -89,7 +90,7 @@ class AreaResize(gymnasium.ObservationWrapper[np.ndarray, np.int64, np.ndarray],
     :param size: side of the square images, or (height, width)
     """
 
-    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64], size: int | tuple[int, int]) -> None:
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64], size: ImageSize) -> None:
         RecordConstructorArgs.__init__(self, size=size)
         super().__init__(env)
         height, width = image_shape(size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,11 +14,13 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from ..common.checks import require_at_least
+from ..common.options import Count, Natural, require_options
 from ..common.processors import available_processors
 from .atari import MAX_FRAMES, START_FRAMES
-from .checks import image_shape, require_rom
+from .checks import ImageSize, image_shape, require_rom
 from .frame_skip import frames_per_step
+
+NO_LIMIT = 2**31 - 1
 
 
 class AtariVecEnv(VecEnv):
@@ -27,7 +30,12 @@ class AtariVecEnv(VecEnv):
     with FIRE (where the game has it) and a random number of no-ops, fewer than 30 frames in all, and ends with the
     game, not with a life. Environments that end are reset within the same step; their ``infos`` then hold what SB3
     expects: ``terminal_observation``, ``TimeLimit.truncated`` and Monitor's ``episode`` statistics, with the length in
-    agent steps. The emulator leaves out the frame that ends an episode: the terminal observation shows those before.
+    agent steps.
+
+    The terminal observation at a time limit, where the value after it counts, is the image that the last step led to,
+    like any other. At the end of a game, after which nothing counts, it is older: the emulator does not draw the frame
+    that ends a game. It then repeats the previous observation; where the game ends with the very last frame of a skip,
+    it is the pixel-wise maximum of the previous observation and the last frame but one.
 
     ``step_async`` hands the actions to the emulator threads and returns at once, so that the caller can work until
     ``step_wait``.
@@ -37,7 +45,7 @@ class AtariVecEnv(VecEnv):
     :param frame_skip: emulator frames per agent step; 0 means no skipping, the same as 1
     :param seed: environment i is seeded with ``seed + i`` at the first reset; None: at random
     :param image_size: side of the square observations, or (height, width); (210, 160) is the native size of most games
-    :param max_frames: frames after which an episode is cut off
+    :param max_frames: frames after which an episode is cut off, with the step that reaches them
     :param n_threads: number of emulator threads; None: one for each processor that this process may use
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
@@ -45,23 +53,23 @@ class AtariVecEnv(VecEnv):
     def __init__(
         self,
         game: str,
-        n_envs: int,
-        frame_skip: int = 4,
-        seed: int | None = None,
-        image_size: int | tuple[int, int] = 84,
-        max_frames: int = MAX_FRAMES,
-        n_threads: int | None = None,
+        n_envs: Count,
+        frame_skip: Natural = 4,
+        seed: Natural | None = None,
+        image_size: ImageSize = 84,
+        max_frames: Count = MAX_FRAMES,
+        n_threads: Count | None = None,
     ) -> None:
-        n_threads = available_processors() if n_threads is None else n_threads
-        require_at_least(1, n_envs=n_envs, max_frames=max_frames, n_threads=n_threads)
+        require_options(AtariVecEnv, locals())
         require_rom(game)
         self.frames_per_step = frames_per_step(frame_skip)
+        self._max_steps = math.ceil(max_frames / self.frames_per_step)
         height, width = image_shape(image_size)
         self._ale = AtariVectorEnv(
             game,
             int(n_envs),
-            num_threads=int(min(n_envs, n_threads)),
-            max_num_frames_per_episode=int(max_frames),
+            num_threads=int(min(n_envs, n_threads or available_processors())),
+            max_num_frames_per_episode=NO_LIMIT,  # ALE would cut within a step, and show the observation before it
             repeat_action_probability=0.0,
             autoreset_mode="SameStep",
             img_height=height,
@@ -86,7 +94,7 @@ class AtariVecEnv(VecEnv):
         if self._pending:
             self.step_wait()
         # ALE takes seeds of 31 bits; SB3 draws them with 32.
-        seeds = None if self._seeds[0] is None else np.asarray(self._seeds, dtype=np.int64) % 2**31
+        seeds = None if self._seeds[0] is None else np.array([seed % 2**31 for seed in self._seeds if seed is not None])
         self._frames, ale_info = self._ale.reset(seed=seeds)
         self._reset_seeds()
         self.reset_infos = [env_info(ale_info, i) for i in range(self.num_envs)]
@@ -108,14 +116,18 @@ class AtariVecEnv(VecEnv):
         # Before and not after: an interrupt during the call is raised behind it, when the results have been taken.
         self._pending = False
         # ALE hands over freshly allocated arrays: what is returned here is never overwritten.
-        self._frames, rewards, terminated, truncated, ale_info = self._ale.recv()
+        self._frames, rewards, terminated, _, ale_info = self._ale.recv()
         self._returns += rewards
         self._lengths += 1
+        truncated = (self._lengths >= self._max_steps) & ~terminated
         dones = terminated | truncated
+        final_obs: Any = (ale_info.get("final_obs"), self._frames)  # of games that ended, and of those to be cut off
+        if truncated.any():
+            self._frames, ale_info = self._ale.reset(options={"reset_mask": truncated})
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in dones.nonzero()[0]:
             infos[i] = {
-                "terminal_observation": ale_info["final_obs"][i].copy(),  # [1, H, W]
+                "terminal_observation": final_obs[int(truncated[i])][i].copy(),  # [1, H, W]
                 "TimeLimit.truncated": bool(truncated[i]),
                 "episode": {
                     "r": float(self._returns[i]),

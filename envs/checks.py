@@ -1,14 +1,16 @@
-"""Checks of games and image sizes: each failure is one sentence that names what would be valid."""
+"""Names of games and environments, and sizes of images."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from numbers import Integral
+from collections.abc import Iterable, Sequence
 
 from ale_py import roms
 
-from ..common.checks import require_at_least
+from ..common.options import Count
+
+ImageSize = Count | tuple[Count, Count]
+"""The side of square images, or (height, width)."""
 
 
 def require_rom(game: str) -> None:
@@ -22,18 +24,9 @@ def require_rom(game: str) -> None:
         raise ValueError(f"the ROM of the Atari game '{game}' cannot be read: {error}") from error
 
 
-def image_shape(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of images whose size is given as that or as the side of a square.
-
-    :raises ValueError: if it is neither
-    """
-    if isinstance(image_size, Integral):
-        image_size = (int(image_size), int(image_size))
-    if not isinstance(image_size, tuple | list) or len(image_size) != 2:
-        raise ValueError(f"image_size must be an integer or (height, width), got {image_size!r}")
-    height, width = image_size
-    require_at_least(1, image_size=height)
-    require_at_least(1, image_size=width)
+def image_shape(size: ImageSize) -> tuple[int, int]:
+    """(height, width) of images."""
+    height, width = size if isinstance(size, Sequence) else (size, size)
     return int(height), int(width)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.core import ActType, ObsType
 
-from ..common.checks import require_at_least
+from ..common.options import Natural, require_option
 
 
 class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium.utils.RecordConstructorArgs):
@@ -24,7 +24,7 @@ class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium
     :raises ValueError: if ``frame_skip`` is negative or no integer
     """
 
-    def __init__(self, env: gymnasium.Env[ObsType, ActType], frame_skip: int) -> None:
+    def __init__(self, env: gymnasium.Env[ObsType, ActType], frame_skip: Natural) -> None:
         gymnasium.utils.RecordConstructorArgs.__init__(self, frame_skip=frame_skip)
         super().__init__(env)
         self.frames_per_step = frames_per_step(frame_skip)
@@ -45,10 +45,10 @@ class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium
         return obs, total_reward, terminated, truncated, info
 
 
-def frames_per_step(frame_skip: int) -> int:
+def frames_per_step(frame_skip: Natural) -> int:
     """How many frames one action lasts: ``frame_skip``, or 1 where it is 0.
 
     :raises ValueError: if ``frame_skip`` is negative or no integer
     """
-    require_at_least(0, "0 and 1: no skipping", frame_skip=frame_skip)
+    require_option("frame_skip", Natural, frame_skip)
     return max(int(frame_skip), 1)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from numbers import Integral
+import inspect
+import traceback
+from pathlib import Path
 from typing import Any
 
 import ale_py
@@ -14,9 +16,10 @@ from stable_baselines3.common import env_util
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
-from ..common.checks import require_at_least
+from ..common.checks import require_choice
+from ..common.options import Count, Natural, require_options
 from .atari_vec import AtariVecEnv
-from .checks import nearest
+from .checks import ImageSize, nearest
 from .frame_skip import FrameSkip, frames_per_step
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
@@ -31,11 +34,12 @@ ALE_GAMES: dict[str, str] = {
 
 def make_vec_env(
     id: str,
-    n_envs: int = 1,
-    frame_skip: int | None = None,
-    seed: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    n_envs: Count = 1,
+    frame_skip: Natural | None = None,
+    seed: Natural | None = None,
+    image_size: ImageSize | None = None,
     env_kwargs: dict[str, Any] | None = None,
+    max_frames: Count | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -43,25 +47,28 @@ def make_vec_env(
     the id stands for elsewhere (see ``AtariVecEnv``). Other environments run one after the other in this process.
     ``get_attr("frames_per_step")`` of the result tells how many frames an action lasts.
 
-    :param id: a Gymnasium id, or ``"package:id"`` where importing the package registers it
+    :param id: Gymnasium id of the environment, or package:id where the import of a package registers it
     :param n_envs: number of environments
-    :param frame_skip: frames per action, 0 and 1 for no skipping; None: what the id says, else 4 for Atari games and
-        0 elsewhere
-    :param seed: environment i is seeded with ``seed + i`` at the first reset; None: at random
-    :param image_size: side of an Atari game's square images, or (height, width); None: 84
+    :param frame_skip: frames that each action is repeated for, 0 and 1 for no repetition; null: what the id says, else
+        4 for Atari games and 0 for others
+    :param seed: environment i is seeded with seed + i at the first reset; null: at random
+    :param image_size: side of an Atari game's square images, or [height, width]; null: 84
     :param env_kwargs: further arguments of an environment that is no Atari game
-    :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, or an
-        argument is out of range
+    :param max_frames: frames after which an episode is cut off; null: what the id says, 108000 for Atari games
+    :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
+        argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
-    require_at_least(1, n_envs=n_envs)
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral) or seed < 0):
-        raise ValueError(f"seed must be an integer of at least 0 or None, got {seed!r}")
+    if not isinstance(id, str):
+        raise ValueError(
+            f"an environment is named by a Gymnasium id such as 'CartPole-v1', got {id!r}: register yours with "
+            "gymnasium.register, or make a vector environment of it with SB3's DummyVecEnv"
+        )
+    require_options(make_vec_env, locals())
     spec = find_spec(id)
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
-        given = {
-            name: value for name, value in (("frame_skip", frame_skip), ("image_size", image_size)) if value is not None
-        }
+        options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames}
+        given = {name: value for name, value in options.items() if value is not None}
         for name in given.keys() & fixed.keys():
             if given[name] != fixed[name]:
                 raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
@@ -73,17 +80,19 @@ def make_vec_env(
     frames = frames_per_step(0 if frame_skip is None else frame_skip)
 
     def make_env() -> gymnasium.Env:
-        return FrameSkip(gymnasium.make(spec, **_render_options(spec) | (env_kwargs or {})), frames)
+        creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
+        _require_known(creator, env_kwargs or {})
+        options = _render_options(creator) | {"max_episode_steps": max_frames} | (env_kwargs or {})
+        env = FrameSkip(gymnasium.make(spec, **options), frames)
+        _require_holdable(env)
+        return env
 
     try:
         env = env_util.make_vec_env(make_env, n_envs, seed)
-    except (ImportError, TypeError, gymnasium.error.Error) as error:
-        if isinstance(error, TypeError) and "argument" not in str(error):
-            raise
-        raise ValueError(f"cannot make '{id}': {' '.join(str(error).split())}") from error
+    except Exception as error:  # which is up to the environment's constructor
+        what = f"'{id}' with {env_kwargs}" if env_kwargs else f"'{id}'"
+        raise ValueError(f"cannot make {what}: {_sentence(error)}") from error
     space = env.observation_space
-    if isinstance(space, spaces.Tuple):
-        raise ValueError(f"'{id}' has observations of {space}, which SB3 policies cannot read")
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         env = VecTransposeImage(env)
     return env
@@ -98,7 +107,7 @@ def find_spec(id: str) -> EnvSpec:
     if package:
         try:
             importlib.import_module(package)
-        except ImportError as error:
+        except Exception as error:  # which is up to the package
             raise ValueError(f"'{id}' needs a package that cannot be imported: {error}") from error
     if name not in gymnasium.registry:
         # Without versions, all of which look alike; of those of one name the last is the newest.
@@ -109,9 +118,38 @@ def find_spec(id: str) -> EnvSpec:
     return gymnasium.registry[name]
 
 
-def _render_options(spec: EnvSpec) -> dict[str, Any]:
+def _render_options(creator: Any) -> dict[str, Any]:
     """Rendering to arrays where the environment can, as SB3's video recorder expects it."""
-    creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
     metadata = getattr(creator, "metadata", None)  # of a wrapper's class, a property
     modes = metadata.get("render_modes", []) if isinstance(metadata, dict) else []
     return {"render_mode": "rgb_array"} if "rgb_array" in modes else {}
+
+
+def _require_known(creator: Any, env_kwargs: dict[str, Any]) -> None:
+    """Raise a ValueError if neither an environment's constructor nor Gymnasium knows one of the arguments."""
+    own, of_make = (inspect.signature(of).parameters.values() for of in (creator, gymnasium.make))
+    if not any(p.kind is p.VAR_KEYWORD for p in own):
+        for name in env_kwargs:
+            require_choice("argument", name, [p.name for p in (*own, *of_make) if p.kind is not p.VAR_KEYWORD])
+
+
+def _require_holdable(env: gymnasium.Env) -> None:
+    """Raise a ValueError that names what SB3's vector environments and policies cannot hold."""
+    space = env.observation_space
+    parts = {f"observation['{name}']": part for name, part in space.items()} if isinstance(space, spaces.Dict) else {}
+    for name, part in {**(parts or {"the observation": space}), "the action": env.action_space}.items():
+        if not isinstance(part, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            raise ValueError(
+                f"{name} is of the kind {type(part).__name__}, where SB3 takes numbers and arrays, as observation also "
+                "a dictionary of these: register the environment with a wrapper, such as FilterObservation or "
+                "FlattenObservation of gymnasium.wrappers"
+            )
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says, on one line; with its kind and place where it was not raised to be read."""
+    text = " ".join(str(error).split())
+    if text and isinstance(error, ImportError | ValueError | gymnasium.error.Error):
+        return text
+    place = traceback.extract_tb((error.__cause__ or error).__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(place.filename).name}, line {place.lineno}: {text or 'no message'}"

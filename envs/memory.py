@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from ..common.checks import require_at_least
+from ..common.options import Count, Range, require_options
 
 
 class MaskVelocities(gymnasium.ObservationWrapper, RecordConstructorArgs):
@@ -37,13 +37,12 @@ class RepeatFirst(gymnasium.Env[np.ndarray, np.int64]):
     other. The mean return is 1 with memory and at best ``1 / n_cues`` without.
 
     :param n_cues: number of cues, and of actions
-    :param length: observations per episode, at least 2
+    :param length: observations per episode; with a single one there is nothing to remember
     :raises ValueError: if an argument is out of range
     """
 
-    def __init__(self, n_cues: int = 4, length: int = 16) -> None:
-        require_at_least(1, n_cues=n_cues)
-        require_at_least(2, "with one observation there is nothing to remember", length=length)
+    def __init__(self, n_cues: Count = 4, length: Annotated[int, Range(2)] = 16) -> None:
+        require_options(RepeatFirst, locals())
         self.n_cues = n_cues
         self.length = length
         self.observation_space = spaces.Box(0.0, 1.0, (n_cues + 1,), dtype=np.float32)

@@ -11,6 +11,8 @@ from stable_baselines3.common.monitor import Monitor
 
 from relmem.envs import AtariVecEnv, FrameSkip, RepeatFirst, make_atari_env, make_vec_env
 
+BOX, ACTION = spaces.Box(0, 1, (3,)), spaces.Discrete(2)
+
 
 class Picture(gymnasium.Env):
     """Noise of 40x60 pixels, with the channels last."""
@@ -103,8 +105,12 @@ def test_an_unknown_id_that_resembles_none_names_none(monkeypatch):
         ({"n_envs": 2.0}, "n_envs must be an integer of at least 1, got 2.0"),
         ({"frame_skip": -1}, r"frame_skip must be an integer of at least 0 .* got -1"),
         ({"frame_skip": 4.5}, r"frame_skip must be an integer of at least 0 .* got 4.5"),
-        ({"seed": -1}, "seed must be an integer of at least 0 or None, got -1"),
-        ({"seed": 0.5}, "seed must be an integer of at least 0 or None, got 0.5"),
+        ({"frame_skip": True}, r"frame_skip must be an integer of at least 0 .* got True"),
+        ({"seed": -1}, "seed must be an integer of at least 0 .* got -1"),
+        ({"seed": 0.5}, "seed must be an integer of at least 0 .* got 0.5"),
+        ({"max_frames": 0}, "max_frames must be an integer of at least 1 .* got 0"),
+        ({"max_frames": 1e3}, "max_frames must be an integer of at least 1 .* got 1000.0"),
+        ({"env_kwargs": ["render_mode"]}, "env_kwargs must be a mapping .* got"),
     ],
 )
 @pytest.mark.parametrize("id", ["PongNoFrameskip-v4", "CartPole-v1"])
@@ -117,16 +123,14 @@ def test_arguments_out_of_range(id, kwargs, message):
     ("make", "message"),
     [
         (lambda: make_vec_env("CartPole-v1", image_size=84), "image_size is for Atari games"),
-        (lambda: make_vec_env("ALE/Pong-v5", image_size=0), "image_size must be an integer of at least 1, got 0"),
-        (
-            lambda: make_vec_env("ALE/Pong-v5", image_size=(84, 84, 1)),
-            r"image_size must be an integer or \(height, wid",
-        ),
+        (lambda: make_vec_env("ALE/Pong-v5", image_size=0), "image_size must be an integer of at least 1 .* got 0"),
+        (lambda: make_vec_env("ALE/Pong-v5", image_size=(84, 84, 1)), r"image_size must be .* got \(84, 84, 1\)"),
+        (lambda: make_vec_env("ALE/Pong-v5", env_kwargs={"mode": 1}), "'ALE/Pong-v5' .* takes no env_kwargs"),
         (lambda: make_vec_env("relmem/PongSkip16-v0", frame_skip=4), "'relmem/PongSkip16-v0' has frame_skip 16, not 4"),
-        (lambda: make_vec_env("Blackjack-v1"), r"'Blackjack-v1' has observations of Tuple"),
         (lambda: make_vec_env("no_such_package:Some-v0"), "needs a package that cannot be imported: No module named"),
+        (lambda: make_vec_env("..:Some-v0"), r"'..:Some-v0' needs a package that cannot be imported"),
         (lambda: AtariVecEnv("pomg", 1), "unknown Atari game 'pomg': did you mean 'pong'"),
-        (lambda: AtariVecEnv("pong", 1, n_threads=0), "n_threads must be an integer of at least 1, got 0"),
+        (lambda: AtariVecEnv("pong", 1, n_threads=0), "n_threads must be an integer of at least 1 .* got 0"),
         (lambda: make_atari_env("pong", max_frames=-5), "max_frames must be an integer of at least 1, got -5"),
     ],
 )
@@ -135,11 +139,83 @@ def test_other_refusals(make, message):
         make()
 
 
+@pytest.mark.parametrize("id", [None, lambda: Picture(), Picture(), 3, gymnasium.spec("CartPole-v1")])
+def test_an_environment_that_is_no_id(id):
+    with pytest.raises(ValueError, match=r"Gymnasium id such as 'CartPole-v1', got .*gymnasium\.register.*DummyVecEnv"):
+        make_vec_env(id)
+
+
+class Spaces(gymnasium.Env):
+    """Has the spaces that it is given."""
+
+    def __init__(self, observation_space: spaces.Space = BOX, action_space: spaces.Space = ACTION) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+gymnasium.register(id="relmem-test/Spaces-v0", entry_point=Spaces)
+
+
+@pytest.mark.parametrize(
+    ("env_kwargs", "named"),
+    [
+        # as MiniGrid has them
+        ({"observation_space": spaces.Dict(image=BOX, mission=spaces.Text(9))}, r"observation\['mission'\] .* Text"),
+        ({"observation_space": spaces.Dict(a=spaces.Dict(b=BOX))}, r"observation\['a'\] .* Dict"),
+        ({"observation_space": spaces.Dict(a=spaces.Tuple([BOX]))}, r"observation\['a'\] .* Tuple"),
+        ({"observation_space": spaces.Tuple([BOX, BOX])}, "observation .* Tuple"),
+        ({"observation_space": spaces.Text(9)}, "observation .* Text"),
+        ({"observation_space": spaces.Sequence(BOX)}, "observation .* Sequence"),
+        ({"observation_space": spaces.Graph(BOX, None)}, "observation .* Graph"),
+        ({"action_space": spaces.Tuple([ACTION, ACTION])}, "action .* Tuple"),
+        ({"action_space": spaces.Dict(a=ACTION)}, "action .* Dict"),
+    ],
+)
+def test_spaces_that_sb3_cannot_hold(env_kwargs, named):
+    with pytest.raises(ValueError, match=f"^cannot make 'relmem-test/Spaces-v0' .*{named}.*gymnasium.wrappers"):
+        make_vec_env("relmem-test/Spaces-v0", env_kwargs=env_kwargs)
+
+
+@pytest.mark.parametrize("id", ["Blackjack-v1", "relmem-test/NoSpaces-v0"])
+def test_environments_whose_spaces_cannot_be_held_as_they_are(id):
+    gymnasium.registry.pop("relmem-test/NoSpaces-v0", None)
+    gymnasium.register(id="relmem-test/NoSpaces-v0", entry_point=lambda: Spaces(None))
+    with pytest.raises(ValueError, match=f"^cannot make '{id}': "):
+        make_vec_env(id)
+
+
+def test_a_dictionary_of_arrays_and_numbers_is_held():
+    space = spaces.Dict(image=BOX, count=ACTION)
+    env = make_vec_env("relmem-test/Spaces-v0", 2, env_kwargs={"observation_space": space})
+    assert env.observation_space == space
+
+
 def test_arguments_of_an_environment():
     env = make_vec_env("relmem/RepeatFirst-v0", 2, env_kwargs={"n_cues": 3, "length": 7})
     assert env.get_attr("unwrapped")[1].length == 7 and env.observation_space.shape == (4,)
-    with pytest.raises(ValueError, match=r"cannot make 'relmem/RepeatFirst-v0': .*unexpected .* argument 'lenght'"):
+    with pytest.raises(ValueError, match=r"cannot make 'relmem/RepeatFirst-v0'.* 'lenght': did you mean 'length'"):
         make_vec_env("relmem/RepeatFirst-v0", env_kwargs={"lenght": 7})
+    with pytest.raises(ValueError, match=r"cannot make 'relmem/RepeatFirst-v0'.* length must be .* got 'long'"):
+        make_vec_env("relmem/RepeatFirst-v0", env_kwargs={"length": "long"})
+
+
+@pytest.mark.parametrize("error", [TypeError, KeyError, AssertionError, RuntimeError, ZeroDivisionError])
+def test_whatever_a_constructor_raises_becomes_one_sentence(error):
+    def fails(size=0):
+        raise error("size\n  is wrong")
+
+    gymnasium.registry.pop("relmem-test/Fails-v0", None)
+    gymnasium.register(id="relmem-test/Fails-v0", entry_point=fails)
+    message = rf"^cannot make 'relmem-test/Fails-v0' .*'size': 3.* {error.__name__} in test_envs.py, line .*is wrong"
+    with pytest.raises(ValueError, match=message) as caught:
+        make_vec_env("relmem-test/Fails-v0", env_kwargs={"size": 3})
+    assert isinstance(caught.value.__cause__, error)
+
+
+def test_a_package_may_fail_in_any_way(tmp_path, monkeypatch):
+    (tmp_path / "fails_when_imported.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"'fails_when_imported:Some-v0' .* cannot be imported: division by zero"):
+        make_vec_env("fails_when_imported:Some-v0")
 
 
 def test_missing_package_of_an_environment():
@@ -149,6 +225,28 @@ def test_missing_package_of_an_environment():
     gymnasium.register(id="relmem-test/NeedsMore-v0", entry_point=needs_more)
     with pytest.raises(ValueError, match=r"^cannot make 'relmem-test/NeedsMore-v0': Box2D is not installed, run `pip"):
         make_vec_env("relmem-test/NeedsMore-v0")
+
+
+@pytest.mark.parametrize(("frame_skip", "steps"), [(0, 10), (4, 3)])
+@pytest.mark.parametrize("id", ["relmem-test/Picture-v0", "PongNoFrameskip-v4", "relmem/PongSkip{}-v0"])
+def test_episodes_are_cut_off_after_max_frames(id, frame_skip, steps):
+    env = make_vec_env(id.format(frame_skip), 1, frame_skip=frame_skip, max_frames=10)
+    env.reset()
+    (info,) = [env.step(np.array([0]))[3] for _ in range(steps)][-1]
+    assert info["TimeLimit.truncated"] and info["episode"]["l"] == steps
+
+
+def test_max_frames_goes_before_the_limit_of_an_id():
+    env = make_vec_env("MountainCar-v0", 1, max_frames=300)  # 200 without
+    env.reset()
+    dones = [env.step(np.array([1]))[2][0] for _ in range(300)]
+    assert dones == [False] * 299 + [True]
+
+
+def test_a_single_pong_takes_max_frames_too():
+    env = gymnasium.make("relmem/PongSkip16-v0", max_frames=40)
+    env.reset()
+    assert [env.step(0)[3] for _ in range(3)] == [False, False, True]
 
 
 @pytest.mark.parametrize("make", [lambda: make_vec_env("ALE/Pong-v5"), lambda: make_atari_env("pong")])

@@ -42,15 +42,14 @@ class RawGame:
         return self.ale.getScreenGrayscale()
 
     def step(self, action: int, repeats: int, max_frames: int) -> tuple[list[np.ndarray], float, bool, bool]:
-        """Repeat an action until the episode ends: the screens it showed, the summed reward, terminated, truncated."""
-        screens, reward, terminated, truncated = [], 0.0, False, False
-        while len(screens) < repeats and not (terminated or truncated):
+        """Repeat an action until the game ends: the screens it showed, the summed reward, terminated, truncated."""
+        screens, reward, terminated = [], 0.0, False
+        while len(screens) < repeats and not terminated:
             reward += self.ale.act(self.actions[action])
             screens.append(self.ale.getScreenGrayscale())
             self.frames += 1
             terminated = self.ale.game_over()
-            truncated = self.frames >= max_frames and not terminated
-        return screens, reward, terminated, truncated
+        return screens, reward, terminated, self.frames >= max_frames and not terminated
 
 
 def start_frames(env: AtariVecEnv, i: int) -> int:
@@ -81,9 +80,11 @@ def test_vector_env_plays_what_the_bare_emulator_plays(game, frame_skip):
             if dones[i]:
                 endings.append(truncated)
                 assert infos[i]["TimeLimit.truncated"] == truncated
-                # ALE leaves out the frame that ends the episode and shows what it had drawn before.
-                drawn = [previous[i, 0], *screens[max(repeats - 2, 0) : -1]]
-                np.testing.assert_array_equal(infos[i]["terminal_observation"][0], np.maximum.reduce(drawn))
+                if truncated:
+                    last = np.maximum.reduce(screens[-2:] if repeats > 1 else screens)
+                else:  # ALE does not draw the frame that ends a game, and shows what was there before
+                    last = np.maximum.reduce([previous[i, 0], *screens[max(repeats - 2, 0) : -1]])
+                np.testing.assert_array_equal(infos[i]["terminal_observation"][0], last)
                 screens = [raw[i].start(start_frames(env, i))]
             np.testing.assert_array_equal(obs[i, 0], np.maximum.reduce(screens[-2:] if repeats > 1 else screens[-1:]))
     assert len(endings) >= 4
@@ -92,7 +93,7 @@ def test_vector_env_plays_what_the_bare_emulator_plays(game, frame_skip):
 
 @pytest.mark.parametrize("frame_skip", SKIPS)
 def test_single_env_plays_what_the_bare_emulator_plays(frame_skip):
-    repeats, max_frames = max(frame_skip, 1), 333  # ends inside a repeat
+    repeats, max_frames = max(frame_skip, 1), 333  # with skipping, ends with the step that reaches them
     env = make_atari_env("breakout", frame_skip, image_size=NATIVE, max_frames=max_frames)
     raw = RawGame("breakout")
     obs, _ = env.reset(options={"start_frames": 9})
@@ -153,6 +154,47 @@ def test_vector_env_i_and_a_single_env_with_seed_plus_i_play_the_same_episodes()
         if truncated:
             single_obs, _ = single.reset()
     assert len(starts) >= 3
+
+
+@pytest.mark.parametrize("max_frames", [1000, 1001])
+@pytest.mark.parametrize("frame_skip", [0, 4, 16, 32])
+def test_at_a_time_limit_the_terminal_observation_is_where_the_last_step_led(frame_skip, max_frames):
+    cut = AtariVecEnv("pong", 2, frame_skip, seed=0, max_frames=max_frames)
+    longer = AtariVecEnv("pong", 2, frame_skip, seed=0)
+    cut.reset(), longer.reset()
+    rng = np.random.default_rng(0)
+    steps = int(np.ceil(max_frames / max(frame_skip, 1)))
+    for step in range(steps):
+        previous = longer._frames
+        actions = rng.integers(6, size=2)
+        expected, *_ = longer.step(actions)
+        _, _, dones, infos = cut.step(actions)
+        assert dones.tolist() == [step == steps - 1] * 2
+    shown = np.stack([info["terminal_observation"] for info in infos])
+    np.testing.assert_array_equal(shown, expected)
+    assert not np.array_equal(shown, previous)
+    assert all(info["TimeLimit.truncated"] for info in infos)
+
+
+def test_environments_reach_their_time_limits_one_by_one():
+    """A game that ends by itself puts its environment out of step with the others, whose episodes go on."""
+    env = AtariVecEnv("breakout", 3, 16, seed=1, image_size=NATIVE, max_frames=700)
+    raw = [RawGame("breakout") for _ in range(3)]
+    env.reset()
+    for i in range(3):
+        raw[i].start(start_frames(env, i))
+    rng, ends = np.random.default_rng(0), set()
+    for _ in range(180):
+        actions = rng.integers(4, size=3)
+        obs, rewards, dones, infos = env.step(actions)
+        for i in range(3):
+            screens, reward, terminated, truncated = raw[i].step(actions[i], 16, 700)
+            assert (rewards[i], dones[i]) == (reward, terminated or truncated)
+            assert infos[i].get("TimeLimit.truncated", False) == truncated
+            screens = [raw[i].start(start_frames(env, i))] if dones[i] else screens[-2:]
+            np.testing.assert_array_equal(obs[i, 0], np.maximum.reduce(screens))
+        ends.add((int(dones.sum()), sum(info.get("TimeLimit.truncated", False) for info in infos)))
+    assert {(1, 0), (1, 1)} <= ends  # one alone by the game, one alone by the limit
 
 
 def trace(env: AtariVecEnv, steps: int = 40) -> np.ndarray:
