@@ -6,6 +6,8 @@ import torch.nn.functional as F
 
 from relmem.agents import make_core, registered_cores
 
+pytestmark = pytest.mark.slow  # it trains, by a loop of its own
+
 SYMBOLS, DELAY, BATCH = 4, 6, 64
 OPTIONS = {
     "lstm": {"hidden_size": 32},
