@@ -112,14 +112,18 @@ class SequenceBuffer:
         self.log_probs[row, columns] = log_probs
         self.rewards[row, columns] = rewards
 
-    def compute_advantages(self, last_values: Tensor, last_starts: Tensor, gamma: float, gae_lambda: float) -> None:
-        """Generalised advantage estimation (Schulman et al. 2016).
+    def end_rollout(self, last_values: Tensor, last_starts: Tensor) -> None:
+        """Store what is known after the last step.
 
-        :param last_values: [N], values of the observations after the last step
+        :param last_values: [N], values of the coming observations
         :param last_starts: [N], true where those observations begin an episode
         """
-        advantage = torch.zeros_like(last_values)
-        next_values, next_starts = last_values, last_starts
+        self._after = last_values, last_starts
+
+    def compute_advantages(self, gamma: float, gae_lambda: float) -> None:
+        """Generalised advantage estimation (Schulman et al. 2016)."""
+        next_values, next_starts = self._after
+        advantage = torch.zeros_like(next_values)
         for t in reversed(range(self.n_steps)):
             at = self._at(t)
             alive = (~next_starts).float()

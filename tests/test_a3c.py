@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from relmem.agents import A3C
 from relmem.agents.a3c import algorithm, pool
 from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
-from relmem.agents.interaction import continued_seed
+from relmem.agents.setup import continued_seed
 from relmem.envs import make_vec_env
 
 CARTPOLE = "relmem/MaskedCartPole-v0"

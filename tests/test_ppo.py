@@ -10,7 +10,6 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from relmem.agents import A3C, MemoryPPO, make_core, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer
-from relmem.agents.interaction import values_after_timeout
 from relmem.agents.ppo import minibatch_shape
 from relmem.agents.precision import autocast_dtype
 from relmem.envs import make_vec_env
@@ -65,7 +64,8 @@ def test_advantages_match_the_definition():
     buffer.values.normal_()
     buffer.starts.copy_(torch.rand(T, N) < 0.3)
     last_values, last_starts = torch.randn(N), torch.tensor([True, False, False])
-    buffer.compute_advantages(last_values, last_starts, gamma, lam)
+    buffer.end_rollout(last_values, last_starts)
+    buffer.compute_advantages(gamma, lam)
     values = torch.cat([buffer.values, last_values[None]])
     starts = torch.cat([buffer.starts, last_starts[None]])
     for n in range(N):
@@ -190,35 +190,6 @@ def test_what_is_replayed_is_what_was_seen_under_normalisation():
     torch.testing.assert_close(log_probs, buffer.log_probs)
 
 
-def test_the_last_observation_of_an_episode_that_is_not_finite_is_named_with_its_environment():
-    model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)] * 3), n_steps=8)
-    infos = [{}, {}, {"TimeLimit.truncated": True, "terminal_observation": np.full(1, np.nan, np.float32)}]
-    with pytest.raises(FloatingPointError, match="environment 2 gave a last observation that is not finite"):
-        values_after_timeout(model.policy, model.policy.initial_state(3), np.array([False, False, True]), infos)
-
-
-@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
-@pytest.mark.parametrize("what", ["observation", "reward"])
-def test_an_environment_that_is_not_finite_is_named(algorithm, what):
-    class Broken(Counter):
-        def step(self, action):
-            obs, reward, *rest = super().step(action)
-            broken = self.length == 5 and self.t == 3
-            return (
-                (obs * np.nan, reward, *rest)
-                if broken and what == "observation"
-                else (obs, np.inf if broken and what == "reward" else reward, *rest)
-            )
-
-    def make(n_envs=2, seed=0):
-        return DummyVecEnv([lambda n=n: Broken(n) for n in (4, 5)])
-
-    options = {"n_steps": 8} if algorithm is MemoryPPO else {"workers": 1, "envs_per_worker": 2}
-    model = algorithm("MemoryPolicy", make() if algorithm is MemoryPPO else make, **options)
-    with pytest.raises(FloatingPointError, match=f"environment 1 gave a {what} that is not finite"):
-        model.learn(64)
-
-
 def test_a_training_stopped_at_the_end_of_an_episode_goes_on_with_the_next():
     model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)]), n_steps=6)
     model.learn(100, callback=lambda local, _: local["self"].num_timesteps < 3)
@@ -279,7 +250,12 @@ def test_state_storage_of_the_published_stm_stays_small():
         (128, 8, None, None, (128, 2)),
         (128, 8, 32, None, (32, 8)),
         (128, 7, None, None, (128, 7)),
-        (100, 1, None, None, (100, 1)),
+        (128, 1, None, None, (32, 1)),
+        (100, 1, None, None, (25, 1)),
+        (50, 1, None, None, (25, 1)),
+        (12, 1, None, None, (12, 1)),  # too short to be cut
+        (128, 1, None, 128, (128, 1)),
+        (128, 1, 128, None, (128, 1)),
         (128, 8, 64, 256, (64, 4)),
     ],
 )
