@@ -72,7 +72,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
         require_spaces(observation_space, action_space)
-        require_options(MemoryActorCriticPolicy, locals())
+        own = {"core": core, "core_kwargs": core_kwargs, "features": features, "net_arch": net_arch}
+        require_options(MemoryActorCriticPolicy, own)
         if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
             hint = "(A core of your own is known once its module is imported, as the name 'module:core' does.)"
             raise ValueError(f"{unknown('core', core, registered_cores())} {hint}")

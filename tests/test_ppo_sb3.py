@@ -253,7 +253,7 @@ class FunctionCallback(BaseCallback):
 
 def first_observations(model, steps=40):
     seen = []
-    model.learn(steps, callback=lambda frame, _: seen.append(frame["new_obs"].copy()), reset_num_timesteps=False)
+    model.learn(steps, callback=lambda frame, _: not seen.append(frame["new_obs"].copy()), reset_num_timesteps=False)
     return np.concatenate(seen)
 
 
