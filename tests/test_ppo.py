@@ -146,6 +146,23 @@ def test_an_update_follows_the_gradient_of_the_published_loss(rewards, clip_rang
         torch.testing.assert_close(parameter, reference, atol=1e-5, rtol=1e-4)
 
 
+def test_text_means_a_schedule():
+    env = DummyVecEnv([lambda: Counter(3)] * 2)
+    rates = {"learning_rate": "lin_3e-4", "clip_range": "lin_0.2", "clip_range_vf": "lin_0.4", "ent_coef": "lin_0.1"}
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, n_epochs=1, **rates).learn(16)
+    model._current_progress_remaining = 0.5
+    model.train()
+    logged = model.logger.name_to_value
+    names = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+    assert [logged[f"train/{name}"] for name in names] == pytest.approx([1.5e-4, 0.1, 0.2, 0.05])
+
+
+def test_a_single_environment_makes_several_minibatches():
+    model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=64)
+    assert model.buffer.length == 16 and len(list(model.buffer.minibatches(1))) == 4
+    model.learn(64)  # goes on
+
+
 def test_an_update_ends_where_the_policy_has_moved_too_far():
     model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=12, target_kl=0.01)
     with torch.no_grad():
@@ -277,6 +294,11 @@ def test_minibatches_are_whole_sequences(n_steps, n_envs, bptt, batch, expected)
         (dict(gae_lambda=float("nan")), "gae_lambda must be"),
         (dict(learning_rate=-1.0), "learning_rate must be"),
         (dict(clip_range=0.0), "clip_range must be"),
+        (dict(clip_range="lin_0"), "clip_range must be"),
+        (dict(clip_range_vf="lin_0"), "clip_range_vf must be"),
+        (dict(learning_rate="lin_fast"), "learning_rate must be.*lin_3e-4"),
+        (dict(normalize_advantage=None), "normalize_advantage must be true or false"),
+        (dict(max_grad_norm=None), "max_grad_norm must be"),
         (dict(max_grad_norm=0.0), "max_grad_norm must be"),
         (dict(precision="bf61"), "did you mean 'bf16'"),
     ],
@@ -388,7 +410,8 @@ def test_a_rollout_ends_with_the_advantages_of_its_own_gamma_and_lambda():
     found, starts = model.buffer.advantages.clone(), torch.as_tensor(model._last_episode_starts)
     with torch.no_grad():
         last_values = model.policy.value(torch.as_tensor(model._last_obs), model._state, starts)
-    model.buffer.compute_advantages(last_values, starts, 0.9, 0.5)
+    model.buffer.end_rollout(last_values, starts)
+    model.buffer.compute_advantages(0.9, 0.5)
     torch.testing.assert_close(found, model.buffer.advantages)
 
 

@@ -76,8 +76,8 @@ class A3C(BaseAlgorithm):
         segment and averaged over its environments
     :param max_grad_norm: gradients are scaled down to this norm; null (None): they are left as they are
     :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
-    :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; ``optimizer_class`` and ``optimizer_kwargs``
-        among ``policy_kwargs`` have precedence
+    :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; optimizer_class and optimizer_kwargs among the
+        policy's arguments have precedence
     :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
