@@ -335,6 +335,40 @@ def test_workers_know_a_core_of_a_notebook_and_end_with_the_main_process():
         time.sleep(0.1)
 
 
+HANGING = """
+import multiprocessing, sys, time
+from stable_baselines3.common.vec_env import DummyVecEnv
+from relmem.agents import A3C
+sys.path.insert(0, TESTS)
+from counter_env import Counter
+
+class Hanging(Counter):
+    def step(self, action):
+        print(multiprocessing.current_process().pid, flush=True)
+        time.sleep(600)
+
+def environments(n_envs, seed):
+    return DummyVecEnv([lambda: Hanging(5)] * n_envs)
+
+if __name__ == "__main__":
+    A3C("MemoryPolicy", environments, workers=1, envs_per_worker=1).learn(100)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc"), reason="looks for processes in /proc")
+def test_a_worker_that_hangs_in_its_environment_ends_with_the_main_process(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(HANGING.replace("TESTS", repr(os.path.dirname(__file__))))
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        pid = int(main.stdout.readline())
+        main.kill()
+    deadline = time.monotonic() + 20
+    while is_running(pid):
+        assert time.monotonic() < deadline, "the worker outlives the main process"
+        time.sleep(0.1)
+
+
 def is_running(pid):
     try:
         os.kill(pid, 0)

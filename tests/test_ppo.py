@@ -5,10 +5,11 @@ import pytest
 import torch
 from counter_env import ACTION_SPACES, AnyAction, Counter
 from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from relmem.agents import A3C, MemoryPPO, make_core, precision, registered_cores
+from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, make_core, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer
 from relmem.agents.ppo import minibatch_shape
 from relmem.agents.precision import autocast_dtype
@@ -373,19 +374,6 @@ def test_numbers_may_be_those_of_numpy():
     MemoryPPO("MemoryPolicy", "CartPole-v1", n_steps=8, n_epochs=1, **numbers).learn(8)
 
 
-@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
-def test_spaces_that_do_not_count_from_zero_are_refused(algorithm):
-    class Shifted(AnyAction):
-        def __init__(self):
-            super().__init__(spaces.Discrete(3, start=1))
-
-    env = DummyVecEnv([Shifted])
-    with pytest.raises(ValueError, match=r"counts from 0, but the action_space has Discrete\(3, start=1\): take its"):
-        algorithm(
-            "MemoryPolicy", env if algorithm is MemoryPPO else lambda n_envs, seed: DummyVecEnv([Shifted] * n_envs)
-        )
-
-
 def test_minibatches_keep_what_belongs_together():
     buffer = collected(DummyVecEnv([lambda: Counter(3)] * 2), n_steps=12, bptt_length=4).buffer
     number = torch.arange(6.0)  # of each column
@@ -444,6 +432,32 @@ def test_gradients_are_clipped_and_advantages_normalised_if_asked_for():
     assert change_by_sgd(max_grad_norm=0.01).norm().item() == pytest.approx(0.01, rel=1e-3)
     changes = [change_by_sgd(normalize_advantage=normalize, max_grad_norm=1e9) for normalize in (True, False)]
     assert not torch.allclose(*changes)
+
+
+def test_what_stopped_an_update_is_logged_as_stock_recurrent_ppo_logs_it():
+    """The first minibatch still finds the old policy; the second one that the policy has moved, and is not learned."""
+
+    def logged(algorithm, policy, **options):
+        env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+        model = algorithm(policy, env, n_steps=16, batch_size=16, target_kl=1e-9, clip_range_vf=0.3, seed=0, **options)
+        return model.learn(32).logger.name_to_value
+
+    ours = logged(MemoryPPO, "MemoryPolicy", learning_rate=0.01, ent_coef=0.1)
+    stock = logged(RecurrentPPO, MemoryActorCriticPolicy, learning_rate=0.01, ent_coef=0.1)
+    assert {name for name in stock if name.startswith("train/")} <= set(ours)
+    assert ours["train/approx_kl"] > 1.5e-9 and ours["train/clip_range_vf"] == 0.3
+    assert ours["train/n_updates"] == stock["train/n_updates"] == 1
+    # Both see one minibatch at a KL of zero, and one after the same step of Adam.
+    assert ours["train/approx_kl"] == pytest.approx(stock["train/approx_kl"], rel=1.0)
+
+
+def test_an_update_that_stops_at_once_is_logged_too():
+    model = collected(DummyVecEnv([lambda: Counter(3)] * 2), n_steps=12, batch_size=24, target_kl=0.01)
+    with torch.no_grad():
+        model.policy.action_net.bias[0] += 3
+    model.train()
+    logged = model.logger.name_to_value
+    assert logged["train/approx_kl"] > 0.015 and np.isfinite(logged["train/loss"])
 
 
 def test_no_further_epoch_begins_where_the_policy_has_moved_too_far():

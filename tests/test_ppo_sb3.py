@@ -122,6 +122,15 @@ def test_load_finds_out_the_algorithm(name, tmp_path):
     assert type(load(tmp_path / name)) is A3C
 
 
+def test_a_file_names_its_algorithm_and_a_subclass_is_loaded_as_what_it_is_made_of(tmp_path):
+    class Mine(MemoryPPO):
+        pass
+
+    Mine("MemoryPolicy", "CartPole-v1", n_steps=8).save(tmp_path / "model")
+    assert json.loads(zipfile.ZipFile(tmp_path / "model.zip").read("data"))["algorithm"] == "MemoryPPO"
+    assert type(load(tmp_path / "model")) is MemoryPPO and type(Mine.load(tmp_path / "model")) is Mine
+
+
 @pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
 def test_an_id_is_enough_to_go_on_with(algorithm, tmp_path):
     algorithm("MemoryPolicy", "CartPole-v1").save(tmp_path / "model")
