@@ -17,11 +17,10 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from ..common.checks import require_at_least
 from ..common.options import Count, Fraction, Natural, NonNegative, Positive, PositiveRate, Rate
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
-from .buffer import SequenceBuffer
+from .buffer import SequenceBuffer, minibatch_shape
 from .collector import collect, to_tensors
 from .cores.base import State
 from .finite import require_finite_loss, require_finite_weights
@@ -31,9 +30,6 @@ from .setup import continued_seed, make_policy, require_setup
 from .spaces import require_spaces
 
 SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
-
-
-LEAST_OF_ONE = 16  # steps that the rollout of a single environment is at least cut into
 
 
 class MemoryPPO(OnPolicyAlgorithm):
@@ -356,37 +352,6 @@ def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> An
     if env is not None:
         require_spaces(env.observation_space, env.action_space)  # before SB3 fails on them
     return env
-
-
-def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:
-    """Length of a sequence, and how many of them make a minibatch.
-
-    :raises ValueError: if they do not divide the rollout
-    """
-    length = n_steps if bptt_length is None else bptt_length
-    if n_envs == 1 and bptt_length is None and batch_size is None:
-        length = min(n_steps // k for k in (1, 2, 4) if n_steps % k == 0 and (k == 1 or n_steps // k >= LEAST_OF_ONE))
-    require_at_least(1, bptt_length=length)
-    if n_steps % length:
-        raise ValueError(
-            f"bptt_length {length} does not divide n_steps {n_steps}; "
-            f"the nearest that does is {_nearest_divisor(n_steps, length)}"
-        )
-    sequences = n_steps // length * n_envs
-    if batch_size is None:
-        return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
-    require_at_least(1, batch_size=batch_size)
-    if batch_size % length or sequences % (batch_size // length):
-        nearest = length * _nearest_divisor(sequences, batch_size / length)
-        raise ValueError(
-            f"batch_size {batch_size} does not cut {n_envs} environments x {n_steps} steps into whole sequences of "
-            f"{length} steps; the nearest that does is {nearest}"
-        )
-    return length, batch_size // length
-
-
-def _nearest_divisor(n: int, d: float) -> int:
-    return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))
 
 
 def _grad_norm(module: nn.Module, device: torch.device) -> Tensor:

@@ -312,6 +312,7 @@ BAD_OBSERVATIONS = {
     "a tuple": (spaces.Tuple([OBS, OBS]), "observation_space is Tuple.*FlattenObservation"),
     "a sequence": (spaces.Sequence(OBS), "observation_space is Sequence"),
     "a table of choices": (spaces.MultiDiscrete([[2, 3], [4, 5]]), "several dimensions"),
+    "a bare number": (spaces.Dict(a=OBS, b=spaces.Box(-1, 1, ())), r"'b'.*no dimension.*\['a'\]"),
     "counted from one": (spaces.Dict(a=spaces.Discrete(3, start=1)), "counts from 0.*start=1"),
 }
 BAD_ACTIONS = {
