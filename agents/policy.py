@@ -57,7 +57,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         core: str = "lstm",
         core_kwargs: dict[str, Any] | None = None,
         features: FeaturesName | None = None,
-        net_arch: list[Count] | dict[str, list[int]] | None = None,
+        net_arch: list[Count] | dict[str, list[Count]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
         use_sde: bool = False,
