@@ -11,7 +11,10 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor
 
+from ..common.checks import require_at_least
 from .cores import MemoryCore, State
+
+SHORTEST = 16  # sequences, in steps, that the rollout of a single environment is cut into
 
 
 class SequenceBatch(NamedTuple):
@@ -112,14 +115,18 @@ class SequenceBuffer:
         self.log_probs[row, columns] = log_probs
         self.rewards[row, columns] = rewards
 
-    def compute_advantages(self, last_values: Tensor, last_starts: Tensor, gamma: float, gae_lambda: float) -> None:
-        """Generalised advantage estimation (Schulman et al. 2016).
+    def end_rollout(self, last_values: Tensor, last_starts: Tensor) -> None:
+        """Store what is known after the last step.
 
-        :param last_values: [N], values of the observations after the last step
+        :param last_values: [N], values of the coming observations
         :param last_starts: [N], true where those observations begin an episode
         """
-        advantage = torch.zeros_like(last_values)
-        next_values, next_starts = last_values, last_starts
+        self._after = last_values, last_starts
+
+    def compute_advantages(self, gamma: float, gae_lambda: float) -> None:
+        """Generalised advantage estimation (Schulman et al. 2016)."""
+        next_values, next_starts = self._after
+        advantage = torch.zeros_like(next_values)
         for t in reversed(range(self.n_steps)):
             at = self._at(t)
             alive = (~next_starts).float()
@@ -147,3 +154,35 @@ class SequenceBuffer:
                 starts=pick(self.starts),
                 state=type(self.state)(*(leaf.index_select(0, columns) for leaf in self.state)),
             )
+
+
+def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:
+    """Length of a sequence, and how many of them make a minibatch.
+
+    :raises ValueError: if they do not divide the rollout
+    """
+    length = n_steps if bptt_length is None else bptt_length
+    # The rollout of a single environment would be a single sequence, and a single minibatch.
+    if n_envs == 1 and bptt_length is None and batch_size is None:
+        length = min(n_steps // k for k in (1, 2, 4) if n_steps % k == 0 and (k == 1 or n_steps // k >= SHORTEST))
+    require_at_least(1, bptt_length=length)
+    if n_steps % length:
+        raise ValueError(
+            f"bptt_length {length} does not divide n_steps {n_steps}; "
+            f"the nearest that does is {_nearest_divisor(n_steps, length)}"
+        )
+    sequences = n_steps // length * n_envs
+    if batch_size is None:
+        return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
+    require_at_least(1, batch_size=batch_size)
+    if batch_size % length or sequences % (batch_size // length):
+        nearest = length * _nearest_divisor(sequences, batch_size / length)
+        raise ValueError(
+            f"batch_size {batch_size} does not cut {n_envs} environments x {n_steps} steps into whole sequences of "
+            f"{length} steps; the nearest that does is {nearest}"
+        )
+    return length, batch_size // length
+
+
+def _nearest_divisor(n: int, d: float) -> int:
+    return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))

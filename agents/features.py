@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,11 +45,11 @@ class ConvFeatures(BaseFeaturesExtractor):
             self._features_dim = hidden_size
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bring images [B, C, H, W], bytes or floats in [0, 1], to the size that the stack expects."""
+        """Bring images [B, C, H, W], bytes or floats, to the size that the stack expects."""
         return images
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W], bytes or floats in [0, 1] -> features [B, F]."""
+        """Images [B, C, H, W], bytes or floats -> features [B, F]."""
         images = standardize(self.prepare(images)).contiguous(memory_format=torch.channels_last)
         return self.stack(images)
 
@@ -55,7 +57,7 @@ class ConvFeatures(BaseFeaturesExtractor):
 def standardize(images: Tensor) -> Tensor:
     """Images [B, C, H, W], each brought to zero mean and unit variance; a blank image to zeros.
 
-    :param images: floats in [0, 1], or bytes: the result is the same
+    :param images: floats, or bytes, which give the same as floats in [0, 1]
     """
     unit = 1.0
     if images.dtype == torch.uint8:
@@ -80,7 +82,10 @@ def image_channels(observation_space: spaces.Space) -> int:
     if len(shape) != 3:
         raise ValueError(f"convolutional features need image observations [C, H, W], got {observation_space}")
     if shape[2] in (1, 3, 4) and shape[2] < min(shape[:2]):
-        raise ValueError(f"convolutional features need images with channels first, [C, H, W], got {observation_space}")
+        raise ValueError(
+            f"convolutional features need images with channels first, [C, H, W], got {observation_space}: "
+            "transpose them in the environment, or choose features 'mlp'"
+        )
     return shape[0]
 
 
@@ -158,7 +163,8 @@ class MlpFeatures(BaseFeaturesExtractor):
 
 SMALLEST_IN_DICT = 36  # for the NatureCNN that SB3's CombinedExtractor gives to each image
 
-FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
+FeaturesName = Literal["nature", "a3c", "small", "mlp", "dict"]
+FEATURES: dict[FeaturesName, type[BaseFeaturesExtractor]] = {
     "nature": NatureFeatures,
     "a3c": A3CFeatures,
     "small": SmallFeatures,
@@ -168,34 +174,43 @@ FEATURES: dict[str, type[BaseFeaturesExtractor]] = {
 
 
 def _looks_like_images(space: spaces.Space) -> bool:
-    """Whether there are two sides as long as a picture's, and bytes in between."""
-    if not isinstance(space, spaces.Box) or space.dtype != np.uint8 or (space.low.max(), space.high.min()) != (0, 255):
+    """Whether a box has two sides as long as a picture's, of whatever numbers, if it has three dimensions; of bytes, if
+    it has others, since tables of numbers come in two."""
+    if not isinstance(space, spaces.Box) or sum(side >= SMALLEST_IN_DICT for side in space.shape) < 2:
         return False
-    return sum(side >= SMALLEST_IN_DICT for side in space.shape) >= 2
+    return len(space.shape) == 3 or space.dtype == np.uint8
 
 
-def features_class(name: str | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
+def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
     """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
 
-    :raises ValueError: if the name is unknown, or of another kind of observations; without a name, if bytes look like
-        images but have another number of dimensions
+    :raises ValueError: if the name is unknown, or of another kind of observations; without a name, if observations look
+        like images but are none that the default extractors read
     """
-    is_dict = isinstance(observation_space, spaces.Dict)
-    if name is None:
-        if _looks_like_images(observation_space) and not is_image_space(observation_space):
-            raise ValueError(
-                f"{observation_space} looks like images, which have three dimensions, [C, H, W] or [H, W, C]: reshape "
-                "them in the environment, or choose features 'mlp'"
-            )
-        name = "dict" if is_dict else "nature" if is_image_space(observation_space) else "mlp"
-    require_choice("features", name, FEATURES)
-    if is_dict != (name == "dict"):
-        raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
-    if isinstance(observation_space, spaces.Dict):
-        for key, space in observation_space.items():
-            if is_image_space(space) and min(space.shape[-2:]) < SMALLEST_IN_DICT:  # type: ignore[index]
+    parts = dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else None
+    if name is None and parts is not None:
+        name = "dict"
+        for key, space in parts.items():
+            if _looks_like_images(space) and not is_image_space(space):
                 raise ValueError(
-                    f"images '{key}' of shape {space.shape} are too small for features 'dict', whose convolutions need "
-                    f"sides of {SMALLEST_IN_DICT}: flatten or enlarge them in the environment"
+                    f"'{key}', {space}, looks like images, but features 'dict' know only bytes 0 to 255 in three "
+                    "dimensions: convert it in the environment, or choose features 'dict' to have it flattened"
                 )
+    elif name is None and _looks_like_images(observation_space) and len(observation_space.shape or ()) != 3:
+        raise ValueError(
+            f"{observation_space} looks like images, which have three dimensions, [C, H, W] or [H, W, C]: reshape "
+            "them in the environment, or choose features 'mlp'"
+        )
+    elif name is None:
+        images = is_image_space(observation_space) or _looks_like_images(observation_space)
+        name = "nature" if images else "mlp"
+    require_choice("features", name, FEATURES)
+    if (parts is not None) != (name == "dict"):
+        raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
+    for key, space in (parts or {}).items():
+        if is_image_space(space) and min(space.shape[-2:]) < SMALLEST_IN_DICT:  # type: ignore[index]
+            raise ValueError(
+                f"images '{key}' of shape {space.shape} are too small for features 'dict', whose convolutions need "
+                f"sides of {SMALLEST_IN_DICT}: flatten or enlarge them in the environment"
+            )
     return FEATURES[name]

@@ -31,7 +31,10 @@ def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
             saved = json.loads(archive.read("data"))
     except (BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"'{file}' is not a saved agent") from error
-    for algorithm, mark in ((MemoryPPO, "bptt_length"), (A3C, "envs_per_worker")):  # arguments that only it has
-        if mark in saved:
-            return algorithm.load(file, **kwargs)
-    raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
+    algorithms: dict[str, type[MemoryPPO | A3C]] = {"MemoryPPO": MemoryPPO, "A3C": A3C}
+    # Files of version 0.1 do not name their algorithm, but hold an argument that only it has.
+    by_argument = "MemoryPPO" if "bptt_length" in saved else "A3C" if "envs_per_worker" in saved else ""
+    algorithm = algorithms.get(saved.get("algorithm", by_argument))
+    if algorithm is None:
+        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
+    return algorithm.load(file, **kwargs)

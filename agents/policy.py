@@ -21,26 +21,31 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from .cores import State, make_core
-from .features import ConvFeatures, features_class
+from ..common.checks import unknown
+from ..common.options import Count, require_options
+from .cores import State, make_core, registered_cores
+from .features import ConvFeatures, FeaturesName, features_class
+from .finite import Diverged
 from .precision import autocast_dtype
+from .spaces import require_spaces
 
 Halves = tuple[Tensor, ...]
 """A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
 
 
 class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
-    """Actor-critic policy around any registered memory core.
+    """Actor-critic policy around any registered memory core. What is not explained here is as in SB3.
 
     :param observation_space: observation space
     :param action_space: action space
     :param lr_schedule: learning-rate schedule
-    :param core: name of a registered memory core
-    :param core_kwargs: the core's options
-    :param features: name of a feature extractor (nature, a3c, small, mlp, dict); None: chosen by the observation space
-    :param net_arch: hidden layers between core and heads, as in SB3; None: the heads are linear
+    :param core: name of a registered memory core, or module:name of one that the import of a module registers
+    :param core_kwargs: the core's options; null (None): its defaults
+    :param features: feature extractor; null (None): nature for images, dict for dictionaries, mlp for the rest
+    :param net_arch: sizes of hidden layers between core and heads, also as {"pi": [64], "vf": [64]}; null (None): none
     :param features_extractor_class: an extractor class of your own, instead of ``features``
-    :raises ValueError: if the core, one of its options or the features are unknown or out of range
+    :raises ValueError: if a space is one that no policy can have, or the core, one of its options or the features are
+        unknown or out of range
     """
 
     def __init__(
@@ -50,8 +55,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         lr_schedule: Schedule,
         core: str = "lstm",
         core_kwargs: dict[str, Any] | None = None,
-        features: str | None = None,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features: FeaturesName | None = None,
+        net_arch: list[Count] | dict[str, list[Count]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
         use_sde: bool = False,
@@ -65,6 +70,12 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
     ) -> None:
+        require_spaces(observation_space, action_space)
+        own = {"core": core, "core_kwargs": core_kwargs, "features": features, "net_arch": net_arch}
+        require_options(MemoryActorCriticPolicy, own)
+        if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
+            hint = "(A core of your own is known once its module is imported, as the name 'module:core' does.)"
+            raise ValueError(f"{unknown('core', core, registered_cores())} {hint}")
         self.core_name = core
         self.core_kwargs = core_kwargs or {}
         self.features_name = features
@@ -171,17 +182,20 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     @torch.no_grad()
     def memory_statistics(self, obs: PyTorchObs, state: State, starts: Tensor) -> dict[str, Tensor]:
         """What a log shows of the memory, averaged over environments: the norm of each leaf of the state, and the
-        mean of each gate at the coming step.
+        mean of each gate at the coming step. It leaves the policy as it was, statistics of BatchNorm included.
 
         :param obs: coming observations [B, ...]
         :param state: state of the core
         :param starts: [B], true where the observation is the first of an episode
         """
+        training = self.training
+        self.set_training_mode(False)
         norms = {
             f"{name}_norm": leaf.flatten(1).norm(dim=1).mean()
             for name, leaf in zip(self.core.state_spec, state, strict=True)
         }
         gates = self.core.gates(self._features(obs), self.core.reset(state, starts))
+        self.set_training_mode(training)
         return norms | {f"{name}_mean": gate.mean() for name, gate in gates.items()}
 
     def _remember(self, obs: PyTorchObs, state: State, starts: Tensor) -> tuple[Tensor, State]:
@@ -197,7 +211,14 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
             return self.extract_features(obs).float()  # type: ignore[union-attr]
 
     def _distribution(self, latent: Tensor) -> Distribution:
-        return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent))
+        parameters = self.mlp_extractor.forward_actor(latent)
+        try:
+            return self._get_action_dist_from_latent(parameters)
+        except ValueError as error:  # torch's, whose distributions want finite parameters
+            raise Diverged(
+                "the policy computes actions that are not finite: its weights, its memory or the observations are not, "
+                "or have grown too large; a smaller learning_rate or max_grad_norm may help"
+            ) from error
 
     def _values(self, latent: Tensor) -> Tensor:
         return self.value_net(self.mlp_extractor.forward_critic(latent)).squeeze(-1)
@@ -242,6 +263,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         """As in the parent class, but the gradient of the critic reaches the core too."""
         latent, _ = self._process_sequence(self._features(obs), lstm_states.pi, episode_starts)
         distribution = self._distribution(latent)
+        if isinstance(self.action_space, spaces.MultiBinary):
+            actions = actions.float()  # a stock buffer stores them as bytes, of which torch takes no log-probability
         return self._values(latent).unsqueeze(-1), distribution.log_prob(actions), distribution.entropy()
 
     def get_distribution(  # type: ignore[override]

@@ -3,36 +3,31 @@
 from __future__ import annotations
 
 import io
+import os
 import pathlib
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import explained_variance, obs_as_tensor
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
+from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from ..common.checks import require_at_least, require_number
+from ..common.options import Count, Fraction, Natural, NonNegative, Positive, PositiveRate, Rate
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
-from .buffer import SequenceBuffer
+from .buffer import SequenceBuffer, minibatch_shape
+from .collector import collect, to_tensors
 from .cores import State
-from .interaction import (
-    act,
-    continued_seed,
-    learned_rewards,
-    make_policy,
-    require_finite,
-    require_setup,
-    to_env,
-)
+from .finite import require_finite_loss, require_finite_weights
 from .policy import MemoryActorCriticPolicy
 from .schedule import as_schedule
+from .setup import continued_seed, make_policy, require_setup
+from .spaces import require_spaces
 
 SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
 
@@ -44,35 +39,39 @@ class MemoryPPO(OnPolicyAlgorithm):
     through a whole sequence and stop at its start, where the state recorded during the rollout is taken up. Features
     of all steps of a minibatch are computed in one call, the core runs over it once, and both losses reach it.
 
+    Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
+    ``lin_3e-4``: from that number to zero over the training.
+
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: environment, vector environment, or an id, of which ``make_vec_env`` makes one environment
-    :param learning_rate: Adam's step size, a number or a schedule of the remaining progress (1 to 0)
+    :param learning_rate: Adam's step size
     :param n_steps: steps per environment and rollout
-    :param batch_size: transitions per minibatch: a multiple of ``bptt_length`` that divides ``n_steps * n_envs``.
-        None: a quarter of the rollout, or the next larger part that is made of whole sequences
-    :param bptt_length: steps that gradients travel back in time; divides ``n_steps``. None: ``n_steps``
+    :param batch_size: transitions per minibatch: a multiple of bptt_length that divides n_steps times the number of
+        environments; null (None): a quarter of the rollout, or the next larger part that is made of whole sequences
+    :param bptt_length: steps that gradients travel back in time, a divisor of n_steps; null (None): n_steps, but of a
+        single environment, whose rollout would be one minibatch, a quarter (or half) of n_steps if that is 16 or more
     :param n_epochs: passes over each rollout
     :param gamma: discount per step
     :param gae_lambda: decay of generalised advantage estimation
-    :param clip_range: clipping of the probability ratio, a number or a schedule
-    :param clip_range_vf: clipping of the change of the value, a number or a schedule; None: none
+    :param clip_range: clipping of the probability ratio
+    :param clip_range_vf: clipping of the change of the value; null (None): none
     :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
-    :param ent_coef: weight of the entropy bonus, a number or a schedule
+    :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the value loss, taken in units of the variance of the rollout's returns where that
         exceeds 1: one core serves both losses, and large returns would drown the policy's gradient
     :param max_grad_norm: gradients are scaled down to this norm
-    :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; None: never
-    :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
-        None: no clipping
+    :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; null (None): never
+    :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
     :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
     :param stats_window_size: episodes that the reported mean return is taken over
     :param tensorboard_log: folder of TensorBoard logs; None: none
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     :param verbose: 0 silent, 1 prints the log
-    :param seed: of policy, actions and environments
+    :param seed: of policy, actions and environments; None: another one each time
     :param device: cpu, cuda or auto
-    :raises ValueError: if an argument is out of range, or sequences and minibatches do not divide the rollout
+    :raises ValueError: if an argument is out of range, a space is one that no policy can have, or sequences and
+        minibatches do not divide the rollout
     """
 
     policy: MemoryActorCriticPolicy
@@ -82,27 +81,27 @@ class MemoryPPO(OnPolicyAlgorithm):
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 128,
-        batch_size: int | None = None,
-        bptt_length: int | None = None,
-        n_epochs: int = 4,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        learning_rate: Rate = 3e-4,
+        n_steps: Count = 128,
+        batch_size: Count | None = None,
+        bptt_length: Count | None = None,
+        n_epochs: Count = 4,
+        gamma: Fraction = 0.99,
+        gae_lambda: Fraction = 0.95,
+        clip_range: PositiveRate = 0.2,
+        clip_range_vf: PositiveRate | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float | Schedule = 0.0,
-        vf_coef: float = 0.5,
-        max_grad_norm: float = 0.5,
-        target_kl: float | None = None,
-        clip_reward: float | None = None,
-        precision: str = "auto",
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
+        ent_coef: Rate = 0.0,
+        vf_coef: NonNegative = 0.5,
+        max_grad_norm: Positive = 0.5,
+        target_kl: Positive | None = None,
+        clip_reward: Positive | None = None,
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        stats_window_size: Count = 100,
+        tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
-        seed: int | None = None,
+        seed: Natural | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
@@ -119,13 +118,14 @@ class MemoryPPO(OnPolicyAlgorithm):
             use_sde=False,
             sde_sample_freq=-1,
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
             policy_kwargs=policy_kwargs,
             verbose=verbose,
             seed=seed,
             device=device,
             _init_setup_model=False,
         )
+        self.algorithm = "MemoryPPO"  # saved, for `relmem.agents.load`
         self.batch_size = batch_size
         self.bptt_length = bptt_length
         self.n_epochs = n_epochs
@@ -142,12 +142,7 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_setup(self, "envs_per_worker")
-        require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
-        require_number("clip_range", self.clip_range, zero_allowed=False, schedule=True)
-        require_number("clip_range_vf", self.clip_range_vf, zero_allowed=False, optional=True, schedule=True)
-        require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False)
-        require_number("target_kl", self.target_kl, zero_allowed=False, optional=True)
+        require_setup(self, MemoryPPO)
         try:
             length, _ = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:
@@ -174,60 +169,48 @@ class MemoryPPO(OnPolicyAlgorithm):
     ) -> bool:
         """Fill the buffer with ``n_rollout_steps`` steps of each environment.
 
+        Steps of a rollout that comes to no end are not learned from, and ``num_timesteps`` does not keep them.
+
         :return: False if a callback asked to stop
         :raises ValueError: if ``n_steps`` or ``bptt_length`` has been changed since the buffer was made
+        :raises FloatingPointError: if an environment gives numbers that are not finite
         """
         assert self._last_obs is not None and self._last_episode_starts is not None
-        if (n_rollout_steps, self.bptt_length or n_rollout_steps) != (rollout_buffer.n_steps, rollout_buffer.length):
+        if n_rollout_steps != rollout_buffer.n_steps or self.bptt_length not in (None, rollout_buffer.length):
             raise ValueError(
                 "n_steps and bptt_length cannot be changed but by load(path, n_steps=..., bptt_length=...)"
             )
-        self.policy.set_training_mode(False)
         callback.on_rollout_start()
         if self._state is None or len(self._state[0]) != env.num_envs:
             with torch.no_grad():
                 self._state = self.policy.initial_state(env.num_envs)
-        obs_tensor, episode_starts = self._to_tensors(self._last_obs, self._last_episode_starts)
-
-        # Callbacks know the variables of this loop, which have the names that they have in SB3.
-        for n_steps in range(n_rollout_steps):
-            with torch.no_grad():
-                actions, values, log_probs, next_state = act(self.policy, obs_tensor, self._state, episode_starts)
-            clipped_actions = to_env(self.policy, actions)
-            env.step_async(clipped_actions)
-            # While the environments step.
-            rollout_buffer.begin_step(n_steps, obs_tensor, episode_starts, self._state)
-            new_obs, rewards, dones, infos = env.step_wait()
-
-            self.num_timesteps += env.num_envs
-            callback.update_locals(locals())
-            go_on = callback.on_step()
-            # All at once: whoever is interrupted and goes on does so from the same step.
-            self._last_obs, self._last_episode_starts, self._state = new_obs, dones, next_state  # type: ignore[assignment]
-            if not go_on:
-                return False
-            self._update_info_buffer(infos, dones)
-            learned = learned_rewards(self.policy, next_state, rewards, dones, infos, self.gamma, self.clip_reward)
-            rollout_buffer.end_step(n_steps, actions, values, log_probs, learned)
-            obs_tensor, episode_starts = self._to_tensors(new_obs, dones)
-
-        with torch.no_grad():
-            last_values = self.policy.value(obs_tensor, self._state, episode_starts)
-        rollout_buffer.compute_advantages(last_values, episode_starts, self.gamma, self.gae_lambda)
-        n_steps = n_rollout_steps
-        callback.update_locals(locals())
+        begun_at, complete = self.num_timesteps, False
+        place = self._last_obs, self._last_episode_starts, self._state
+        try:
+            for step in collect(self.policy, env, rollout_buffer, *place, self.gamma, self.clip_reward):
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals() | step._asdict())  # callbacks know the variables of SB3's loop
+                go_on = callback.on_step()
+                # All at once: whoever is interrupted and goes on does so from the same step.
+                self._last_obs, self._last_episode_starts, self._state = step.new_obs, step.dones, step.next_state
+                if not go_on:
+                    return False
+                self._update_info_buffer(step.infos, step.dones)
+            complete = True
+        finally:
+            if not complete:
+                self.num_timesteps = begun_at
+        rollout_buffer.compute_advantages(self.gamma, self.gae_lambda)
+        callback.update_locals(locals() | {"n_steps": n_rollout_steps})
         callback.on_rollout_end()
         return True
-
-    def _to_tensors(self, obs: Any, starts: np.ndarray) -> tuple[Any, Tensor]:
-        return obs_as_tensor(obs, self.device), torch.as_tensor(starts, dtype=torch.bool, device=self.device)
 
     # ---------------------------------------------------------------- update
 
     def train(self) -> None:
         """Update the policy with the rollout just collected.
 
-        :raises FloatingPointError: if the loss is not finite, before it could spoil the policy
+        :raises Diverged: if the loss or its gradient is not finite, before it could spoil the policy, or a weight
         """
         self.policy.set_training_mode(True)
         # The last rollout may reach beyond the end of the training, where no schedule is defined.
@@ -238,10 +221,12 @@ class MemoryPPO(OnPolicyAlgorithm):
         clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
-        statistics: list[Tensor] = []
+        losses: list[Tensor] = []
+        core_grads: list[Tensor] = []
         stop = False
 
         for _ in range(self.n_epochs):
+            kls: list[Tensor] = []  # of this pass: SB3 logs those of the last one
             for batch in self.buffer.minibatches(sequences):
                 values, log_prob, entropy, _ = self.policy.evaluate_sequence(
                     batch.obs, batch.actions, batch.state, batch.starts
@@ -264,31 +249,29 @@ class MemoryPPO(OnPolicyAlgorithm):
                 with torch.no_grad():
                     approx_kl = (ratio - 1 - log_ratio).mean()
                     clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
+                    losses.append(torch.stack([loss, policy_loss, value_loss, entropy_loss, clip_fraction]))
+                    kls.append(approx_kl)
                 if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
                     stop = True
                     break
 
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                core_grad = _grad_norm(self.policy.core, self.device)
+                core_grads.append(_grad_norm(self.policy.core, self.device))
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                require_finite(loss, norm, policy=policy_loss, value=value_loss)
+                require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.step()
-                statistics.append(
-                    torch.stack(
-                        [loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction, core_grad]
-                    ).detach()
-                )
             self._n_updates += 1
             if stop:
                 break
+        require_finite_weights(self.policy)
 
-        if statistics:
-            means = torch.stack(statistics).mean(dim=0).tolist()
-            names = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "approx_kl", "clip_fraction")
-            for name, value in zip(names, means[:-1], strict=True):
-                self.logger.record(f"train/{name}", value)
-            self.logger.record("memory/core_grad_norm", means[-1])
+        names = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "clip_fraction")
+        for name, value in zip(names, torch.stack(losses).mean(dim=0).tolist(), strict=True):
+            self.logger.record(f"train/{name}", value)
+        self.logger.record("train/approx_kl", torch.stack(kls).mean().item())
+        if core_grads:
+            self.logger.record("memory/core_grad_norm", torch.stack(core_grads).mean().item())
         self.logger.record(
             "train/explained_variance",
             explained_variance(self.buffer.values.flatten().cpu().numpy(), self.buffer.returns.flatten().cpu().numpy()),
@@ -297,10 +280,12 @@ class MemoryPPO(OnPolicyAlgorithm):
             self.logger.record("train/std", self.policy.log_std.exp().mean().item())
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", clip_range)
+        if clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", clip_range_vf)
         self.logger.record("train/ent_coef", ent_coef)
         assert self._last_obs is not None and self._last_episode_starts is not None
-        last = self._to_tensors(self._last_obs, self._last_episode_starts)
-        for name, value in self.policy.memory_statistics(last[0], self._state, last[1]).items():
+        obs, starts = to_tensors(self.policy, self._last_obs, self._last_episode_starts)
+        for name, value in self.policy.memory_statistics(obs, self._state, starts).items():
             self.logger.record(f"memory/{name}", value.item())
 
     # ---------------------------------------------------------------- SB3 plumbing
@@ -362,36 +347,11 @@ class MemoryPPO(OnPolicyAlgorithm):
 
 
 def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:
-    return make_vec_env(env, n_envs, seed=seed) if isinstance(env, str) else env
-
-
-def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:
-    """Length of a sequence, and how many of them make a minibatch.
-
-    :raises ValueError: if they do not divide the rollout
-    """
-    length = n_steps if bptt_length is None else bptt_length
-    require_at_least(1, bptt_length=length)
-    if n_steps % length:
-        raise ValueError(
-            f"bptt_length {length} does not divide n_steps {n_steps}; "
-            f"the nearest that does is {_nearest_divisor(n_steps, length)}"
-        )
-    sequences = n_steps // length * n_envs
-    if batch_size is None:
-        return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
-    require_at_least(1, batch_size=batch_size)
-    if batch_size % length or sequences % (batch_size // length):
-        nearest = length * _nearest_divisor(sequences, batch_size / length)
-        raise ValueError(
-            f"batch_size {batch_size} does not cut {n_envs} environments x {n_steps} steps into whole sequences of "
-            f"{length} steps; the nearest that does is {nearest}"
-        )
-    return length, batch_size // length
-
-
-def _nearest_divisor(n: int, d: float) -> int:
-    return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))
+    if isinstance(env, str):
+        env = make_vec_env(env, n_envs, seed=seed)
+    if env is not None:
+        require_spaces(env.observation_space, env.action_space)  # before SB3 fails on them
+    return env
 
 
 def _grad_norm(module: nn.Module, device: torch.device) -> Tensor:

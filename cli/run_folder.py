@@ -22,7 +22,7 @@ import yaml
 from filelock import FileLock, Timeout
 from torch import nn
 
-from ..agents.interaction import Diverged
+from ..agents import Diverged
 from .config import TrainConfig
 from .files import replacing
 from .provenance import COMMIT, commit, versions

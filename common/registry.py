@@ -66,8 +66,11 @@ class Registry(Generic[T]):
         if colon:
             try:
                 importlib.import_module(module)
-            except (ImportError, TypeError, ValueError) as error:
-                raise ValueError(f"{self.kind} '{name}' needs a module that cannot be imported: {error}") from error
+            except Exception as error:  # whatever the module's own code may raise
+                raise ValueError(
+                    f"{self.kind} '{name}' needs the module '{module}', whose import fails ({error!r}): it must be "
+                    f"installed, in the current folder or on PYTHONPATH, and register the {self.kind} '{short}'"
+                ) from error
         require_choice(self.kind, short, self._factories)
         return self._factories[short]
 

@@ -2,7 +2,9 @@
 
 import gymnasium as gym
 import numpy as np
+import torch
 from gymnasium import spaces
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 
 
 class AnyAction(gym.Env):
@@ -28,6 +30,17 @@ ACTION_SPACES = [
     spaces.Box(-0.1, 0.1, (2,)),
     spaces.Box(-0.1, 0.1, (2, 3)),
 ]
+
+
+class BatchNormFeatures(BaseFeaturesExtractor):
+    """Counts how often it has seen observations in training mode."""
+
+    def __init__(self, observation_space: spaces.Space) -> None:
+        super().__init__(observation_space, observation_space.shape[0])
+        self.norm = torch.nn.BatchNorm1d(observation_space.shape[0])
+
+    def forward(self, observations: torch.Tensor) -> torch.Tensor:
+        return self.norm(observations)
 
 
 class Counter(gym.Env):

@@ -4,13 +4,15 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from counter_env import ACTION_SPACES, AnyAction, BatchNormFeatures
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from relmem.agents import MemoryActorCriticPolicy, precision, registered_cores
+from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, precision, registered_cores
 from relmem.agents.features import FEATURES, features_class, standardize
 
 OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
@@ -139,6 +141,8 @@ def test_save_and_load_policy(tmp_path):
         ({"core": "lstmm"}, "did you mean 'lstm'"),
         ({"core_kwargs": {"hiden_size": 3}}, "did you mean 'hidden_size'"),
         ({"core_kwargs": {"hidden_size": -3}}, "hidden_size must be an integer of at least 1"),
+        ({"core": "no_such_module:thing"}, "module 'no_such_module'.*installed.*register the core 'thing'"),
+        ({"net_arch": [0]}, "net_arch must be"),
         ({"features": "natur"}, "did you mean 'nature'"),
         ({"features": "nature"}, "image observations"),
         ({"features": "dict"}, "features 'dict' do not fit the observations"),
@@ -185,6 +189,10 @@ def test_images_are_standardised_one_by_one():
         (spaces.Box(0, 255, (84, 84), np.uint8), None, "looks like images, which have three dimensions"),
         (spaces.Box(0, 255, (4, 84, 84, 3), np.uint8), None, "looks like images, which have three dimensions"),
         (spaces.Box(0, 1, (84, 84, 3)), "small", "need images with channels first"),
+        (spaces.Box(0, 1, (84, 84, 3)), None, "need images with channels first.*mlp"),
+        (spaces.Box(0, 254, (84, 84, 3), np.uint8), None, "need images with channels first.*mlp"),
+        (spaces.Box(0, 254, (84, 84), np.uint8), None, "looks like images, which have three dimensions"),
+        (spaces.Dict(a=spaces.Box(0, 1, (3, 84, 84))), None, "'a'.* looks like images"),
     ],
 )
 def test_images_that_are_none_of_ours_are_refused(space, name, message):
@@ -218,9 +226,37 @@ def test_planes_of_a_board_are_images():
     assert FEATURES["small"](space).features_dim == 288
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        spaces.Box(0, 1, (3, 84, 84)),
+        spaces.Box(-10, 10, (1, 84, 84)),  # of VecNormalize
+        spaces.Box(-np.inf, np.inf, (4, 64, 96), np.float64),
+        spaces.Box(0, 254, (3, 84, 84), np.uint8),
+        spaces.Box(0, 65535, (3, 84, 84), np.int32),
+    ],
+    ids=str,
+)
+def test_images_are_read_by_convolutions_whatever_their_numbers(space):
+    policy = make_policy(obs=space)
+    assert isinstance(policy.features_extractor, FEATURES["nature"])
+    torch.manual_seed(0)
+    images = torch.randint(0, 100, (2, *space.shape)).to(torch.as_tensor(np.empty(0, space.dtype)).dtype)
+    _, values, _, _ = policy.act(images, policy.initial_state(2), torch.ones(2, dtype=torch.bool))
+    assert values.isfinite().all()
+
+
+def test_the_scale_of_images_does_not_matter():
+    extractor = FEATURES["nature"](spaces.Box(0, 1, (1, 84, 84)))
+    images = torch.rand(2, 1, 84, 84)
+    torch.testing.assert_close(extractor(images), extractor(5000 * images - 300), rtol=1e-3, atol=1e-4)
+
+
 def test_bytes_that_are_no_images_are_flattened():
     for shape in ((8, 8), (4, 128), (24, 80)):
         assert features_class(None, spaces.Box(0, 255, shape, np.uint8)) is FEATURES["mlp"]
+    for shape in ((17, 8, 8), (50, 60), (5,)):  # a board, a table, a vector
+        assert features_class(None, spaces.Box(0, 1, shape)) is FEATURES["mlp"]
     assert features_class("mlp", spaces.Box(0, 255, (84, 84), np.uint8)) is FEATURES["mlp"]
 
 
@@ -260,3 +296,76 @@ def test_stock_recurrent_ppo(core, tmp_path):
         np.testing.assert_array_equal(action, loaded_action)
         obs, _, starts, _ = env.step(action)
     evaluate_policy(loaded, gym.make("CartPole-v1"), n_eval_episodes=1, warn=False)
+
+
+@pytest.mark.parametrize("space", ACTION_SPACES, ids=str)
+def test_stock_recurrent_ppo_takes_every_action_space(space):
+    model = RecurrentPPO(MemoryActorCriticPolicy, AnyAction(space), n_steps=16, batch_size=8, n_epochs=2)
+    model.learn(32)
+    assert space.contains(model.predict(np.zeros(1, np.float32))[0])
+
+
+BAD_OBSERVATIONS = {
+    "a dictionary in a dictionary": (spaces.Dict(a=OBS, b=spaces.Dict(c=OBS)), r"'b'.*FilterObservation\(env, \['a'\]"),
+    "text": (spaces.Dict(image=OBS, mission=spaces.Text(9)), r"'mission'.*Text.*FilterObservation\(env, \['image'\]"),
+    "nothing but text": (spaces.Text(9), "observation_space is Text.*FlattenObservation"),
+    "a tuple": (spaces.Tuple([OBS, OBS]), "observation_space is Tuple.*FlattenObservation"),
+    "a sequence": (spaces.Sequence(OBS), "observation_space is Sequence"),
+    "a table of choices": (spaces.MultiDiscrete([[2, 3], [4, 5]]), "several dimensions"),
+    "a bare number": (spaces.Dict(a=OBS, b=spaces.Box(-1, 1, ())), r"'b'.*no dimension.*\['a'\]"),
+    "counted from one": (spaces.Dict(a=spaces.Discrete(3, start=1)), "counts from 0.*start=1"),
+}
+BAD_ACTIONS = {
+    "a dictionary": (spaces.Dict(a=ACTIONS), "action_space is Dict"),
+    "a tuple": (spaces.Tuple([ACTIONS, ACTIONS]), "action_space is Tuple.*MultiDiscrete"),
+    "a table of choices": (spaces.MultiDiscrete([[2, 3], [4, 5]]), "action_space is MultiDiscrete.*several dimensions"),
+    "a table of bits": (spaces.MultiBinary([2, 3]), "action_space is MultiBinary.*several dimensions"),
+    "without bounds": (spaces.Box(-np.inf, np.inf, (2,)), "action_space is Box.*bounds"),
+    "bounded on one side": (spaces.Box(0, np.inf, (2,)), "action_space is Box.*bounds"),
+    "text": (spaces.Text(9), "action_space is Text"),
+    "counted from one": (spaces.Discrete(3, start=1), "counts from 0.*start=1"),
+}
+BAD_SPACES = {
+    **{f"observation: {name}": (space, ACTIONS, message) for name, (space, message) in BAD_OBSERVATIONS.items()},
+    **{f"action: {name}": (OBS, space, message) for name, (space, message) in BAD_ACTIONS.items()},
+}
+
+
+class OfSpaces(gym.Env):
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+class VecOfSpaces(DummyVecEnv):
+    """A vector environment of any spaces, of which DummyVecEnv knows some only."""
+
+    def __init__(self, observation_space, action_space):
+        VecEnv.__init__(self, 1, observation_space, action_space)
+
+    def close(self):
+        pass
+
+    def get_attr(self, name, indices=None):
+        return [None]
+
+
+@pytest.mark.parametrize("name", BAD_SPACES)
+def test_spaces_that_no_policy_can_have_are_named_with_what_would_help(name):
+    observations, actions, message = BAD_SPACES[name]
+    with pytest.raises(ValueError, match=message):
+        make_policy(obs=observations, actions=actions)
+    with pytest.raises(ValueError, match=message):
+        MemoryPPO("MemoryPolicy", OfSpaces(observations, actions))
+    with pytest.raises(ValueError, match=message):
+        A3C("MemoryPolicy", lambda n_envs, seed: VecOfSpaces(observations, actions), envs_per_worker=1)
+
+
+def test_statistics_of_the_memory_leave_the_policy_as_it_was():
+    policy = make_policy(features_extractor_class=BatchNormFeatures)
+    state, starts = policy.initial_state(1), torch.ones(1, dtype=torch.bool)
+    for training in (True, False):
+        policy.set_training_mode(training)
+        before = {name: value.clone() for name, value in policy.state_dict().items()}
+        policy.memory_statistics(torch.ones(1, 5), state, starts)
+        assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
+        assert all(module.training == training for module in policy.modules())

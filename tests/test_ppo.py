@@ -5,13 +5,12 @@ import pytest
 import torch
 from counter_env import ACTION_SPACES, AnyAction, Counter
 from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from relmem.agents import A3C, MemoryPPO, make_core, precision, registered_cores
-from relmem.agents.buffer import SequenceBuffer
-from relmem.agents.interaction import values_after_timeout
-from relmem.agents.ppo import minibatch_shape
+from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, make_core, precision, registered_cores
+from relmem.agents.buffer import SequenceBuffer, minibatch_shape
 from relmem.agents.precision import autocast_dtype
 from relmem.envs import make_vec_env
 
@@ -65,7 +64,8 @@ def test_advantages_match_the_definition():
     buffer.values.normal_()
     buffer.starts.copy_(torch.rand(T, N) < 0.3)
     last_values, last_starts = torch.randn(N), torch.tensor([True, False, False])
-    buffer.compute_advantages(last_values, last_starts, gamma, lam)
+    buffer.end_rollout(last_values, last_starts)
+    buffer.compute_advantages(gamma, lam)
     values = torch.cat([buffer.values, last_values[None]])
     starts = torch.cat([buffer.starts, last_starts[None]])
     for n in range(N):
@@ -146,6 +146,23 @@ def test_an_update_follows_the_gradient_of_the_published_loss(rewards, clip_rang
         torch.testing.assert_close(parameter, reference, atol=1e-5, rtol=1e-4)
 
 
+def test_text_means_a_schedule():
+    env = DummyVecEnv([lambda: Counter(3)] * 2)
+    rates = {"learning_rate": "lin_3e-4", "clip_range": "lin_0.2", "clip_range_vf": "lin_0.4", "ent_coef": "lin_0.1"}
+    model = MemoryPPO("MemoryPolicy", env, n_steps=8, n_epochs=1, **rates).learn(16)
+    model._current_progress_remaining = 0.5
+    model.train()
+    logged = model.logger.name_to_value
+    names = ("learning_rate", "clip_range", "clip_range_vf", "ent_coef")
+    assert [logged[f"train/{name}"] for name in names] == pytest.approx([1.5e-4, 0.1, 0.2, 0.05])
+
+
+def test_a_single_environment_makes_several_minibatches():
+    model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=64)
+    assert model.buffer.length == 16 and len(list(model.buffer.minibatches(1))) == 4
+    model.learn(64)  # goes on
+
+
 def test_an_update_ends_where_the_policy_has_moved_too_far():
     model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=12, target_kl=0.01)
     with torch.no_grad():
@@ -188,35 +205,6 @@ def test_what_is_replayed_is_what_was_seen_under_normalisation():
     assert buffer.obs.frac().any()
     torch.testing.assert_close(values, buffer.values)
     torch.testing.assert_close(log_probs, buffer.log_probs)
-
-
-def test_the_last_observation_of_an_episode_that_is_not_finite_is_named_with_its_environment():
-    model = MemoryPPO("MemoryPolicy", DummyVecEnv([lambda: Counter(3)] * 3), n_steps=8)
-    infos = [{}, {}, {"TimeLimit.truncated": True, "terminal_observation": np.full(1, np.nan, np.float32)}]
-    with pytest.raises(FloatingPointError, match="environment 2 gave a last observation that is not finite"):
-        values_after_timeout(model.policy, model.policy.initial_state(3), np.array([False, False, True]), infos)
-
-
-@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
-@pytest.mark.parametrize("what", ["observation", "reward"])
-def test_an_environment_that_is_not_finite_is_named(algorithm, what):
-    class Broken(Counter):
-        def step(self, action):
-            obs, reward, *rest = super().step(action)
-            broken = self.length == 5 and self.t == 3
-            return (
-                (obs * np.nan, reward, *rest)
-                if broken and what == "observation"
-                else (obs, np.inf if broken and what == "reward" else reward, *rest)
-            )
-
-    def make(n_envs=2, seed=0):
-        return DummyVecEnv([lambda n=n: Broken(n) for n in (4, 5)])
-
-    options = {"n_steps": 8} if algorithm is MemoryPPO else {"workers": 1, "envs_per_worker": 2}
-    model = algorithm("MemoryPolicy", make() if algorithm is MemoryPPO else make, **options)
-    with pytest.raises(FloatingPointError, match=f"environment 1 gave a {what} that is not finite"):
-        model.learn(64)
 
 
 def test_a_training_stopped_at_the_end_of_an_episode_goes_on_with_the_next():
@@ -279,7 +267,12 @@ def test_state_storage_of_the_published_stm_stays_small():
         (128, 8, None, None, (128, 2)),
         (128, 8, 32, None, (32, 8)),
         (128, 7, None, None, (128, 7)),
-        (100, 1, None, None, (100, 1)),
+        (128, 1, None, None, (32, 1)),
+        (100, 1, None, None, (25, 1)),
+        (50, 1, None, None, (25, 1)),
+        (12, 1, None, None, (12, 1)),  # too short to be cut
+        (128, 1, None, 128, (128, 1)),
+        (128, 1, 128, None, (128, 1)),
         (128, 8, 64, 256, (64, 4)),
     ],
 )
@@ -301,6 +294,11 @@ def test_minibatches_are_whole_sequences(n_steps, n_envs, bptt, batch, expected)
         (dict(gae_lambda=float("nan")), "gae_lambda must be"),
         (dict(learning_rate=-1.0), "learning_rate must be"),
         (dict(clip_range=0.0), "clip_range must be"),
+        (dict(clip_range="lin_0"), "clip_range must be"),
+        (dict(clip_range_vf="lin_0"), "clip_range_vf must be"),
+        (dict(learning_rate="lin_fast"), "learning_rate must be.*lin_3e-4"),
+        (dict(normalize_advantage=None), "normalize_advantage must be true or false"),
+        (dict(max_grad_norm=None), "max_grad_norm must be"),
         (dict(max_grad_norm=0.0), "max_grad_norm must be"),
         (dict(precision="bf61"), "did you mean 'bf16'"),
     ],
@@ -375,19 +373,6 @@ def test_numbers_may_be_those_of_numpy():
     MemoryPPO("MemoryPolicy", "CartPole-v1", n_steps=8, n_epochs=1, **numbers).learn(8)
 
 
-@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
-def test_spaces_that_do_not_count_from_zero_are_refused(algorithm):
-    class Shifted(AnyAction):
-        def __init__(self):
-            super().__init__(spaces.Discrete(3, start=1))
-
-    env = DummyVecEnv([Shifted])
-    with pytest.raises(ValueError, match=r"counts from 0, but the action_space has Discrete\(3, start=1\): take its"):
-        algorithm(
-            "MemoryPolicy", env if algorithm is MemoryPPO else lambda n_envs, seed: DummyVecEnv([Shifted] * n_envs)
-        )
-
-
 def test_minibatches_keep_what_belongs_together():
     buffer = collected(DummyVecEnv([lambda: Counter(3)] * 2), n_steps=12, bptt_length=4).buffer
     number = torch.arange(6.0)  # of each column
@@ -412,7 +397,8 @@ def test_a_rollout_ends_with_the_advantages_of_its_own_gamma_and_lambda():
     found, starts = model.buffer.advantages.clone(), torch.as_tensor(model._last_episode_starts)
     with torch.no_grad():
         last_values = model.policy.value(torch.as_tensor(model._last_obs), model._state, starts)
-    model.buffer.compute_advantages(last_values, starts, 0.9, 0.5)
+    model.buffer.end_rollout(last_values, starts)
+    model.buffer.compute_advantages(0.9, 0.5)
     torch.testing.assert_close(found, model.buffer.advantages)
 
 
@@ -445,6 +431,32 @@ def test_gradients_are_clipped_and_advantages_normalised_if_asked_for():
     assert change_by_sgd(max_grad_norm=0.01).norm().item() == pytest.approx(0.01, rel=1e-3)
     changes = [change_by_sgd(normalize_advantage=normalize, max_grad_norm=1e9) for normalize in (True, False)]
     assert not torch.allclose(*changes)
+
+
+def test_what_stopped_an_update_is_logged_as_stock_recurrent_ppo_logs_it():
+    """The first minibatch still finds the old policy; the second one that the policy has moved, and is not learned."""
+
+    def logged(algorithm, policy, **options):
+        env = DummyVecEnv([lambda n=n: Counter(n) for n in (3, 5)])
+        model = algorithm(policy, env, n_steps=16, batch_size=16, target_kl=1e-9, clip_range_vf=0.3, seed=0, **options)
+        return model.learn(32).logger.name_to_value
+
+    ours = logged(MemoryPPO, "MemoryPolicy", learning_rate=0.01, ent_coef=0.1)
+    stock = logged(RecurrentPPO, MemoryActorCriticPolicy, learning_rate=0.01, ent_coef=0.1)
+    assert {name for name in stock if name.startswith("train/")} <= set(ours)
+    assert ours["train/approx_kl"] > 1.5e-9 and ours["train/clip_range_vf"] == 0.3
+    assert ours["train/n_updates"] == stock["train/n_updates"] == 1
+    # Both see one minibatch at a KL of zero, and one after the same step of Adam.
+    assert ours["train/approx_kl"] == pytest.approx(stock["train/approx_kl"], rel=1.0)
+
+
+def test_an_update_that_stops_at_once_is_logged_too():
+    model = collected(DummyVecEnv([lambda: Counter(3)] * 2), n_steps=12, batch_size=24, target_kl=0.01)
+    with torch.no_grad():
+        model.policy.action_net.bias[0] += 3
+    model.train()
+    logged = model.logger.name_to_value
+    assert logged["train/approx_kl"] > 0.015 and np.isfinite(logged["train/loss"])
 
 
 def test_no_further_epoch_begins_where_the_policy_has_moved_too_far():

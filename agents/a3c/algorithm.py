@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pathlib
 import pickle
 import secrets
 import sys
 import time
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor, multiprocessing
 
-from ...common.checks import require_at_least, require_choice, require_number
+from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
-from ..interaction import continued_seed, make_policy, require_setup
+from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
 from ..schedule import as_schedule
+from ..setup import continued_seed, make_policy, require_setup
 from .budget import StepBudget
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
@@ -58,22 +60,24 @@ class A3C(BaseAlgorithm):
     policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
     pipes are full; what it changes in the policy is lost (docs/agents.md).
 
+    Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
+    ``lin_3e-4``: from that number to zero over the training.
+
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
-    :param learning_rate: step size, a number or a schedule of the remaining progress (1 to 0)
-    :param workers: number of processes; None: one for each processor core
+    :param learning_rate: step size
+    :param workers: number of processes; null (None): one for each processor core
     :param envs_per_worker: environments of each worker, whose actions are computed together
     :param t_max: steps in each environment between updates, and steps that gradients travel back in time
     :param gamma: discount per step
     :param gae_lambda: decay of generalised advantage estimation
-    :param ent_coef: weight of the entropy bonus, a number or a schedule
+    :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the value loss, which is half the squared error; the loss is summed over the steps of a
         segment and averaged over its environments
-    :param max_grad_norm: gradients are scaled down to this norm; None: they are left as they are
-    :param clip_reward: learn from rewards clipped to [-clip_reward, clip_reward]; reported returns stay unclipped.
-        None: no clipping
-    :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; ``optimizer_class`` and ``optimizer_kwargs``
-        among ``policy_kwargs`` have precedence
+    :param max_grad_norm: gradients are scaled down to this norm; null (None): they are left as they are
+    :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
+    :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; optimizer_class and optimizer_kwargs among the
+        policy's arguments have precedence
     :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
@@ -94,30 +98,31 @@ class A3C(BaseAlgorithm):
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: str | EnvFactory | None,
-        learning_rate: float | Schedule = 1e-4,
-        workers: int | None = None,
-        envs_per_worker: int = 8,
-        t_max: int = 20,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.92,
-        ent_coef: float | Schedule = 0.01,
-        vf_coef: float = 0.5,
-        max_grad_norm: float | None = None,
-        clip_reward: float | None = None,
-        optimizer: str = "adam",
-        precision: str = "auto",
+        learning_rate: Rate = 1e-4,
+        workers: Count | None = None,
+        envs_per_worker: Count = 8,
+        t_max: Count = 20,
+        gamma: Fraction = 0.99,
+        gae_lambda: Fraction = 0.92,
+        ent_coef: Rate = 0.01,
+        vf_coef: NonNegative = 0.5,
+        max_grad_norm: Positive | None = None,
+        clip_reward: Positive | None = None,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
+        precision: Literal["auto", "fp32", "bf16"] = "auto",
         env_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
+        stats_window_size: Count = 100,
+        tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         verbose: int = 0,
-        seed: int | None = None,
+        seed: Natural | None = None,
         device: torch.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
         if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
-        require_at_least(1, envs_per_worker=envs_per_worker)
+        require_options(A3C, {"envs_per_worker": envs_per_worker, "seed": seed})  # with which an environment is built
+        self.algorithm = "A3C"  # saved, for `relmem.agents.load`
         self.workers = workers
         self.envs_per_worker = envs_per_worker
         self.t_max = t_max
@@ -138,7 +143,7 @@ class A3C(BaseAlgorithm):
             learning_rate=learning_rate,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
-            tensorboard_log=tensorboard_log,
+            tensorboard_log=tensorboard_log,  # type: ignore[arg-type]
             verbose=verbose,
             device="cpu",
             support_multi_env=True,
@@ -149,12 +154,7 @@ class A3C(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_setup(self, "bptt_length")
-        require_at_least(1, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
-        if self.workers is not None:
-            require_at_least(1, workers=self.workers)
-        require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False, optional=True)
-        require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        require_setup(self, A3C)
         self.lr_schedule = as_schedule(self.learning_rate)
         self.set_random_seed(self.seed)
         optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
@@ -187,7 +187,8 @@ class A3C(BaseAlgorithm):
             (of ``infos`` only what concerns the end of an episode: its statistics, success, time limit)
         :param log_interval: updates between entries in the log
         :raises ValueError: if there is no environment, or policy or environment cannot be sent to another process
-        :raises FloatingPointError: if the loss of a worker or its environments are not finite any more
+        :raises Diverged: if the loss, the gradient or the weights of a worker are not finite any more
+        :raises FloatingPointError: if an environment of a worker gives numbers that are not finite
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
         if self._env_factory is None:
@@ -200,6 +201,7 @@ class A3C(BaseAlgorithm):
         job = self._pickled_job(secrets.randbelow(2**31) if seed is None else seed)
         budget = StepBudget(self.num_timesteps, total_timesteps, context)
         shared = SharedOptimizer(self.policy.optimizer, context)
+        steps_before, updates_before, made_before = self.num_timesteps, self._n_updates, shared.steps
         callback.on_training_start(locals(), globals())
 
         updates, refreshed = 0, time.monotonic()
@@ -213,15 +215,18 @@ class A3C(BaseAlgorithm):
                     if not self._take_in(report, callback):
                         break
                     updates += 1
-                    self._n_updates = shared.steps
+                    self._n_updates = updates_before + shared.steps - made_before
                     # The last segments may reach beyond the end of the training, where no schedule is defined.
                     self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
                     if log_interval is not None and updates % log_interval == 0:
                         self.dump_logs(updates)
         finally:
             shared.copy_to(self.policy.optimizer)
-            self.num_timesteps = budget.taken  # with the segments that workers finished after the last report read
-            self._n_updates = shared.steps
+            # What was learned from: also what workers learned after their last report that was read, and not what they
+            # played without coming to an update.
+            self._n_updates = updates_before + shared.steps - made_before
+            self.num_timesteps = steps_before + (shared.steps - made_before) * self.t_max * self.envs_per_worker
+        require_finite_weights(self.policy)
         callback.on_training_end()
         return self
 

@@ -19,11 +19,6 @@ class StepBudget:
         self._taken = context.Value("q", taken)
         self._closed = context.RawValue("b", False)  # no lock: a worker killed while holding it would block `close`
 
-    @property
-    def taken(self) -> int:
-        """Steps taken or claimed."""
-        return self._taken.get_obj().value
-
     def claim(self, steps: int) -> int | None:
         """Claim the next ``steps`` steps.
 

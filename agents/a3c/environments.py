@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from ...common.checks import require_choice
 from ...envs import make_vec_env
+from ..spaces import require_spaces
 
 EnvFactory = Callable[[int, int], VecEnv]
 """``factory(n_envs, seed)`` -> a vector environment of ``n_envs`` environments, the i-th seeded with ``seed + i``."""
@@ -48,7 +49,8 @@ def env_factory(env: str | EnvFactory, env_kwargs: dict[str, Any] | None = None)
 def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
     """Call a factory and check what it returns; images become channel-first.
 
-    :raises ValueError: if that is no vector environment of ``n_envs`` environments that workers could share
+    :raises ValueError: if that is no vector environment of ``n_envs`` environments that workers could share, or it has
+        spaces that no policy can have
     """
     env = factory(n_envs, seed)
     if not isinstance(env, VecEnv):
@@ -57,6 +59,7 @@ def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
         raise ValueError(f"the environment factory was asked for {n_envs} environments and returned {env.num_envs}")
     if unwrap_vec_normalize(env) is not None:
         raise ValueError("VecNormalize does not work with A3C: every worker would normalise by statistics of its own")
+    require_spaces(env.observation_space, env.action_space)  # before SB3 fails on them
     return BaseAlgorithm._wrap_env(env)
 
 

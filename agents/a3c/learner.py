@@ -11,12 +11,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from stable_baselines3.common.type_aliases import Schedule
-from stable_baselines3.common.utils import obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from ..buffer import SequenceBuffer
-from ..interaction import act, learned_rewards, require_finite, to_env
+from ..collector import collect, to_tensors
+from ..finite import require_finite_loss
 from ..policy import MemoryActorCriticPolicy
 
 KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
@@ -74,10 +74,9 @@ class SegmentLearner:
             policy.core,
             policy.device,
         )
-        self._obs = obs_as_tensor(env.reset(), policy.device)  # type: ignore[arg-type]
-        self._starts = torch.ones(env.num_envs, dtype=torch.bool)
         with torch.no_grad():
-            self._state = policy.initial_state(env.num_envs)
+            state = policy.initial_state(env.num_envs)
+        self._place = env.reset(), np.ones(env.num_envs, dtype=bool), state  # observations, starts, memory
         self._returns = torch.zeros(settings.t_max, env.num_envs)
 
     @torch.no_grad()
@@ -85,33 +84,24 @@ class SegmentLearner:
         """Play a segment into the buffer.
 
         :return: rewards [T, B], dones [T, B] and infos of ended episodes, for the report
+        :raises FloatingPointError: if an environment gives numbers that are not finite
         """
         settings, policy, env, buffer = self.settings, self.policy, self.env, self.buffer
-        policy.set_training_mode(False)
         all_rewards = np.zeros((settings.t_max, env.num_envs), dtype=np.float32)
         all_dones = np.zeros((settings.t_max, env.num_envs), dtype=bool)
         all_infos: list[dict[int, dict[str, Any]]] = []
         # Around all steps, so that weights are cast to the features' bf16 once per segment instead of once per step.
         with torch.autocast(policy.device.type, enabled=False):
-            for t in range(settings.t_max):
-                buffer.begin_step(t, self._obs, self._starts, self._state)
-                actions, values, log_probs, self._state = act(policy, self._obs, self._state, self._starts)
-                obs, rewards, dones, infos = env.step(to_env(policy, actions))
-                all_rewards[t], all_dones[t] = rewards, dones
-                ended = dones.nonzero()[0].tolist()
-                all_infos.append({i: {key: infos[i][key] for key in KEPT_INFO if key in infos[i]} for i in ended})
-                learned = learned_rewards(
-                    policy, self._state, rewards, dones, infos, settings.gamma, settings.clip_reward
-                )
-                buffer.end_step(t, actions, values, log_probs, learned)
-                self._obs, self._starts = obs_as_tensor(obs, policy.device), torch.as_tensor(dones)  # type: ignore[arg-type]
-
-            last_values = policy.value(self._obs, self._state, self._starts)
+            for step in collect(policy, env, buffer, *self._place, settings.gamma, settings.clip_reward):
+                all_rewards[step.n_steps], all_dones[step.n_steps] = step.rewards, step.dones
+                ended = step.dones.nonzero()[0].tolist()
+                all_infos.append({i: {k: step.infos[i][k] for k in KEPT_INFO if k in step.infos[i]} for i in ended})
+                self._place = step.new_obs, step.dones, step.next_state
 
         # The value learns the n-step return, as in the A3C paper; the policy learns from the smoother estimate (GAE).
-        buffer.compute_advantages(last_values, self._starts, settings.gamma, gae_lambda=1.0)
+        buffer.compute_advantages(settings.gamma, gae_lambda=1.0)
         self._returns.copy_(buffer.returns)
-        buffer.compute_advantages(last_values, self._starts, settings.gamma, settings.gae_lambda)
+        buffer.compute_advantages(settings.gamma, settings.gae_lambda)
         return all_rewards, all_dones, all_infos
 
     def gradients(self, ent_coef: float) -> tuple[list[Tensor | None], dict[str, float]]:
@@ -122,7 +112,7 @@ class SegmentLearner:
 
         :param ent_coef: weight of the entropy bonus
         :return: one gradient for each parameter, None where the loss does not depend on it; statistics for the log
-        :raises FloatingPointError: if the loss or its gradient is not finite, before it could spoil what is shared
+        :raises Diverged: if the loss or its gradient is not finite, before it could spoil what is shared
         """
         policy, buffer = self.policy, self.buffer
         policy.set_training_mode(True)
@@ -144,9 +134,11 @@ class SegmentLearner:
             "train/entropy_loss": entropy_loss,
             "memory/core_grad_norm": nn.utils.get_total_norm(core_gradients),
         }
-        memory = policy.memory_statistics(self._obs, self._state, self._starts)
+        obs, starts, state = self._place
+        coming = to_tensors(policy, obs, starts)
+        memory = policy.memory_statistics(coming[0], state, coming[1])
         statistics |= {f"memory/{name}": value for name, value in memory.items()}
         limit = math.inf if self.settings.max_grad_norm is None else self.settings.max_grad_norm
         norm = statistics["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, limit)
-        require_finite(loss, norm, policy=policy_loss, value=value_loss)
+        require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
         return [p.grad for p in self.parameters], {name: value.item() for name, value in statistics.items()}

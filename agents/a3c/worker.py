@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
@@ -19,6 +24,8 @@ from .budget import StepBudget
 from .environments import EnvFactory, build_env
 from .learner import Report, SegmentLearner, Settings
 from .optimizer import SharedOptimizer
+
+PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,7 @@ def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepB
     :param job: a pickled ``Job``, as bytes in shared memory. (What is sent along with a new process must be small:
         the main process would wait for ever for one that dies before it has read more than a pipe holds.)
     """
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
     torch.set_num_threads(1)  # the other cores belong to the other workers
     done = Done()
@@ -63,10 +71,24 @@ def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepB
             if not _send(reports, report):
                 return
     except FloatingPointError as error:
-        done = Done(traceback.format_exc(), error)
+        done = Done(traceback.format_exc(), type(error)(f"A3C worker {rank}: {error}"))
     except Exception:
         done = Done(traceback.format_exc())
     _send(reports, done)
+
+
+def end_with_parent() -> None:
+    """Let this process end when the one that started it does, even while an environment does not return."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+    if sys.platform == "linux":  # which can end a process whose environment lets no other thread run, too
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _train(rank: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget) -> Iterator[Report]:

@@ -1,0 +1,122 @@
+"""The rollout loop, for PPO and for the workers of A3C: it steps policy, environments and buffer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.utils import obs_as_tensor
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from .buffer import SequenceBuffer
+from .cores import State
+from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_observations, require_rewards
+from .policy import MemoryActorCriticPolicy
+
+
+class Step(NamedTuple):
+    """One step of all N environments. Callbacks know its parts by these names, which are SB3's."""
+
+    n_steps: int  # steps before it in this rollout
+    obs_tensor: Any  # [N, ...], a tensor or a dictionary of tensors: what the policy saw
+    episode_starts: Tensor  # [N], true where that was the first of an episode
+    actions: Tensor  # [N, ...], as the policy drew them
+    values: Tensor  # [N]
+    log_probs: Tensor  # [N]
+    clipped_actions: np.ndarray  # [N, ...], as the environments took them
+    new_obs: Any  # [N, ...], an array or a dictionary of arrays
+    rewards: np.ndarray  # [N]
+    dones: np.ndarray  # [N], true where an episode ended with this step
+    infos: list[dict[str, Any]]
+    next_state: State  # of the core, [N, ...]
+
+
+def collect(
+    policy: MemoryActorCriticPolicy,
+    env: VecEnv,
+    buffer: SequenceBuffer,
+    obs: Any,
+    starts: np.ndarray,
+    state: State,
+    gamma: float,
+    clip_reward: float | None,
+) -> Iterator[Step]:
+    """Play one rollout into the buffer, and hand out each step as soon as the environments have answered.
+
+    Who does not ask for the next step ends the rollout, and the buffer is of no use.
+
+    :param obs: [N, ...], observations to begin with
+    :param starts: [N], true where they are the first of an episode
+    :param state: of the core before these observations, [N, ...]
+    :param gamma: discount of the value that stands for the rest of an episode which a time limit cut
+    :param clip_reward: store rewards clipped to [-clip_reward, clip_reward]; None: as they are
+    :raises FloatingPointError: if an environment gives numbers that are not finite, before anything is made of them
+    """
+    policy.set_training_mode(False)
+    require_observations(obs)
+    obs_tensor, episode_starts = to_tensors(policy, obs, starts)
+    for t in range(buffer.n_steps):
+        try:
+            with torch.no_grad():
+                actions, values, log_probs, next_state = policy.act(obs_tensor, state, episode_starts)
+        except Diverged:
+            require_observations(obs, largest=LARGEST_LEARNED)  # which may be to blame
+            raise
+        clipped_actions = to_env(policy.action_space, actions)
+        env.step_async(clipped_actions)
+        buffer.begin_step(t, obs_tensor, episode_starts, state)  # while the environments step
+        obs, rewards, dones, infos = env.step_wait()
+        require_observations(obs)
+        require_rewards(rewards, LARGEST_LEARNED if clip_reward is None else LARGEST)
+        yield Step(
+            t, obs_tensor, episode_starts, actions, values, log_probs,
+            clipped_actions, obs, rewards, dones, infos, next_state,
+        )  # fmt: skip
+        clipped = rewards if clip_reward is None else rewards.clip(-clip_reward, clip_reward)
+        learned = torch.as_tensor(clipped, dtype=torch.float32, device=policy.device)
+        if dones.any():
+            learned = learned + gamma * values_after_timeout(policy, next_state, dones, infos)
+        buffer.end_step(t, actions, values, log_probs, learned)
+        state, (obs_tensor, episode_starts) = next_state, to_tensors(policy, obs, dones)
+    with torch.no_grad():
+        buffer.end_rollout(policy.value(obs_tensor, state, episode_starts), episode_starts)
+
+
+def to_tensors(policy: MemoryActorCriticPolicy, obs: Any, starts: np.ndarray) -> tuple[Any, Tensor]:
+    """Observations and starts of episodes, where the policy computes."""
+    return obs_as_tensor(obs, policy.device), torch.as_tensor(starts, dtype=torch.bool, device=policy.device)
+
+
+def to_env(space: spaces.Space, actions: Tensor) -> np.ndarray:
+    """Actions [N, ...] as the environments take them: inside the bounds of a continuous action space."""
+    array = actions.cpu().numpy().reshape(-1, *(space.shape or ()))
+    return np.clip(array, space.low, space.high) if isinstance(space, spaces.Box) else array
+
+
+@torch.no_grad()
+def values_after_timeout(
+    policy: MemoryActorCriticPolicy, state: State, dones: np.ndarray, infos: list[dict[str, Any]]
+) -> Tensor:
+    """Value [N] of the state in which a time limit cut an episode; zero where none did. The episode could have gone
+    on, so its return is bootstrapped.
+
+    :param state: of the core after the last step, [N, ...]
+    :param dones: [N], true where an episode ended with this step
+    :param infos: of this step, with the last observation of each ended episode
+    """
+    values = torch.zeros(len(dones), device=policy.device)
+    cut = [i for i in dones.nonzero()[0].tolist() if infos[i].get("TimeLimit.truncated", False)]
+    if cut:
+        final = [infos[i]["terminal_observation"] for i in cut]
+        stacked = (
+            {k: np.stack([f[k] for f in final]) for k in final[0]} if isinstance(final[0], dict) else np.stack(final)
+        )
+        require_observations(stacked, cut, "last observation")
+        rows = type(state)(*(leaf[cut] for leaf in state))
+        obs, starts = to_tensors(policy, stacked, np.zeros(len(cut), dtype=bool))
+        values[cut] = policy.value(obs, rows, starts)
+    return values

@@ -1,0 +1,48 @@
+"""How MemoryPPO and A3C are set up: their options, their policy, their seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from ..common.options import require_options
+from .policy import MemoryActorCriticPolicy
+
+LEFT_TO_SB3 = ("env", "verbose", "tensorboard_log")
+
+
+def require_setup(algorithm: Any, kind: type[BaseAlgorithm]) -> None:
+    """Check what an algorithm was made of, or loaded with.
+
+    :param kind: the class that declares its options
+    :raises ValueError: if there is no environment, another algorithm saved what is loaded, or an option is out of range
+    """
+    if algorithm.algorithm != kind.__name__:
+        raise ValueError(f"{kind.__name__} cannot load what {algorithm.algorithm} saved: use relmem.agents.load")
+    if getattr(algorithm, "observation_space", None) is None:
+        raise ValueError(f"{kind.__name__} needs an environment, of which its policy takes the spaces")
+    require_options(kind, {name: value for name, value in vars(algorithm).items() if name not in LEFT_TO_SB3})
+
+
+def make_policy(algorithm: BaseAlgorithm, **policy_kwargs: Any) -> MemoryActorCriticPolicy:
+    """Build the policy of an algorithm.
+
+    :raises ValueError: if it is one that our algorithms cannot train
+    """
+    name = type(algorithm).__name__
+    if policy_kwargs.get("use_sde"):
+        raise ValueError(f"{name} does not draw the noise of use_sde: leave it out of policy_kwargs")
+    policy = algorithm.policy_class(
+        algorithm.observation_space, algorithm.action_space, algorithm.lr_schedule, **policy_kwargs
+    )
+    if not isinstance(policy, MemoryActorCriticPolicy):
+        raise ValueError(f"{name} needs a MemoryActorCriticPolicy, got {type(policy).__name__}")
+    return policy
+
+
+def continued_seed(algorithm: BaseAlgorithm) -> int | None:
+    """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
+    if algorithm.seed is None or algorithm.num_timesteps == 0:
+        return algorithm.seed
+    return (algorithm.seed + algorithm.num_timesteps) % 2**31
