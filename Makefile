@@ -7,9 +7,9 @@ INSTALLED := $(VENV)/.installed
 
 # Type checkers do not follow the folder mapping of an editable install; links show them the installed layout.
 LINKS := build/types/relmem
-FOLDERS := agents cli common configs envs tasks
+FOLDERS := agents cli common configs envs experiment supervised tasks
 
-.PHONY: pong test lint types smoke bench results clean
+.PHONY: pong test lint types smoke bench results trainings clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
@@ -35,11 +35,15 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 results: $(INSTALLED)
-	$(BIN)/python -m benchmarks.results
+	$(BIN)/python -m relmem.experiment.tables
+
+# Whatever results/runs.yaml lists and no result exists for, one training per processor core; Ctrl-C saves them all.
+trainings: $(INSTALLED)
+	$(BIN)/python -m relmem.experiment.queue --processes $$(nproc) $(ARGS)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find agents cli common configs envs tasks tests -name __pycache__ -exec rm -rf {} +
+	find $(FOLDERS) tests -name __pycache__ -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

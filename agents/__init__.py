@@ -1,15 +1,22 @@
 """Agents with relational memory: cores, policy and trainers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .a3c import A3C
 from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
-from .heads import SequenceModel
+from .interaction import Diverged
 from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
-from .supervised import SupervisedTrainer
+
+if TYPE_CHECKING:
+    from ..supervised import SequenceModel, SupervisedTrainer
 
 __all__ = [
     "A3C",
+    "Diverged",
     "MemoryActorCriticPolicy",
     "MemoryCore",
     "MemoryPPO",
@@ -22,3 +29,12 @@ __all__ = [
     "register_core",
     "registered_cores",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The supervised classes under their old names: looked up late, since ``supervised`` imports the cores."""
+    if name not in ("SequenceModel", "SupervisedTrainer"):
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from .. import supervised
+
+    return getattr(supervised, name)
