@@ -15,7 +15,7 @@ FOLDERS := $(shell sed -n 's/^"relmem\.[a-z]*" = "\(.*\)"/\1/p' pyproject.toml)
 PURELIB = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 FOLDERS_FIRST := import sys; sys.meta_path.sort(key=lambda f: getattr(f, "__name__", "") != "_EditableFinder")
 
-.PHONY: pong check test lint types smoke bench results clean
+.PHONY: pong check test lint types smoke bench results trainings clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
@@ -42,7 +42,11 @@ bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 results: $(INSTALLED)
-	$(BIN)/python -m benchmarks.results
+	$(BIN)/python -m relmem.experiment.tables
+
+# Whatever results/runs.yaml lists and no result exists for, one training per processor core; Ctrl-C saves them all.
+trainings: $(INSTALLED)
+	$(BIN)/python -m relmem.experiment.queue --processes $$(nproc) $(ARGS)
 
 clean:
 	rm -rf build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,7 +1,8 @@
 """Agents with relational memory: cores, policy and trainers."""
 
-import importlib
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from .a3c import A3C
 from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
@@ -10,6 +11,9 @@ from .finite import Diverged
 from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
+
+if TYPE_CHECKING:
+    from ..supervised import SequenceModel, SupervisedTrainer
 
 __all__ = [
     "A3C",
@@ -31,11 +35,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Two names of ``relmem.supervised``, which imports this package and so cannot be imported along with it."""
+    """The supervised classes under their old names: looked up late, since ``supervised`` imports the cores."""
     if name not in ("SequenceModel", "SupervisedTrainer"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        module = importlib.import_module("..supervised", __name__)
-    except ImportError:  # where it is still a part of this package
-        module = importlib.import_module(".heads" if name == "SequenceModel" else ".supervised", __name__)
-    return getattr(module, name)
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    from .. import supervised
+
+    return getattr(supervised, name)

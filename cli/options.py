@@ -20,8 +20,8 @@ import docstring_parser
 from jsonargparse import ArgumentParser, Namespace
 
 from ..agents.cores.registry import CORES, core_options, make_core, registered_cores
-from ..agents.heads import memories, memory_factory
 from ..common.checks import require_at_most, require_choice, unknown
+from ..supervised import memories, memory_factory
 from ..tasks.registry import TASKS, registered_tasks
 from .config import ALGORITHMS, PolicyConfig, TrainConfig
 from .config_files import GROUPS, config_name, find_config, flatten, read_config, shipped_configs

@@ -10,11 +10,11 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from ..experiment.pictures import draw_learning_curve
 from . import train_task
 from .build import load_model, make_env, make_model
 from .callbacks import Checkpoints, EpisodeLog, Frames, ProgressBar, Stop, read_episodes
 from .config import TrainConfig
-from .curve import draw_learning_curve
 from .interrupt import StopRequest
 from .options import Invocation, parse
 from .resume import require_same_run

@@ -6,14 +6,16 @@ import json
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
 
-from ..agents.supervised import SupervisedTrainer
+from ..agents import Diverged
+from ..experiment.pictures import draw_task_curve
+from ..supervised import SupervisedTrainer
 from ..tasks import make_task
 from .build import require_device
-from .curve import draw_task_curve
 from .files import replacing
 from .interrupt import StopRequest
 from .options import Invocation
@@ -99,7 +101,8 @@ def execute(run: TaskRun) -> int:
                 outcome = trainer.learn(config.total_updates, config.max_minutes, watch)
         finally:
             watch.close()
-        save_atomically(trainer, folder.model)  # before anything that may fail or take time
+        with suppress(Diverged):  # the weights were never finite: there is nothing to save
+            save_atomically(trainer, folder.model)  # before anything that may fail or take time
         finish(run, outcome, stop)
     return 128 + stop.signal if stop.signal else 0
 

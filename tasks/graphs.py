@@ -72,10 +72,26 @@ class GraphTask(Task):
         self.max_nodes, self.max_edges = max_nodes, max_edges
         self.output_size = 2 * max_nodes
         self.input_size = 2 * self.output_size + 1
+        self._trivial: dict[str | None, dict[str, float]] = {}
 
     def solve(self, graphs: Graphs, generator: torch.Generator) -> Solution:
         """Questions about graphs, drawn where there is a choice, with their answers."""
         raise NotImplementedError
+
+    def strategies(self, batch: Batch) -> dict[str, Tensor]:
+        """Answers [S, B] of strategies that lack the sought ability, by name."""
+        raise NotImplementedError
+
+    def trivial(self, split: str | None = None) -> dict[str, float]:
+        """The accuracy of the strategies, on a set or on drawn samples."""
+        if split not in self._trivial:
+            batch = self.batch(4000, torch.Generator().manual_seed(0)) if split is None else self.split(split)
+            n_scored = (batch.targets != IGNORED).sum()
+            self._trivial[split] = {
+                name: float((answer == batch.targets).sum() / n_scored)
+                for name, answer in self.strategies(batch).items()
+            }
+        return self._trivial[split]
 
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         graphs, solution = self._draw_unique(size, generator)
@@ -138,6 +154,13 @@ class GraphTask(Task):
         weight = graphs.weight[..., None] / MAX_WEIGHT
         steps = torch.cat([draw.one_hot(named, self.output_size).flatten(2), weight], dim=2)
         return steps.masked_fill(graphs.weight[..., None] == FAR, 0).transpose(0, 1)
+
+
+def shown_edges(inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The edges in the inputs [T, B, F] of a batch: the features of their two ends, int64 [T, B, 2], and their weights
+    [T, B], 0 where a step shows none."""
+    *ends, weight = inputs.split([(inputs.shape[2] - 1) // 2] * 2 + [1], dim=2)
+    return torch.stack([end.argmax(dim=2) for end in ends], dim=2), weight[:, :, 0]
 
 
 def closure(matrix: Tensor, join: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from . import draw
-from .base import IGNORED
-from .graphs import FAR, Graphs, GraphTask, Solution, closure
+from .base import Batch
+from .graphs import FAR, Graphs, GraphTask, Solution, closure, shown_edges
 from .registry import register_task
 
 
@@ -18,20 +18,41 @@ class ShortestPath(GraphTask):
     ``relmem.tasks.graphs`` describes the graphs. The nodes asked about are the source and the destination, two
     different random nodes, and the answer goes from one to the other (Le et al. 2020, appendix H).
 
-    The trivial level: a model that names the source, and the destination ever after, has 2 of P steps right for paths
-    of P nodes. The mean of P is that of the set, or of drawn samples.
+    The trivial levels, measured on the set or on drawn samples: a model that names the source, and the destination ever
+    after, has 2 of P steps right for paths of P nodes. A model that ignores the weights takes a path of the fewest
+    edges, any of them where there are several.
     """
 
     def __init__(self, max_nodes: int = 20, max_edges: int = 30) -> None:
         super().__init__(max_nodes, max_edges)
         self.answer_steps = max_nodes
-        self._trivial: dict[str | None, float] = {}
 
-    def trivial(self, split: str | None = None) -> dict[str, float]:
-        if split not in self._trivial:
-            drawn = self.batch(10_000, torch.Generator().manual_seed(0)) if split is None else self.split(split)
-            self._trivial[split] = float(2 * drawn.size / (drawn.targets != IGNORED).sum())
-        return {"source, then destination": self._trivial[split]}
+    def strategies(self, batch: Batch) -> dict[str, Tensor]:
+        source, destination = batch.inputs[self.max_edges :][:2, :, : self.output_size].argmax(dim=2)  # [B] each
+        step = torch.arange(batch.answer_steps, device=source.device)[:, None]
+        direct = torch.where(step == 0, source, destination)  # [S, B]
+        return {
+            "source, then destination": direct,
+            "fewest edges, weights ignored": self._fewest_edges(batch, source, destination),
+        }
+
+    def _fewest_edges(self, batch: Batch, source: Tensor, destination: Tensor) -> Tensor:
+        """A path with the fewest edges [S, B], whatever their weights; the destination again at the steps behind it."""
+        ends, weight = shown_edges(batch.inputs[: self.max_edges])
+        ends = ends.transpose(0, 1)  # [B, E, 2]
+        absent = (weight == 0).T
+        edges = Graphs(source, ends, torch.ones_like(absent, dtype=torch.int64).masked_fill(absent, FAR))
+        adjacent = (edges.matrix(self.output_size) < FAR).float()  # nodes by their features, each its own neighbour
+        hops, reached = torch.zeros_like(adjacent[:, 0]), draw.one_hot(destination, self.output_size)  # [B, N] each
+        for _ in range(self.max_nodes):
+            hops += reached == 0
+            reached = (adjacent @ reached[:, :, None])[:, :, 0].sign()
+        here, path = source, [source]
+        for _ in range(batch.answer_steps - 1):
+            neighbour = adjacent[torch.arange(len(here)), here] > 0  # [B, N]
+            here = hops.masked_fill(~neighbour, FAR).argmin(dim=1)
+            path.append(here)
+        return torch.stack(path)
 
     def solve(self, graphs: Graphs, generator: torch.Generator) -> Solution:
         source, offset = (

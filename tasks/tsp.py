@@ -27,8 +27,9 @@ class TravellingSalesman(VaryingLengthTask):
     Beside the accuracy, ``evaluate`` measures tours: at each step the likeliest of the points not yet visited is next,
     so every answer becomes a tour. ``tour_length`` is their mean length, ``optimal_length`` that of the shortest.
 
-    The trivial level: a random tour from the first point has that point and the end right, and of the N - 1 places
-    between one on average: 3 / (N + 1).
+    The trivial levels: a random tour from the first point has that point and the end right, and of the N - 1 places
+    between one on average: 3 / (N + 1). A model that sorts the points by their angle around their mean, which takes no
+    distances, is right about most small tours; measured on the set, or on drawn samples.
 
     :param max_points: greatest N; the paper's is 10
     """
@@ -42,6 +43,7 @@ class TravellingSalesman(VaryingLengthTask):
         require_at_most(MAX_POINTS, max_points=max_points)
         super().__init__(range(5, max_points + 1), (max_points, 5) if max_points > 5 else (5,))
         self.answer_steps = max_points + 1
+        self._by_angle: dict[str | int, float] = {}  # the trivial level of each set and each N
 
     def sample(self, size: int, length: int, generator: torch.Generator) -> Batch:
         grid = draw.integers(GRID, (size, length, 2), generator)
@@ -51,18 +53,38 @@ class TravellingSalesman(VaryingLengthTask):
         return labelled(grid, order, counts, 20, generator)
 
     def trivial_at(self, length: int) -> dict[str, float]:
-        return {"random tour": 3 / (length + 1)}
+        if length not in self._by_angle:
+            drawn = self.sample(2000, length, torch.Generator().manual_seed(length))
+            self._by_angle[length] = self._points_by_angle(drawn)
+        return {"random tour": 3 / (length + 1), "points by angle": self._by_angle[length]}
+
+    def trivial(self, split: str | None = None) -> dict[str, float]:
+        levels = super().trivial(split)
+        if split is None:
+            return levels
+        if split not in self._by_angle:
+            self._by_angle[split] = self._points_by_angle(self.split(split))
+        return levels | {"points by angle": self._by_angle[split]}
+
+    def _points_by_angle(self, batch: Batch) -> float:
+        points, labels = self._points(batch)
+        named = labels.gather(1, by_angle(points)).T  # [N, B]
+        right = (named == batch.targets[: len(named)]).sum() + batch.size  # the end is right too
+        return float(right / batch.targets.numel())
 
     def evaluate(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        n_points = batch.answer_steps - 1
-        points = batch.inputs[:n_points, :, :2].transpose(0, 1)  # [B, N, 2]
-        # Channel 2 is class 0, the mark of the last point.
-        labels = batch.inputs[:n_points, :, 3:].argmax(dim=2).T + 1  # [B, N]
+        points, labels = self._points(batch)
+        n_points = labels.shape[1]
         shortest = (batch.targets[:n_points].T[:, :, None] == labels[:, None]).long().argmax(dim=2)  # [B, N]
         return super().evaluate(outputs, batch) | {
             "tour_length": tour_length(points, likeliest_tour(outputs[:n_points], labels)).mean(),
             "optimal_length": tour_length(points, shortest).mean(),
         }
+
+    def _points(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Coordinates [B, N, 2] and labels [B, N] of the points."""
+        shown = batch.inputs[: batch.answer_steps - 1].transpose(0, 1)
+        return shown[:, :, :2], shown[:, :, 3:].argmax(dim=2) + 1  # channel 2 is class 0, the mark of the last point
 
 
 def distances(grid: Tensor) -> Tensor:
@@ -76,6 +98,13 @@ def counterclockwise(grid: Tensor, order: Tensor) -> Tensor:
     area = cross(points, points.roll(-1, dims=1)).sum(dim=1)  # [B]
     reverse = torch.cat([order[:, :1], order[:, 1:].flip(1)], dim=1)
     return torch.where(area[:, None] < 0, reverse, order)
+
+
+def by_angle(points: Tensor) -> Tensor:
+    """Points [B, N, 2] -> tours [B, N] that go counterclockwise around the mean of the points, from the first one."""
+    x, y = (points - points.mean(dim=1, keepdim=True)).unbind(2)
+    angle = torch.atan2(y, x)  # [B, N]
+    return ((angle - angle[:, :1]) % (2 * torch.pi)).argsort(dim=1, stable=True)
 
 
 def likeliest_tour(outputs: Tensor, labels: Tensor) -> Tensor:

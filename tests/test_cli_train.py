@@ -19,12 +19,12 @@ from relmem.agents import A3C, MemoryPPO, load
 from relmem.cli import build, main, run_folder
 from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
 from relmem.cli.config_files import shipped_configs
-from relmem.cli.curve import running_mean
 from relmem.cli.options import parse
 from relmem.cli.progress import Progress
 from relmem.cli.run_folder import RunFolder, make_default_path, save_atomically
 from relmem.cli.train import evaluate, prepare
 from relmem.envs import make_vec_env
+from relmem.experiment.pictures import running_mean
 from relmem.tasks import make_task
 
 CARTPOLE = ["train", "--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "relmem/MaskedCartPole-v0"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from relmem.agents.supervised import TRAINING_SEED
+from relmem.supervised.trainer import TRAINING_SEED
 from relmem.tasks import (
     IGNORED,
     VaryingLengthTask,

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from itertools import combinations, permutations, product
-from math import comb, dist
+from math import atan2, comb, dist, pi
+from pathlib import Path
 
 import networkx as nx
 import pytest
@@ -327,6 +328,30 @@ class TestTravellingSalesman:
             task.trivial_at(6)["random tour"], abs=0.01
         )
 
+    @pytest.mark.parametrize(("split", "n_points", "known"), [("test_5", 5, 0.929), ("test", 10, 0.728)])
+    def test_points_by_angle(self, split, n_points, known):
+        task = make_task("tsp")
+        batch, right = task.split(split), 0
+        for b in range(batch.size):
+            points = batch.inputs[:n_points, b]
+            x, y = points[:, 0].mean().item(), points[:, 1].mean().item()
+            angles = [atan2(point[1].item() - y, point[0].item() - x) for point in points]
+            order = sorted(range(n_points), key=lambda i: (angles[i] - angles[0]) % (2 * pi))
+            named = [int(points[i, 3:].argmax()) + 1 for i in order] + [21]
+            right += sum(a == b for a, b in zip(named, batch.targets[:, b].tolist(), strict=True))
+        level = right / batch.targets.numel()
+        assert level == pytest.approx(task.trivial(split)["points by angle"], abs=1e-3)
+        assert level == pytest.approx(known, abs=0.001)
+        assert task.trivial_at(n_points)["points by angle"] == pytest.approx(level, abs=0.02)
+
+    @pytest.mark.parametrize(("n_points", "accuracy"), [(5, 2 / 3), (10, 7 / 11)])
+    def test_an_optimal_tour_in_a_random_direction(self, n_points, accuracy):
+        """As docs/tasks.md says: a direction is half of what an accuracy measures."""
+        batch = make_task("tsp").sample(4000, n_points, torch.Generator().manual_seed(0))
+        backwards = torch.cat([batch.targets[:1], batch.targets[1:-1].flip(0), batch.targets[-1:]])
+        named = torch.where(torch.rand(4000) < 0.5, backwards, batch.targets)
+        assert (named == batch.targets).float().mean().item() == pytest.approx(accuracy, abs=0.02)
+
 
 def length(tour):
     return sum(dist(a, b) for a, b in zip(tour, (*tour[1:], tour[0]), strict=True))
@@ -425,6 +450,36 @@ class TestGraphs:
         right = (guess == batch.targets)[batch.targets != IGNORED].float().mean().item()
         assert right == pytest.approx(task.trivial()["source, then destination"], abs=0.02)
 
+    def test_edges_by_weight(self):
+        task = make_task("minimum_spanning_tree", max_nodes=10, max_edges=15)
+        batch, right, n_scored = task.split("test"), 0, 0
+        for b in range(batch.size):
+            _, edges = self.parse(batch.inputs[:15, b], 20)
+            named = [node for *ends, _ in sorted(edges, key=lambda edge: edge[2]) for node in ends]
+            answer = scored(batch.targets[:, b])
+            right += sum(a == b for a, b in zip(named, answer, strict=False))
+            n_scored += len(answer)
+        assert right / n_scored == pytest.approx(task.trivial("test")["edges by weight, cycles ignored"])
+        assert right / n_scored == pytest.approx(0.887, abs=0.001)
+        level = make_task("minimum_spanning_tree").trivial("test")["edges by weight, cycles ignored"]
+        assert level == pytest.approx(0.831, abs=0.001)
+
+    def test_fewest_edges(self):
+        task = make_task("shortest_path", max_nodes=10, max_edges=15)
+        batch, right, n_scored = task.split("test"), 0.0, 0
+        for b in range(batch.size):
+            graph, _ = self.parse(batch.inputs[:15, b], 20)
+            source, destination = (hot(x) for x in batch.inputs[15:17, b])
+            answer = scored(batch.targets[:, b])
+            paths = [[*path, *[destination] * 9] for path in nx.all_shortest_paths(graph, source, destination)]
+            right += sum(a == b for path in paths for a, b in zip(path, answer, strict=False)) / len(paths)
+            n_scored += len(answer)
+        # Which of several paths the level takes is left to chance.
+        assert right / n_scored == pytest.approx(task.trivial("test")["fewest edges, weights ignored"], abs=0.006)
+        assert right / n_scored == pytest.approx(0.890, abs=0.006)
+        level = make_task("shortest_path").trivial("test")["fewest edges, weights ignored"]
+        assert level == pytest.approx(0.844, abs=0.006)
+
     def test_the_trivial_level_of_a_set_is_that_of_its_samples(self):
         task = make_task("shortest_path", max_nodes=7, max_edges=9)
         levels = [task.trivial(split)["source, then destination"] for split in (None, "valid", "test")]
@@ -475,3 +530,15 @@ def test_the_most_likely_value_by_enumeration(modulus, length):
     values = Counter(eval("".join(expression)) % modulus for expression in product(*symbols))
     level = make_task("modular_arithmetic", modulus=modulus).trivial_at(length)["most likely value"]
     assert level == pytest.approx(values.most_common(1)[0][1] / values.total(), abs=1e-6)
+
+
+def test_the_documentation_names_the_high_trivial_levels():
+    text = Path(__file__).parents[1].joinpath("docs/tasks.md").read_text(encoding="utf-8")
+    small = {"max_nodes": 10, "max_edges": 15}
+    for name, options, split in [
+        *((name, options, "test") for name in ("minimum_spanning_tree", "shortest_path") for options in ({}, small)),
+        ("tsp", {}, "test"),
+        ("tsp", {}, "test_5"),
+    ]:
+        level = list(make_task(name, **options).trivial(split).values())[-1]
+        assert f"{100 * level:.1f} %" in text

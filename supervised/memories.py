@@ -1,0 +1,45 @@
+"""Memories of supervised models by name: every core, and the baselines that read a whole sequence at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from ..agents.cores.registry import CORES
+from ..common.checks import require_choice
+from ..common.registry import Registry
+from .attentional_lstm import AttentionalLSTM
+
+BASELINES = Registry[nn.Module]("core", given=CORES.given)
+BASELINES.register("attentional_lstm")(AttentionalLSTM)
+
+
+def memories() -> tuple[str, ...]:
+    """The names that ``make_memory`` knows. A user's core takes precedence over a baseline of the same name."""
+    return tuple(dict.fromkeys((*CORES.names(), *BASELINES.names())))
+
+
+def memory_factory(name: str) -> Callable[..., Any]:
+    """The class or function behind a name.
+
+    :raises ValueError: if the name is unknown
+    """
+    return _registry(name).factory(name)
+
+
+def make_memory(name: str, input_size: int, output_size: int | None = None, **options: Any) -> Any:
+    """Build a core or a baseline, as ``make_core`` does.
+
+    :raises ValueError: for an unknown name or option, or an option out of range
+    """
+    return _registry(name).make(name, input_size, output_size, **options)
+
+
+def _registry(name: str) -> Registry[Any]:
+    if name in BASELINES.names() and name not in CORES.names():
+        return BASELINES
+    if ":" not in name:
+        require_choice("core", name, memories())
+    return CORES

@@ -1,0 +1,133 @@
+"""The supervised model: what stands around a memory on a task."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..agents.cores import MemoryCore
+from ..common.options import Count, require_options
+from ..tasks.base import Kind
+from .losses import LOSSES
+from .memories import make_memory
+
+
+class SequenceModel(nn.Module):
+    """From the inputs of a task to its answer: embedding, memory, head.
+
+    The model reads the answer from the last steps of a sequence. Where the answer is one class, these steps carry
+    inputs like any other; where it is a sequence, the inputs have ended by then as a rule, and the memory takes its
+    steps with zeros.
+
+    :param input_size: number of input features F
+    :param output_size: number of logits O per step of the answer
+    :param kind: form of the answer: class, bits or classes
+    :param memory: name of a registered core, or attentional_lstm
+    :param memory_kwargs: its options
+    :param embedding_size: width of a linear map without bias before the memory, which embeds one-hot tokens; None: none
+    :param net_arch: sizes of hidden ReLU layers between memory and logits; the memory then has its natural width
+    :raises ValueError: if the memory or an option is unknown, or a size is not a positive integer
+    """
+
+    def __init__(
+        self,
+        input_size: Count,
+        output_size: Count,
+        kind: Kind,
+        memory: str = "stm",
+        memory_kwargs: Mapping[str, Any] | None = None,
+        embedding_size: Count | None = None,
+        net_arch: Sequence[Count] | None = None,
+    ) -> None:
+        super().__init__()
+        memory_kwargs, net_arch = dict(memory_kwargs or {}), [] if net_arch is None else list(net_arch)
+        require_options(SequenceModel, locals())
+        self.arguments = _plain(
+            input_size=input_size,
+            output_size=output_size,
+            kind=kind,
+            memory=memory,
+            memory_kwargs=memory_kwargs,
+            embedding_size=embedding_size,
+            net_arch=net_arch,
+        )
+        self.kind = kind
+        self.autocast_dtype: torch.dtype | None = None
+        self.embedding: nn.Module = nn.Identity()
+        if embedding_size is not None:
+            self.embedding = nn.Linear(input_size, embedding_size, bias=False)
+            nn.init.normal_(self.embedding.weight)  # as in nn.Embedding
+            input_size = embedding_size
+        self.memory = make_memory(memory, input_size, None if net_arch else output_size, **memory_kwargs)
+        layers: list[nn.Module] = []
+        if net_arch:
+            for before, after in pairwise([self.memory.output_size, *net_arch]):
+                layers += [nn.Linear(before, after), nn.ReLU()]
+            layers.append(nn.Linear(net_arch[-1], output_size))
+        self.head = nn.Sequential(*layers)
+
+    def forward(self, inputs: Tensor, steps: int, first: Tensor | None = None) -> Tensor:
+        """inputs [T, B, F] -> logits of the last ``steps`` steps [S, B, O].
+
+        Where ``first`` [B] is given, a sample begins at that step, and nothing before it has an influence.
+
+        Only a core runs under autocast, where ``autocast_dtype`` is set, and decides itself which products are cast.
+        """
+        x = self.embedding(inputs)
+        if not isinstance(self.memory, MemoryCore):
+            return self.head(self.memory(x if self.kind == "class" else x[:-steps], steps, first))
+        starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
+        if first is not None:
+            starts[first, torch.arange(len(first), device=x.device)] = True
+        dtype = self.autocast_dtype
+        with torch.autocast(x.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+            y, _ = self.memory(x, self.memory.initial_state(x.shape[1]), starts, since=-steps)
+        return self.head(y)
+
+    def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss of the logits [S, B, O] against a task's targets, a scalar."""
+        return LOSSES[self.kind](logits, targets)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SequenceModel:
+        """The model of a supervised training, on the CPU, with the weights that did best on the validation set.
+
+        It computes in float32; set ``autocast_dtype = torch.bfloat16`` to compute as a training in bf16 did.
+
+        :param path: what ``SupervisedTrainer.save`` wrote, or a run folder, whose ``model.pt`` is loaded
+        :raises ValueError: if there is no such file, it is something else, or its weights are not finite
+        """
+        file = Path(path, "model.pt") if Path(path).is_dir() else Path(path)
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+        except FileNotFoundError:
+            raise ValueError(f"there is no saved model at '{file}'") from None
+        except Exception as error:  # torch.load documents none of those that it raises
+            raise ValueError(f"'{file}' holds no model of a supervised training") from error
+        if not isinstance(saved, dict) or not saved.get("arguments"):
+            raise ValueError(f"'{file}' does not say how to build its model: an older version saved it, or another one")
+        model = cls(**saved["arguments"])
+        model.load_state_dict(saved["best"] or saved["model"])
+        require_finite_weights(file, model.parameters())
+        return model.eval()
+
+
+def require_finite_weights(file: Any, weights: Iterable[Tensor]) -> None:
+    """Raise a ValueError if not all weights that a file holds are finite."""
+    if not all(weight.isfinite().all() for weight in weights):
+        raise ValueError(f"'{file}' holds weights that are not finite: the training that saved it has diverged")
+
+
+def _plain(**arguments: Any) -> dict[str, Any] | None:
+    """Arguments as a checkpoint may hold them, numbers of NumPy as Python's own; None where one is no plain value."""
+    try:
+        return json.loads(json.dumps(arguments, default=lambda value: value.tolist()))
+    except (AttributeError, TypeError, ValueError):
+        return None
