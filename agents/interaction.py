@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import obs_as_tensor
 from torch import Tensor
 
-from ..common.checks import require_number
+from ..common.options import require_options
 from .cores.base import State
 from .policy import MemoryActorCriticPolicy
 
@@ -57,12 +57,7 @@ def require_setup(algorithm: Any, foreign: str) -> None:
                 raise ValueError(
                     f"{name} counts from 0, but the {kind} has {part}: take its start off in the environment"
                 )
-    require_number("learning_rate", algorithm.learning_rate, schedule=True)
-    require_number("gamma", algorithm.gamma, high=1)
-    require_number("gae_lambda", algorithm.gae_lambda, high=1)
-    require_number("ent_coef", algorithm.ent_coef, schedule=True)
-    require_number("vf_coef", algorithm.vf_coef)
-    require_number("clip_reward", algorithm.clip_reward, zero_allowed=False, optional=True)
+    require_options(type(algorithm), {key: value for key, value in vars(algorithm).items() if key not in ("env", "policy", "device")})
 
 
 def continued_seed(algorithm: BaseAlgorithm) -> int | None:

@@ -21,6 +21,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
+from ..common.options import Count
 from .cores import make_core
 from .cores.base import State
 from .features import ConvFeatures, features_class
@@ -52,7 +53,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         core: str = "lstm",
         core_kwargs: dict[str, Any] | None = None,
         features: str | None = None,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
+        net_arch: list[Count] | dict[str, list[Count]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
         ortho_init: bool = True,
         use_sde: bool = False,

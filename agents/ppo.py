@@ -12,12 +12,13 @@ import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance, obs_as_tensor
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
-from ..common.checks import require_at_least, require_number
+from ..common.checks import require_at_least
+from ..common.options import Count, Fraction, NonNegative, Positive, PositiveRate, Rate
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .buffer import SequenceBuffer
@@ -82,21 +83,21 @@ class MemoryPPO(OnPolicyAlgorithm):
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: GymEnv | str | None,
-        learning_rate: float | Schedule = 3e-4,
-        n_steps: int = 128,
-        batch_size: int | None = None,
-        bptt_length: int | None = None,
-        n_epochs: int = 4,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.95,
-        clip_range: float | Schedule = 0.2,
-        clip_range_vf: float | Schedule | None = None,
+        learning_rate: Rate = 3e-4,
+        n_steps: Count = 128,
+        batch_size: Count | None = None,
+        bptt_length: Count | None = None,
+        n_epochs: Count = 4,
+        gamma: Fraction = 0.99,
+        gae_lambda: Fraction = 0.95,
+        clip_range: PositiveRate = 0.2,
+        clip_range_vf: PositiveRate | None = None,
         normalize_advantage: bool = True,
-        ent_coef: float | Schedule = 0.0,
-        vf_coef: float = 0.5,
-        max_grad_norm: float = 0.5,
-        target_kl: float | None = None,
-        clip_reward: float | None = None,
+        ent_coef: Rate = 0.0,
+        vf_coef: NonNegative = 0.5,
+        max_grad_norm: Positive = 0.5,
+        target_kl: Positive | None = None,
+        clip_reward: Positive | None = None,
         precision: str = "auto",
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -109,7 +110,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         super().__init__(
             policy,
             _make_env(env, seed),
-            learning_rate=learning_rate,
+            learning_rate=learning_rate,  # type: ignore[arg-type]
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,
@@ -143,11 +144,6 @@ class MemoryPPO(OnPolicyAlgorithm):
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_setup(self, "envs_per_worker")
-        require_at_least(1, n_steps=self.n_steps, n_epochs=self.n_epochs)
-        require_number("clip_range", self.clip_range, zero_allowed=False, schedule=True)
-        require_number("clip_range_vf", self.clip_range_vf, zero_allowed=False, optional=True, schedule=True)
-        require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False)
-        require_number("target_kl", self.target_kl, zero_allowed=False, optional=True)
         try:
             length, _ = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:

@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import torch
-from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from ..common.checks import require_at_least, require_choice, require_number
+from ..common.checks import require_number
+from ..common.options import Count, Fraction, NonNegative, Positive, Rate, require_options
 from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
 from .cores import MemoryCore
@@ -21,7 +21,6 @@ from .heads import SequenceModel
 from .precision import autocast_dtype
 from .schedule import as_schedule
 
-OPTIMIZERS = ("rmsprop", "adam")
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs
 TRAINING_SEED = 2**31  # plus the run's seed; with one below 10^9 the sum is the seed of no fixed set
 
@@ -61,32 +60,24 @@ class SupervisedTrainer:
         task: Task,
         core: str = "stm",
         core_kwargs: Mapping[str, Any] | None = None,
-        embedding_size: int | None = None,
-        net_arch: Sequence[int] | None = None,
-        optimizer: str = "rmsprop",
-        learning_rate: float | Schedule = 1e-4,
-        batch_size: int = 128,
-        alpha: float = 0.95,
-        momentum: float = 0.9,
-        max_grad_value: float | None = 10.0,
-        max_grad_norm: float | None = None,
-        eval_every: int | None = None,
-        eval_size: int | None = None,
-        stop_at: float | None = None,
+        embedding_size: Count | None = None,
+        net_arch: Sequence[Count] | None = None,
+        optimizer: Literal["rmsprop", "adam"] = "rmsprop",
+        learning_rate: Rate = 1e-4,
+        batch_size: Count = 128,
+        alpha: Fraction = 0.95,
+        momentum: Fraction = 0.9,
+        max_grad_value: Positive | None = 10.0,
+        max_grad_norm: Positive | None = None,
+        eval_every: Count | None = None,
+        eval_size: Count | None = None,
+        stop_at: NonNegative | None = None,
         precision: str = "auto",
         seed: int = 0,
         device: torch.device | str = "auto",
     ) -> None:
-        for name, size in (("batch_size", batch_size), ("eval_every", eval_every), ("eval_size", eval_size)):
-            if size is not None:
-                require_at_least(1, **{name: size})
-        require_number("learning_rate", learning_rate, schedule=True)
-        require_number("alpha", alpha, high=1)
-        require_number("momentum", momentum, high=1)
-        require_number("max_grad_value", max_grad_value, zero_allowed=False, optional=True)
-        require_number("max_grad_norm", max_grad_norm, zero_allowed=False, optional=True)
+        require_options(SupervisedTrainer, locals())
         require_number("stop_at", stop_at, high=1 if task.metric == "accuracy" else math.inf, optional=True)
-        require_choice("optimizer", optimizer, OPTIMIZERS)
         for split in ("valid", "test"):
             if split not in task.split_sizes:
                 raise ValueError(

@@ -15,6 +15,7 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from ..common.checks import require_at_least
+from ..common.options import Count, Natural
 from .atari_vec import AtariVecEnv
 from .checks import nearest
 from .frame_skip import FrameSkip, frames_per_step
@@ -31,10 +32,10 @@ ALE_GAMES: dict[str, str] = {
 
 def make_vec_env(
     id: str,
-    n_envs: int = 1,
-    frame_skip: int | None = None,
-    seed: int | None = None,
-    image_size: int | tuple[int, int] | None = None,
+    n_envs: Count = 1,
+    frame_skip: Natural | None = None,
+    seed: Natural | None = None,
+    image_size: Count | tuple[Count, Count] | None = None,
     env_kwargs: dict[str, Any] | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.

@@ -9,18 +9,19 @@ import pickle
 import secrets
 import sys
 import time
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import MaybeCallback, Schedule
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.utils import safe_mean
 from torch import Tensor, multiprocessing
 
-from ...common.checks import require_at_least, require_choice, require_number
+from ...common.checks import require_at_least
+from ...common.options import Count, Fraction, NonNegative, Positive, Rate
 from ...common.processors import available_processors
 from ..interaction import continued_seed, make_policy, require_setup
 from ..policy import MemoryActorCriticPolicy
@@ -94,17 +95,17 @@ class A3C(BaseAlgorithm):
         self,
         policy: str | type[MemoryActorCriticPolicy],
         env: str | EnvFactory | None,
-        learning_rate: float | Schedule = 1e-4,
-        workers: int | None = None,
-        envs_per_worker: int = 8,
-        t_max: int = 20,
-        gamma: float = 0.99,
-        gae_lambda: float = 0.92,
-        ent_coef: float | Schedule = 0.01,
-        vf_coef: float = 0.5,
-        max_grad_norm: float | None = None,
-        clip_reward: float | None = None,
-        optimizer: str = "adam",
+        learning_rate: Rate = 1e-4,
+        workers: Count | None = None,
+        envs_per_worker: Count = 8,
+        t_max: Count = 20,
+        gamma: Fraction = 0.99,
+        gae_lambda: Fraction = 0.92,
+        ent_coef: Rate = 0.01,
+        vf_coef: NonNegative = 0.5,
+        max_grad_norm: Positive | None = None,
+        clip_reward: Positive | None = None,
+        optimizer: Literal["adam", "rmsprop"] = "adam",
         precision: str = "auto",
         env_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -135,7 +136,7 @@ class A3C(BaseAlgorithm):
             policy,
             # The main process only asks it for its spaces, but callbacks may look at it.
             None if self._env_factory is None else build_env(self._env_factory, envs_per_worker, seed or 0),
-            learning_rate=learning_rate,
+            learning_rate=learning_rate,  # type: ignore[arg-type]
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -150,11 +151,6 @@ class A3C(BaseAlgorithm):
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_setup(self, "bptt_length")
-        require_at_least(1, envs_per_worker=self.envs_per_worker, t_max=self.t_max)
-        if self.workers is not None:
-            require_at_least(1, workers=self.workers)
-        require_number("max_grad_norm", self.max_grad_norm, zero_allowed=False, optional=True)
-        require_choice("optimizer", self.optimizer, OPTIMIZERS)
         self.lr_schedule = as_schedule(self.learning_rate)
         self.set_random_seed(self.seed)
         optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
