@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 
 # Type checkers do not follow the folder mapping of an editable install; links show them the installed layout.
 LINKS := build/types/relmem
-FOLDERS := agents cli common configs envs tasks
+FOLDERS := agents cli common configs envs experiment tasks
 
 .PHONY: pong test lint types smoke bench results clean
 
@@ -39,7 +39,7 @@ results: $(INSTALLED)
 
 clean:
 	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find agents cli common configs envs tasks tests -name __pycache__ -exec rm -rf {} +
+	find agents cli common configs envs experiment tasks tests -name __pycache__ -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -57,7 +57,10 @@ def require_setup(algorithm: Any, foreign: str) -> None:
                 raise ValueError(
                     f"{name} counts from 0, but the {kind} has {part}: take its start off in the environment"
                 )
-    require_options(type(algorithm), {key: value for key, value in vars(algorithm).items() if key not in ("env", "policy", "device")})
+    require_options(
+        type(algorithm),
+        {key: value for key, value in vars(algorithm).items() if key not in ("env", "policy", "device")},
+    )
 
 
 def continued_seed(algorithm: BaseAlgorithm) -> int | None:

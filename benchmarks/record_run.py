@@ -19,9 +19,9 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks import results
-from relmem.cli.callbacks import read_episodes
-from relmem.cli.curve import running_mean
-from relmem.cli.provenance import COMMIT
+from relmem.experiment.episodes import read_episodes
+from relmem.experiment.pictures import running_mean
+from relmem.experiment.provenance import COMMIT
 
 THRESHOLDS = (-10, 0, 10, 18)
 CURVE_STEPS = 10_000  # agent steps between the points of the curve that is kept

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from benchmarks import task_tables
 from benchmarks.task_tables import ROOT, Run, Table, read_tables
-from relmem.cli.provenance import COMMIT
+from relmem.experiment.provenance import COMMIT
 from relmem.tasks import Task, make_task
 
 COLOURS = {

@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 from benchmarks import results, task_tables
 from benchmarks.task_tables import Run, Table
 from relmem.cli import main as relmem
-from relmem.cli.files import replacing
-from relmem.cli.run_folder import RunFolder
 from relmem.common.checks import require_choice
+from relmem.experiment.files import replacing
+from relmem.experiment.folder import RunFolder
 
 SEED = 1
 RUNS = Path("runs", "tasks")

@@ -66,7 +66,7 @@ class Registry(Generic[T]):
         if colon:
             try:
                 importlib.import_module(module)
-            except (ImportError, TypeError, ValueError) as error:
+            except Exception as error:  # whatever the module does
                 raise ValueError(f"{self.kind} '{name}' needs a module that cannot be imported: {error}") from error
         require_choice(self.kind, short, self._factories)
         return self._factories[short]

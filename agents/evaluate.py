@@ -1,0 +1,59 @@
+"""Evaluation: whole episodes of the most probable actions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv
+
+from ..common.options import Count, Positive, require_options
+
+
+class Evaluation(NamedTuple):
+    """The episodes that ended, in the order in which they did."""
+
+    returns: list[float]
+    lengths: list[int]  # in agent steps
+    complete: bool  # whether they are all that were asked for; if not, long ones are missing
+
+
+def evaluate(
+    model: BaseAlgorithm,
+    env: VecEnv,
+    episodes: Count | None = None,
+    seconds: Positive | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> Evaluation:
+    """Play episodes with the most probable actions.
+
+    :param model: whose ``predict`` chooses them
+    :param env: is reset first. Each environment plays its share of the episodes, so that short ones do not come to
+        count more than long ones
+    :param episodes: how many; None: the first of each environment
+    :param seconds: time after which episodes still running are left out; None: all are played to their end
+    :param progress: called with the number of episodes that have ended and of all, whenever one ends
+    """
+    require_options(evaluate, {"episodes": episodes, "seconds": seconds})
+    total = env.num_envs if episodes is None else episodes
+    left = (total + np.arange(env.num_envs)[::-1]) // env.num_envs  # [N], episodes that each has to play
+    sums, steps = np.zeros(env.num_envs), np.zeros(env.num_envs, dtype=int)
+    returns: list[float] = []
+    lengths: list[int] = []
+    deadline = time.monotonic() + (np.inf if seconds is None else seconds)
+    obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
+    while left.any() and time.monotonic() < deadline:
+        actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
+        obs, rewards, starts, _ = env.step(actions)
+        sums, steps = sums + rewards, steps + 1
+        for i in (starts & (left > 0)).nonzero()[0].tolist():
+            returns.append(float(sums[i]))
+            lengths.append(int(steps[i]))
+            left[i] -= 1
+            if progress is not None:
+                progress(len(returns), total)
+        sums[starts], steps[starts] = 0.0, 0
+    return Evaluation(returns, lengths, complete=not left.any())

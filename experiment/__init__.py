@@ -1,0 +1,1 @@
+"""What one training run is, and what many of them show."""
