@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, NamedTuple
 from ..common.options import Count, Option, Range, adapt, describe, fits
 from ..common.values import shown
 
-
 PRECISION = "of large matrix products; auto takes bf16 where the hardware multiplies it natively"
 
 
