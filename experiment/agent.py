@@ -162,10 +162,12 @@ class AgentJob:
         if not self.ppo:
             changed["workers"] = config["algo.workers"]
         model = ALGORITHMS[config["algo.name"]].load(checkpoint, **changed)
-        saved = {"core": model.policy.core_name, **model.policy.core_kwargs}
-        asked = {"core": config["core.name"], **config.group("core")}
-        if _spelt_out(**saved) != _spelt_out(**asked):
-            raise ValueError(f"checkpoint '{checkpoint}' holds the core {saved}, but the run asks for {asked}")
+        core, options, saved = config["core.name"], config.group("core"), model.policy
+        if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
+            raise ValueError(
+                f"checkpoint '{checkpoint}' holds the core '{saved.core_name}' with {saved.core_kwargs}, but the run "
+                f"asks for '{core}' with {options}"
+            )
         env: Any = config["env.id"]
         if self.ppo:
             env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)
@@ -338,6 +340,6 @@ def _bytes(space: spaces.Space) -> float:
     return float(np.prod(space.shape or (1,))) * min(np.dtype(space.dtype).itemsize, FLOAT)
 
 
-def _spelt_out(core: str, **options: Any) -> dict[str, Any]:
+def _spelt_out(core: str, options: dict[str, Any]) -> dict[str, Any]:
     """A core's options, the default ones included: a checkpoint may be older than some of them."""
     return {"core": core} | {name: option.default for name, option in core_options(core).items()} | options

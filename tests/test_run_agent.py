@@ -151,7 +151,7 @@ def test_every_shipped_config_trains(name, tmp_path):
 
 
 def test_frames_are_steps_times_frame_skip(tmp_path):
-    flags = ["--algo.n_steps", "8", "--env.n_envs", "2", "--total_timesteps", "32", "--env.frame_skip", "16"]
+    flags = ["--env.id", "ALE/Pong-v5", "--algo.n_steps", "8", "--env.n_envs", "2", "--env.frame_skip", "16"]
     flags += ["--policy.features", "small", "--core.name", "lstm", "--core.hidden_size", "8", "--smoke"]
     assert main(["train", "--run_dir", str(tmp_path / "run"), *flags]) == 0
     model = MemoryPPO.load(tmp_path / "run" / "model.zip")
