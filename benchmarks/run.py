@@ -23,7 +23,7 @@ import torch
 
 from benchmarks import a3c, cores, ppo, rmc, stm
 from benchmarks.measure import ROOT, Group, Table, Target, number
-from relmem.cli.provenance import PACKAGES, commit, processor
+from relmem.experiment.provenance import PACKAGES, commit, processor
 
 GROUPS: dict[str, Callable[[bool, int], Group]] = {
     "stm": stm.measure,

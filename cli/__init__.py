@@ -5,45 +5,47 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-COMMANDS = ("train",)
-HELP = """usage: relmem train [--config CONFIG] [options]
+from ..common.checks import unknown
+from ..common.output import say, stage, warn
 
-commands:
-  train    train an agent, or a model on a task; relmem train --help lists the options
-"""
+COMMANDS = {"train": "train an agent, or a model on a task; relmem train --help lists the options"}
+"""Each a module of this folder with ``prepare(argv)``, which checks everything and returns what is left to do: a function
+without arguments that returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a sub-command.
+    """Run a command.
 
-    :param argv: sub-command and its arguments; None: those of this process
-    :return: exit code: 0; 1 for an agent whose loss or environment is not finite any more; 2 for a mistake in the
-        arguments; 128 plus its number for a signal
+    :param argv: command and its arguments; None: those of this process
+    :return: exit code: 0; 1 for an agent whose loss or environment is not finite any more, or a model that could not be
+        saved; 2 for a mistake in the arguments; 128 plus its number for a signal
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
-        print(HELP)
+        lines = [f"  {name:<8} {words}" for name, words in COMMANDS.items()]
+        say("\n".join(["usage: relmem COMMAND [options]", "", "commands:", *lines]))
         return 0
     if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
         sys.path.append(os.getcwd())
+    wait_without_spinning()
     try:
         if command not in COMMANDS:
-            raise ValueError(f"unknown command '{command}': choose from {', '.join(COMMANDS)}")
-        from . import train  # not at the top: torch takes a second to import
-
-        run = train.prepare(rest)
+            raise ValueError(unknown("command", command, COMMANDS))
+        with stage("loading PyTorch"):  # which takes seconds, the first time
+            module = import_module(f".{command}", __name__)
+        execute = module.prepare(rest)
     except ValueError as error:
-        print(f"relmem: {' '.join(str(error).split())}", file=sys.stderr)
+        warn(str(error))
         return 2
     except KeyboardInterrupt:
         return 130
-    try:
-        return train.execute(run)
-    except FloatingPointError as error:  # of the loss or of an environment: no fault of the program
-        print(f"relmem: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:  # the second one
-        return 130
-    finally:
-        run.folder.release()
+    return execute()
+
+
+def wait_without_spinning() -> None:
+    """Let threads that wait for each other sleep: on a machine with other work, spinning ones take many times as long.
+    PyTorch reads this when it is imported."""
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

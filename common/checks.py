@@ -61,10 +61,27 @@ def require_choice(kind: str, name: Any, valid: Iterable[str]) -> None:
 
 def unknown(kind: str, name: Any, valid: Iterable[str]) -> str:
     """One sentence that says what is unknown and which valid name is nearest."""
-    valid = list(valid)
-    nearest = difflib.get_close_matches(str(name), valid, n=1, cutoff=0.5)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"choose from {_listed(valid)}"
-    return f"unknown {kind} '{name}': {hint}"
+    ranked = sorted(((_nearness(str(name), choice), choice) for choice in valid), key=lambda both: -both[0])
+    near = [choice for score, choice in ranked if score >= max(0.5, ranked[0][0])]
+    if near:
+        return f"unknown {kind} '{name}': did you mean {' or '.join(repr(choice) for choice in near[:3])}?"
+    return f"unknown {kind} '{name}': choose from {_listed([choice for _, choice in ranked])}"
+
+
+def _nearness(name: str, choice: str) -> float:
+    """How likely one is meant by the other. Of dotted names the last part may stand alone, and may be shortened to its
+    beginning, its initials or a few of its letters: lr, ent and n_env are learning_rate, ent_coef and env.n_envs."""
+    short, last = (text.rpartition(".")[2].lower().replace("-", "_") for text in (name, choice))
+    alike = max(difflib.SequenceMatcher(None, name, choice).ratio(), difflib.SequenceMatcher(None, short, last).ratio())
+    if short == last:
+        return 3 + alike
+    if len(short) > 1 and short == "".join(word[:1] for word in last.split("_")):
+        return 2 + alike
+    if len(short) > 1 and last.startswith(short):
+        return 1 + alike
+    letters = iter(last)
+    shortened = len(short) > 1 and short[0] == last[:1] and all(letter in letters for letter in short)
+    return max(alike, 0.5 if shortened else 0)
 
 
 def _listed(names: list[str]) -> str:

@@ -41,9 +41,8 @@ class Range:
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            return (
-                f"{'above' if self.above else 'from'} {self.low:g} {'and up to' if self.above else 'to'} {self.high:g}"
-            )
+            words = ("above", "and up to") if self.above else ("from", "to")
+            return f"{words[0]} {self.low:g} {words[1]} {self.high:.10g}"
         return f"{'above' if self.above else 'of at least'} {self.low:g}"
 
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from relmem.agents import make_core
-from relmem.cli.provenance import commit
+from relmem.experiment.provenance import commit
 
 SEEDS = [0, 1]
 FOLDER = Path(__file__).parent

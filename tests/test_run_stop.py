@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from relmem.agents import A3C, MemoryPPO
-from relmem.cli import main, train
-from relmem.cli.callbacks import read_episodes
-from relmem.cli.interrupt import StopRequest
-from relmem.cli.run_folder import RunFolder
+from relmem.cli import main
+from relmem.experiment import agent, folder
+from relmem.experiment.episodes import read_episodes
+from relmem.experiment.folder import RunFolder
+from relmem.experiment.stop import StopRequest
 
 CARTPOLE = ["train", "--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "relmem/MaskedCartPole-v0"]
 PPO = [*CARTPOLE, "--env.n_envs", "4", "--algo.n_steps", "32", "--algo.n_epochs", "2"]
@@ -51,15 +52,15 @@ def test_a_stretch_that_a_stop_ends():
             signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("name", ["save_atomically", "draw_learning_curve"])
-def test_a_stop_after_the_training_loses_nothing(name, tmp_path, monkeypatch):
-    function = getattr(train, name)
+@pytest.mark.parametrize(("module", "name"), [(folder, "save"), (agent, "draw_learning_curve")])
+def test_a_stop_after_the_training_loses_nothing(module, name, tmp_path, monkeypatch):
+    function = getattr(module, name)
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGTERM)
         function(*arguments)
 
-    monkeypatch.setattr(train, name, interrupted)
+    monkeypatch.setattr(module, name, interrupted)
     assert main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "256"]) == 128 + signal.SIGTERM
     assert (tmp_path / "run" / "model.zip").exists() and (tmp_path / "run" / "learning_curve.png").exists()
 
@@ -106,8 +107,8 @@ def test_an_interrupted_run_is_saved_evaluated_and_drawn(flags, number, tmp_path
 def test_a_second_interrupt_ends_at_once(tmp_path):
     process = start(PPO, tmp_path)
     process.send_signal(signal.SIGINT)
-    assert process.stderr.readline() == "\n"
-    assert process.stderr.readline() == "Stopping and saving. Ctrl-C again quits at once.\n"
+    while process.stderr.readline() != "Stopping and saving. Ctrl-C again quits at once.\n":
+        assert process.poll() is None
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert not (tmp_path / "learning_curve.png").exists()

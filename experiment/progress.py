@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bar
+
+from ..common.output import say
 
 
 class Progress:
@@ -38,7 +41,8 @@ class Progress:
         self._began, self._first = time.monotonic(), completed
         self._last_line = self._began
         self._task = self._bar.add_task("", total=self.total, completed=completed, status=status)
-        self._bar.start()
+        with suppress(OSError):  # a terminal that has gone
+            self._bar.start()
 
     def update(self, completed: int, status: str) -> None:
         """Show where the run is."""
@@ -49,11 +53,13 @@ class Progress:
             left = min(left, max(self.limit - (now - self._began), 0.0))
         status = f"{speed:,.0f} {self.unit}/s, {status}, {timedelta(seconds=int(left))} left"
         if self._console.is_terminal:
-            self._bar.update(self._task, completed=completed, status=status)
+            with suppress(OSError):
+                self._bar.update(self._task, completed=completed, status=status)
         elif now - self._last_line >= self.seconds:
             self._last_line = now
-            print(f"{completed:,} of {self.total:,} {self.unit}, {status}", flush=True)
+            say(f"{completed:,} of {self.total:,} {self.unit}, {status}")
 
     def close(self) -> None:
         """Leave the terminal as it was, however the run ended."""
-        self._bar.stop()
+        with suppress(OSError):
+            self._bar.stop()

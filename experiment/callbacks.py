@@ -1,19 +1,22 @@
-"""What runs beside the training: frames, episodes, progress and checkpoints, as SB3 callbacks."""
+"""What runs beside the training of an agent, as SB3 callbacks."""
 
 from __future__ import annotations
 
-import csv
-import io
-from pathlib import Path
-from typing import TextIO
+from collections.abc import Callable
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecEnv
 
-from .files import replacing
-from .interrupt import StopRequest
+from ..agents.evaluate import evaluate
+from ..common.options import Count
+from ..common.output import stage
+from .episodes import EpisodeFile, read_rows
+from .folder import CheckpointSaver, RunFolder, save
 from .progress import Progress
-from .run_folder import CheckpointSaver, RunFolder
+from .stop import StopRequest
+
+EVALUATIONS = "step,mean_return\n"  # how their file begins
 
 
 class Stop(BaseCallback):
@@ -52,45 +55,20 @@ class Frames(BaseCallback):
 
 
 class EpisodeLog(BaseCallback):
-    """Writes every finished episode to a CSV file: agent steps so far, return, length.
+    """Writes every finished episode down.
 
-    :param path: the file. Where it exists, the run is continued: rows from after the checkpoint are dropped
+    :param file: where to
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, file: EpisodeFile) -> None:
         super().__init__()
-        self.path = path
-        self._file: TextIO | None = None
-
-    def _on_training_start(self) -> None:
-        kept = [row for row in read_episodes(self.path) if row[0] <= self.num_timesteps]
-        rows = io.StringIO(newline="")
-        writer = csv.writer(rows)
-        writer.writerow(("step", "return", "length"))
-        writer.writerows((int(step), value, int(length)) for step, value, length in kept)
-        with replacing(self.path) as file:
-            file.write(rows.getvalue().encode())
-        self._file = self.path.open("a", newline="", encoding="utf-8", buffering=1)
-        self._writer = csv.writer(self._file)
+        self.file = file
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "episode" in info:
-                self._writer.writerow((self.num_timesteps, info["episode"]["r"], info["episode"]["l"]))
+                self.file.add(self.num_timesteps, float(info["episode"]["r"]), int(info["episode"]["l"]))
         return True
-
-    def close(self) -> None:
-        """Close the file, however the training ended."""
-        if self._file is not None:
-            self._file.close()
-
-
-def read_episodes(path: Path) -> np.ndarray:
-    """The rows that ``EpisodeLog`` wrote, [E, 3]: agent steps, return, length. No rows if there is no such file. A last
-    one that was cut off is left out."""
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
-    return np.array([[float(cell) for cell in row] for row in csv.reader(lines)]).reshape(-1, 3)
 
 
 class Checkpoints(BaseCallback):
@@ -136,3 +114,48 @@ class ProgressBar(BaseCallback):
     def close(self) -> None:
         """Leave the terminal as it was, however the training ended."""
         self._progress.close()
+
+
+class Evaluations(BaseCallback):
+    """Evaluates the policy now and then while it trains, and keeps the best one as ``best_model.zip``.
+
+    :param folder: of the run
+    :param make_env: makes environments to evaluate in
+    :param every: agent steps between two evaluations while training; null is never
+    :param episodes: episodes of each evaluation, and of the final one
+    """
+
+    def __init__(
+        self, folder: RunFolder, make_env: Callable[[], VecEnv], every: Count | None = None, episodes: Count = 8
+    ) -> None:
+        super().__init__()
+        self.folder, self.make_env, self.every, self.episodes = folder, make_env, every, episodes
+        self._env: VecEnv | None = None
+
+    def _on_training_start(self) -> None:
+        self._due = self.num_timesteps + (self.every or 0)
+
+    def _on_rollout_end(self) -> None:
+        if self.every is None or self.num_timesteps < self._due:
+            return
+        self._due = self.num_timesteps + self.every
+        self._env = self._env or self.make_env()
+        with stage(f"evaluating {self.episodes} episodes"):
+            returns = evaluate(self.model, self._env, self.episodes).returns
+        mean = float(np.mean(returns))
+        self.logger.record("eval/mean_reward", mean)
+        self.logger.dump(self.num_timesteps)
+        with self.folder.attempt("the best model"):
+            earlier = read_rows(self.folder.evaluations, 2)
+            if not earlier or mean > max(row[1] for row in earlier):
+                save(self.model, self.folder.path / "best_model.zip")
+            with self.folder.evaluations.open("a", encoding="utf-8") as file:
+                file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
+
+    def _on_step(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        """Close the environments, however the training ended."""
+        if self._env is not None:
+            self._env.close()

@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from relmem.cli import provenance
+from relmem.experiment import provenance
 
 
 def git(folder, *command):

@@ -16,20 +16,31 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from relmem.agents import A3C, MemoryPPO, load
-from relmem.cli import build, main, run_folder
-from relmem.cli.callbacks import Checkpoints, EpisodeLog, ProgressBar, read_episodes
+from relmem.agents.evaluate import evaluate
+from relmem.cli import main
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.options import parse
-from relmem.cli.progress import Progress
-from relmem.cli.run_folder import RunFolder, make_default_path, save_atomically
-from relmem.cli.train import evaluate, prepare
+from relmem.cli.train import prepare
 from relmem.envs import make_vec_env
+from relmem.experiment import agent
+from relmem.experiment import folder as run_folder
+from relmem.experiment.callbacks import Checkpoints, EpisodeLog, ProgressBar
+from relmem.experiment.episodes import EpisodeFile, read_episodes
+from relmem.experiment.folder import RunFolder, make_default_path, save
 from relmem.experiment.pictures import running_mean
+from relmem.experiment.progress import Progress
 from relmem.tasks import make_task
 
 CARTPOLE = ["train", "--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "relmem/MaskedCartPole-v0"]
 PPO = [*CARTPOLE, "--env.n_envs", "4", "--algo.n_steps", "32", "--algo.n_epochs", "2"]
 A3C_ = [*CARTPOLE, "--algo.name", "a3c", "--algo.workers", "1", "--algo.envs_per_worker", "4"]
+
+
+def one_sentence(capfd) -> str:
+    """What was said of a mistake: one line, beside words such as "preparing ..." where that takes long."""
+    lines = [line for line in capfd.readouterr().err.splitlines() if not line.endswith(" ...")]
+    assert len(lines) == 1 and lines[0].startswith("relmem: "), lines
+    return lines[0]
 
 
 def tags(folder: Path) -> dict[str, list[int]]:
@@ -58,7 +69,7 @@ def checkpoint_at_once(monkeypatch):
 
 def test_a_run_folder_holds_all_there_is_to_know(ppo_run):
     config = parse(["--config", str(ppo_run / "config.yaml")]).config
-    assert (config.total_timesteps, config.seed, config.env.n_envs, config.algo.n_steps) == (512, 3, 4, 32)
+    assert [config[key] for key in ("total_timesteps", "seed", "env.n_envs", "algo.n_steps")] == [512, 3, 4, 32]
     assert (ppo_run / "command.txt").read_text().startswith("relmem train --core.name lstm --core.hidden_size 8")
     assert f"torch=={torch.__version__}" in (ppo_run / "versions.txt").read_text().splitlines()
     assert MemoryPPO.load(ppo_run / "model.zip").num_timesteps == 512
@@ -81,28 +92,29 @@ def test_tensorboard_has_the_names_of_sb3_and_more(ppo_run):
 
 
 def test_every_episode_is_written_down(ppo_run):
-    steps, returns, lengths = read_episodes(ppo_run / "episodes.csv").T
+    steps, returns, lengths, seconds = read_episodes(ppo_run / "episodes.csv").T
+    assert (np.diff(seconds) >= 0).all() and seconds[0] >= 0
     assert len(steps) > 5 and (np.diff(steps) >= 0).all() and steps[-1] <= 512
     np.testing.assert_array_equal(returns, lengths)  # CartPole gives 1 for every step
 
 
 def test_the_log_of_episodes_tells_returns_from_lengths(tmp_path):
-    log = EpisodeLog(tmp_path / "episodes.csv")
+    log = EpisodeLog(EpisodeFile(RunFolder(tmp_path), 0))
     env = make_vec_env("CartPole-v1", 1, frame_skip=4, seed=0)  # up to four of reward for a step
     MemoryPPO("MemoryPolicy", env, n_steps=64).learn(64, log)
-    log.close()
-    _, returns, lengths = read_episodes(tmp_path / "episodes.csv").T
+    log.file.close()
+    _, returns, lengths, _ = read_episodes(tmp_path / "episodes.csv").T
     assert len(returns) and (returns > lengths).all()
 
 
 def test_a_run_folder_is_held_while_it_is_trained(tmp_path):
     flags = ["--env.id", "CartPole-v1", "--env.n_envs", "1", "--core.name", "gru", "--algo.n_steps", "8"]
-    run = prepare([*flags, "--run_dir", str(tmp_path / "run")])
+    run = prepare([*flags, "--run_dir", str(tmp_path / "run")]).__self__
     with pytest.raises(ValueError, match="is being trained by another process"):
         prepare(["--resume", str(tmp_path / "run")])
     run.folder.release()
-    save_atomically(run.model, run.folder.model)
-    resumed = prepare(["--resume", str(tmp_path / "run")])
+    save(run.job.model, run.folder.model)
+    resumed = prepare(["--resume", str(tmp_path / "run")]).__self__
     with pytest.raises(ValueError, match="is being trained by another process"):
         prepare(["--resume", str(tmp_path / "run")])
     resumed.folder.release()
@@ -121,7 +133,8 @@ def test_the_first_lines_say_where_the_run_is_and_how_to_watch_it(tmp_path, monk
     assert main([*PPO, "--smoke"]) == 0
     first, second = capsys.readouterr().out.splitlines()[:2]
     folder = Path(first.removeprefix("Run folder:  "))
-    assert folder.parent == Path("runs") and folder.name.startswith("ppo_lstm_") and (folder / "model.zip").is_file()
+    assert folder.parent == Path("runs") and (folder / "model.zip").is_file()
+    assert folder.name.startswith("maskedcartpole_lstm_ppo_s0_")
     assert second.endswith(f"tensorboard --logdir {folder}")
 
 
@@ -138,7 +151,7 @@ def test_every_shipped_config_trains(name, tmp_path):
 
 
 def test_frames_are_steps_times_frame_skip(tmp_path):
-    flags = ["--algo.n_steps", "8", "--env.n_envs", "2", "--total_timesteps", "32", "--env.frame_skip", "16"]
+    flags = ["--env.id", "ALE/Pong-v5", "--algo.n_steps", "8", "--env.n_envs", "2", "--env.frame_skip", "16"]
     flags += ["--policy.features", "small", "--core.name", "lstm", "--core.hidden_size", "8", "--smoke"]
     assert main(["train", "--run_dir", str(tmp_path / "run"), *flags]) == 0
     model = MemoryPPO.load(tmp_path / "run" / "model.zip")
@@ -184,7 +197,8 @@ def test_runs_that_start_in_one_second_get_folders_of_their_own(tmp_path, monkey
     paths = [make_default_path("x") for _ in range(3)]
     assert [path.name for path in paths] == ["x_now", "x_now_2", "x_now_3"]
     assert main([*PPO, "--total_timesteps", "128", "--smoke"]) == 0
-    assert [path.name for path in (tmp_path / "runs").iterdir() if (path / "model.zip").exists()] == ["ppo_lstm_now"]
+    trained = [path.name for path in (tmp_path / "runs").iterdir() if (path / "model.zip").exists()]
+    assert trained == ["maskedcartpole_lstm_ppo_s0_now"]
 
 
 def test_resume_continues_parameters_optimizer_counters_and_curves(ppo_copy, capsys):
@@ -213,15 +227,17 @@ def test_resume_continues_schedules(tmp_path):
 def test_a_model_has_the_seed_and_precision_of_its_config_and_new_episodes_when_it_goes_on(tmp_path, monkeypatch):
     flags = ["--env.n_envs", "2", "--core.name", "gru", "--seed", "3", "--precision", "bf16"]
     config = parse(["--env.id", "relmem/MaskedCartPole-v0", *flags]).config
-    model = build.make_model(config)
+    job = agent.AgentJob(config)
+    job.prepare(None)
+    model = job.model
     assert (model.seed, model.precision) == (3, "bf16")
     model.num_timesteps = 40
     model.precision = "fp32"
     model.save(tmp_path / "model.zip")
-    seeds, make = [], build.make_vec_env
-    monkeypatch.setattr(build, "make_vec_env", lambda *a, seed, **k: seeds.append(seed) or make(*a, seed=seed, **k))
-    assert build.load_model(config, tmp_path / "model.zip").precision == "bf16"
-    assert seeds == [43]
+    seeds, make = [], agent.make_vec_env
+    monkeypatch.setattr(agent, "make_vec_env", lambda *a, seed, **k: seeds.append(seed) or make(*a, seed=seed, **k))
+    job.prepare(tmp_path / "model.zip")
+    assert job.model.precision == "bf16" and seeds[-1] == 43
 
 
 def test_resume_takes_the_newest_checkpoint_and_forgets_what_came_after_it(ppo_copy):
@@ -303,7 +319,7 @@ def test_a_run_that_is_not_there_is_not_made(tmp_path, capfd):
 def test_resuming_a_finished_run_says_so(ppo_copy, capsys):
     before = (ppo_copy / "model.zip").stat().st_mtime_ns
     assert main(["train", "--resume", str(ppo_copy)]) == 0
-    assert "is finished with 512 of 512 steps" in capsys.readouterr().out
+    assert "is over: finished after 512 of 512 steps" in capsys.readouterr().out
     assert (ppo_copy / "model.zip").stat().st_mtime_ns == before
 
 
@@ -329,7 +345,7 @@ def test_a3c_runs_and_resumes(tmp_path):
         (["--env.id", "CartPole-v1"], "that run has env.id relmem/MaskedCartPole-v0"),
         (["--algo.name", "a3c"], "that run has algo.name ppo"),
         (["--run_dir", "elsewhere"], "--resume goes on in the run's own folder: it takes no --run_dir"),
-        (["--config", "pong/lstm"], "(only total_timesteps, device, precision, algo.workers may change)"),
+        (["--config", "pong/lstm"], "(only total_timesteps, device, precision, threads, "),
     ],
 )
 def test_resume_refuses_to_make_another_run_of_it(ppo_run, flags, sentence, capfd):
@@ -349,8 +365,7 @@ def test_resume_refuses_a_checkpoint_of_something_else(ppo_copy, core, env_id, s
     other = {"policy_kwargs": {"core": core, "core_kwargs": {"hidden_size": 8}}, "n_steps": 4}
     MemoryPPO("MemoryPolicy", make_vec_env(env_id, 4), **other).save(ppo_copy / "model.zip")
     assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 2
-    printed = capfd.readouterr().err
-    assert sentence in printed and len(printed.splitlines()) == 1
+    assert sentence in one_sentence(capfd)
 
 
 def test_resume_refuses_a_broken_or_missing_checkpoint(ppo_copy, capfd):
@@ -358,8 +373,8 @@ def test_resume_refuses_a_broken_or_missing_checkpoint(ppo_copy, capfd):
     assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 2
     (ppo_copy / "model.zip").unlink()
     assert main(["train", "--resume", str(ppo_copy), "--total_timesteps", "1024"]) == 2
-    broken, missing = capfd.readouterr().err.splitlines()
-    assert "zip" in broken and "holds no checkpoint to continue from" in missing
+    passed_over, broken, missing = (line for line in capfd.readouterr().err.splitlines() if not line.endswith(" ..."))
+    assert "model.zip" in passed_over and broken == missing and "holds no checkpoint to continue from" in missing
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):
@@ -371,7 +386,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path):
     path = tmp_path / "model.zip"
     path.write_bytes(b"old")
     with pytest.raises(OSError, match="disk full"):
-        save_atomically(Model(), path)
+        save(Model(), path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.zip"] and path.read_bytes() == b"old"
 
 
@@ -446,14 +461,15 @@ class Countdown(gymnasium.Env):
 
 
 @pytest.mark.parametrize(
-    ("lengths", "seconds", "returns"), [((1, 2, 3), 60.0, [1, 2, 3]), ((2, 10**9, 3), 0.2, [2, 3])]
+    ("lengths", "seconds", "returns"), [((1, 2, 3), None, [1, 2, 3]), ((2, 10**9, 3), 0.2, [2, 3])]
 )
 def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_than_it_may(lengths, seconds, returns):
     env = DummyVecEnv([partial(Countdown, steps) for steps in lengths])
     model = SimpleNamespace(predict=lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
     begin = time.monotonic()
-    np.testing.assert_array_equal(evaluate(model, env, seconds), returns)
-    assert time.monotonic() - begin < seconds + 10.0
+    result = evaluate(model, env, seconds=seconds)
+    np.testing.assert_array_equal(result.returns, returns)
+    assert result.complete == (seconds is None) and time.monotonic() - begin < 10.0
 
 
 def test_evaluation_plays_the_most_probable_actions_with_memory():
@@ -463,7 +479,7 @@ def test_evaluation_plays_the_most_probable_actions_with_memory():
         calls.append((state, starts.tolist(), deterministic))
         return np.zeros(2, dtype=int), len(calls)
 
-    evaluate(SimpleNamespace(predict=predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]), 60.0)
+    evaluate(SimpleNamespace(predict=predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]))
     assert calls == [(None, [True, True], True), (1, [True, False], True), (2, [True, False], True)]
 
 

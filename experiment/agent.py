@@ -1,0 +1,345 @@
+"""The job of training an agent in environments."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.utils import get_device
+from stable_baselines3.common.vec_env import VecEnv
+from torch import nn
+
+from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
+from ..agents.cores.registry import CORES, core_options, registered_cores
+from ..agents.evaluate import Evaluation, evaluate
+from ..agents.ppo import minibatch_shape
+from ..common.checks import require_choice
+from ..common.options import Count, Option, options_of
+from ..common.output import say, stage, warn
+from ..common.processors import available_processors
+from ..envs import AtariVecEnv, make_vec_env
+from .callbacks import Checkpoints, EpisodeLog, Evaluations, Frames, ProgressBar, Stop
+from .config import Config, Group, run_options
+from .episodes import EpisodeFile, describe_episodes
+from .folder import RunFolder
+from .pictures import draw_learning_curve
+from .progress import Progress
+from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weights, without_content
+from .stop import StopRequest
+from .tensorboard_log import tensorboard_logger
+
+ALGORITHMS: dict[str, type[MemoryPPO | A3C]] = {"ppo": MemoryPPO, "a3c": A3C}
+NO_OPTIONS = {
+    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "_init_setup_model"),
+    *("verbose", "tensorboard_log", "stats_window_size"),
+}
+TITLE_WIDTH = 75  # characters that fit in a picture
+EVALUATION_ENVS = 8
+EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
+EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far
+
+
+class AgentJob:
+    """Trains an agent by PPO or A3C.
+
+    :param config: the run's options
+    :param smoke: cut it down to a few seconds, to see whether it works
+    :raises ValueError: if the whole run could not be cut into minibatches
+    """
+
+    kind, ending, unit, total = "agent", ".zip", "steps", "total_timesteps"
+    may_change: ClassVar[tuple[str, ...]] = (
+        *("total_timesteps", "device", "precision", "threads", "eval.every", "eval.episodes", "algo.workers"),
+    )
+
+    def __init__(self, config: Config, smoke: bool = False) -> None:
+        self.ppo = config["algo.name"] == "ppo"
+        if self.ppo:
+            shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
+            minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
+        if smoke and self.ppo:
+            n_steps = min(16, config["algo.n_steps"])
+            config = config.but(env__n_envs=1, algo__n_steps=n_steps, algo__n_epochs=1)
+            config = config.but(algo__batch_size=None, algo__bptt_length=None)
+        elif smoke:
+            config = config.but(algo__workers=1, algo__envs_per_worker=1)
+        self.config, self.smoke = config.but(total_timesteps=64) if smoke else config, smoke
+
+    @staticmethod
+    def groups(core: str, algorithm: str) -> dict[str, Group]:
+        """The options of such a run.
+
+        :raises ValueError: if core or algorithm is unknown
+        """
+        require_choice("algorithm", algorithm, ALGORITHMS)
+        env = options_of(make_vec_env, skip=("seed", *(() if algorithm == "ppo" else ("n_envs",))))
+        env["kwargs"] = env.pop("env_kwargs")._replace(name="kwargs")
+        env["id"] = env["id"]._replace(default="PongNoFrameskip-v4")
+        if "n_envs" in env:
+            env["n_envs"] = env["n_envs"]._replace(default=16)
+        policy = options_of(MemoryActorCriticPolicy)
+        cores = Literal[tuple(dict.fromkeys((*registered_cores(), core)))]  # type: ignore[valid-type]
+        algorithms = Literal[tuple(ALGORITHMS)]  # type: ignore[valid-type]
+        return {
+            "": run_options(Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments")),
+            "env": Group("the environment", env),
+            "policy": Group("the policy", {name: policy[name] for name in ("features", "net_arch")}),
+            "core": Group(f"core '{core}'", {"name": Option("name", cores, core, "the memory")} | CORES.options(core)),
+            "algo": Group(
+                f"algorithm '{algorithm}'",
+                {"name": Option("name", algorithms, algorithm, "how to train")}
+                | options_of(ALGORITHMS[algorithm], skip=NO_OPTIONS),
+            ),
+            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),
+        }
+
+    @property
+    def name(self) -> str:
+        """What is trained, in a word: ``pong_stm_ppo_s0``."""
+        config = self.config
+        game = re.sub(r"(NoFrameskip)?(-v\d+)?$", "", re.split("[:/]", config["env.id"])[-1]).lower()
+        return f"{game}_{config['core.name']}_{config['algo.name']}_s{config['seed']}".replace(":", ".")
+
+    @property
+    def network(self) -> nn.Module:
+        """The policy."""
+        return self.model.policy
+
+    @property
+    def done(self) -> int:
+        """Agent steps taken so far."""
+        return self.model.num_timesteps
+
+    @property
+    def device(self) -> torch.device:
+        """Where the policy is trained."""
+        return self.model.device
+
+    # ---------------------------------------------------------------- prepare
+
+    def prepare(self, checkpoint: Path | None) -> None:
+        """Build environments and model.
+
+        :raises ValueError: if an option does not fit the environment or another option, there is no room for them, or
+            the checkpoint is of another core, observation space or action space
+        """
+        self._require_room()
+        self.model = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
+
+    def _make_env(self, n_envs: int, seed: int) -> VecEnv:
+        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, **self._env_kwargs())
+
+    def _env_kwargs(self) -> dict[str, Any]:
+        options = self.config.group("env")
+        options["env_kwargs"] = options.pop("kwargs")
+        return {name: value for name, value in options.items() if name not in ("id", "n_envs")}
+
+    def _evaluation_env(self) -> VecEnv:
+        return self._make_env(min(EVALUATION_ENVS, self.config["eval.episodes"]), self.config["seed"] + EVALUATION_SEED)
+
+    def _policy_kwargs(self) -> dict[str, Any]:
+        config = self.config
+        return {"core": config["core.name"], "core_kwargs": config.group("core"), **config.group("policy")}
+
+    def _new_model(self) -> MemoryPPO | A3C:
+        config = self.config
+        arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
+        arguments |= {name: config[name] for name in ("precision", "seed", "device")}
+        if self.ppo:
+            env = self._make_env(config["env.n_envs"], config["seed"])
+            return MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
+        return A3C(MemoryActorCriticPolicy, config["env.id"], env_kwargs=self._env_kwargs(), **arguments)
+
+    def _loaded_model(self, checkpoint: Path) -> MemoryPPO | A3C:
+        """Seeds move on with the steps taken."""
+        config = self.config
+        changed = {name: config[name] for name in ("device", "precision")}
+        if not self.ppo:
+            changed["workers"] = config["algo.workers"]
+        model = ALGORITHMS[config["algo.name"]].load(checkpoint, **changed)
+        core, options, saved = config["core.name"], config.group("core"), model.policy
+        if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
+            raise ValueError(
+                f"checkpoint '{checkpoint}' holds the core '{saved.core_name}' with {saved.core_kwargs}, but the run "
+                f"asks for '{core}' with {options}"
+            )
+        env: Any = config["env.id"]
+        if self.ppo:
+            env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)
+        try:
+            model.set_env(env)
+        except ValueError as error:
+            raise ValueError(f"checkpoint '{checkpoint}' does not go with {config['env.id']}: {error}") from error
+        return model
+
+    def _require_room(self) -> None:
+        """Estimate from one environment and the shapes of the policy what all of the run takes."""
+        config, algo, options = self.config, self.config.group("algo"), self.config.group("env")
+        workers = 0 if self.ppo else algo["workers"] or available_processors()
+        n_envs = options["n_envs"] if self.ppo else workers * algo["envs_per_worker"]
+        if options["image_size"]:
+            height, width = np.broadcast_to(options["image_size"], 2).tolist()
+            require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
+        env = self._make_env(1, config["seed"])
+        spaces_ = env.observation_space, env.action_space
+        policy = without_content(
+            lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, optimizer_kwargs={}, **self._policy_kwargs())
+        )
+        one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
+        env.close()
+        if policy is None:
+            return
+        state, obs = FLOAT * policy.core.state_size, _bytes(env.observation_space)
+        n_steps = algo["n_steps"] if self.ppo else algo["t_max"]
+        sequences = n_steps // (algo["bptt_length"] or n_steps) if self.ppo else 1
+        needs = {
+            f"the policy with core '{config['core.name']}'": weights(policy, ADAM + 2 * workers),
+            f"the states of {n_envs:,} environments": float(n_envs * state * (1 + sequences)),
+            f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (obs + 8 * FLOAT)),
+        }
+        host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
+        device = get_device(config["device"])
+        if device.type == "cuda":
+            require_room(needs, torch.cuda.mem_get_info(device)[0])
+        require_room(host if device.type == "cuda" else host | needs)
+
+    # ---------------------------------------------------------------- execute
+
+    def plan(self) -> str:
+        """What an update learns from."""
+        algo = self.config.group("algo")
+        if self.ppo:
+            length, sequences = minibatch_shape(
+                algo["n_steps"], self.model.n_envs, algo["bptt_length"], algo["batch_size"]
+            )
+            return (
+                f"rollouts of {self.model.n_envs} environments x {algo['n_steps']} steps, minibatches of "
+                f"{sequences} x {length}"
+            )
+        workers = algo["workers"] or available_processors()
+        return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+
+    def outcome(self) -> str | None:
+        """Whether all steps are taken."""
+        return "finished" if self.done >= self.config["total_timesteps"] else None
+
+    def is_whole(self, results: dict[str, Any]) -> bool:
+        """Whether the final evaluation took place."""
+        return results.get("outcome") == "finished" and bool((results.get("evaluation") or {}).get("complete"))
+
+    def execute(self, folder: RunFolder, stop: StopRequest) -> None:
+        """Train until the model has taken all agent steps, or until a stop is asked for."""
+        total, model = self.config["total_timesteps"], self.model
+        self.episodes = EpisodeFile(folder, self.done)
+        model.set_logger(tensorboard_logger(folder, self.done))
+        if self.outcome():  # only the evaluation is missing
+            return
+        progress = ProgressBar(total)
+        evaluations = Evaluations(folder, self._evaluation_env, **self.config.group("eval"))
+        callbacks = [
+            *(Stop(stop), Frames(self._frames_per_step()), EpisodeLog(self.episodes), Checkpoints(folder)),
+            *(evaluations, progress),
+        ]
+        try:
+            model.learn(total - self.done, callbacks, reset_num_timesteps=False)
+        finally:
+            stop.at_once = False  # the last update is over
+            progress.close()
+            self.episodes.close()
+            evaluations.close()
+
+    def _frames_per_step(self) -> int:
+        env = self.model.get_env()
+        assert env is not None
+        return env.get_attr("frames_per_step")[0]
+
+    def save(self, file: Any) -> None:
+        """Write the model."""
+        self.model.save(file)
+
+    # ---------------------------------------------------------------- finish
+
+    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+        """Evaluate the policy, and draw the learning curve."""
+        episodes = self.config["eval.episodes"]
+        result = self._evaluate(stop, episodes)
+        mean = float(np.mean(result.returns)) if result and result.returns else None
+        if result and mean is not None:
+            cut = "" if result.complete else f" of {episodes}; the others were cut off"
+            say(
+                f"Final evaluation: mean return {mean:.1f} of the most probable actions, over {len(result.returns)} "
+                f"episode(s){cut}."
+            )
+            self.model.logger.record("eval/mean_reward", mean)
+            self.model.logger.record("eval/episodes", len(result.returns))
+            self.model.logger.dump(self.done)
+        else:
+            say("Final evaluation: cut off before an episode ended.")
+        self.model.logger.close()
+        steps, returns, _, _ = self.episodes.rows.T
+        with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
+            draw_learning_curve(folder.curve, steps, returns, self._title(folder), self._frames_per_step(), mean)
+        found = result and {
+            "mean": mean,
+            "episodes": len(result.returns),
+            "returns": result.returns,
+            "complete": result.complete,
+        }
+        return self.describe(folder) | {"evaluation": found}
+
+    def describe(self, folder: RunFolder) -> dict[str, Any]:
+        """What the training showed, without an evaluation."""
+        return {
+            "environment": self.config["env.id"],
+            "algorithm": self.config["algo.name"],
+            "outcome": self.outcome() or "stopped",
+            "minutes": round(self.episodes.seconds / 60, 2),
+            "steps": self.done,
+            "frames_per_step": self._frames_per_step(),
+            **describe_episodes(self.episodes.rows),
+            "evaluation": None,
+        }
+
+    def _title(self, folder: RunFolder) -> str:
+        config = self.config
+        names = f"{config['env.id']}: {config['core.name']}, {config['algo.name']}, seed {config['seed']}"
+        return textwrap.fill(f"{names} ({folder.path.name})", TITLE_WIDTH)
+
+    def _evaluate(self, stop: StopRequest, episodes: int) -> Evaluation | None:
+        """All episodes to their end; after a stop, what ends within seconds."""
+        env = self._evaluation_env()
+        result: Evaluation | None = None
+        for seconds in (1.0 if self.smoke else EVALUATION_SECONDS if stop else None, EVALUATION_SECONDS):
+            progress = Progress(episodes, "episodes")
+            progress.start(0, "evaluation")
+            try:
+                with stop.immediate(), stage(f"evaluating {episodes} episodes"):
+                    result = evaluate(
+                        self.model, env, episodes, seconds, lambda done, _, bar=progress: bar.update(done, "evaluation")
+                    )
+            except FloatingPointError as error:  # as after a training: everything else is kept
+                warn(f"no final evaluation: {error}")
+                break
+            finally:
+                progress.close()
+            if result is not None:
+                break  # else a stop came just now, and once more within seconds
+        env.close()
+        return result
+
+
+def _bytes(space: spaces.Space) -> float:
+    """What one observation takes."""
+    if isinstance(space, spaces.Dict):
+        return sum(map(_bytes, space.values()))
+    return float(np.prod(space.shape or (1,))) * min(np.dtype(space.dtype).itemsize, FLOAT)
+
+
+def _spelt_out(core: str, options: dict[str, Any]) -> dict[str, Any]:
+    """A core's options, the default ones included: a checkpoint may be older than some of them."""
+    return {"core": core} | {name: option.default for name, option in core_options(core).items()} | options

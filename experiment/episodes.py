@@ -1,0 +1,137 @@
+"""The episodes of a training: the file that holds them, and what they show."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+
+from ..common.output import warn
+from .files import replacing
+from .folder import RunFolder
+from .pictures import running_mean
+
+HEADER = "step,return,length,seconds\n"
+THRESHOLDS = (-10, 0, 10, 18)
+CURVE_STEPS = 10_000  # agent steps between the points of the curve in results.json
+
+
+def read_episodes(path: Path) -> np.ndarray:
+    """The episodes in a file [E, 4]: agent steps, return, length, seconds of training (NaN where an older version wrote
+    the file, in three columns). None if there is no such file. Lines that are no episodes are left out."""
+    return np.array([[*row, math.nan][:4] for row in read_rows(path, 3, 4)]).reshape(-1, 4)
+
+
+def read_rows(path: Path, *widths: int) -> list[list[float]]:
+    """The rows of so many numbers in a file of comma-separated values."""
+    rows = []
+    for line in _lines(path):
+        try:
+            rows.append([float(cell) for cell in line.split(",")])
+        except ValueError:
+            continue
+    return [row for row in rows if len(row) in widths and math.isfinite(row[0])]
+
+
+def _lines(path: Path) -> list[str]:
+    """All but the first, and a last one that was cut off."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    return text[: text.rfind("\n") + 1].splitlines()[1:]
+
+
+class EpisodeFile:
+    """Writes episodes down as they end. Where that fails the training goes on, and the next one writes them all.
+
+    :param run: whose file it is
+    :param step: where the training goes on: what is there from behind that step is dropped
+    """
+
+    def __init__(self, run: RunFolder, step: int) -> None:
+        self.run = run
+        known = read_episodes(run.episodes)
+        if len(known) < len(_lines(run.episodes)):
+            warn(f"{len(_lines(run.episodes)) - len(known)} line(s) of {run.episodes} are no episodes: left out")
+        self._rows = known[known[:, 0] <= step].tolist()
+        self._began = time.monotonic() - max((row[3] for row in self._rows if row[3] >= 0), default=0.0)
+        self._ended: float | None = None
+        self._file: TextIO | None = None
+        with run.attempt("episodes.csv"):
+            self._write_all()
+
+    @property
+    def seconds(self) -> float:
+        """Of training so far, pauses of the run left out."""
+        return (self._ended or time.monotonic()) - self._began
+
+    @property
+    def rows(self) -> np.ndarray:
+        """All episodes [E, 4], as ``read_episodes`` gives them."""
+        return np.array(self._rows).reshape(-1, 4)
+
+    def add(self, step: int, episode_return: float, length: int) -> None:
+        """Write down an episode that has just ended."""
+        self._rows.append([float(step), episode_return, float(length), round(self.seconds, 2)])
+        with self.run.attempt("episodes.csv"):
+            if self._file is None:
+                self._write_all()
+                return
+            try:
+                self._file.write(_line(self._rows[-1]))
+            except OSError:
+                self._release()
+                raise
+
+    def _write_all(self) -> None:
+        with replacing(self.run.episodes) as file:
+            file.write((HEADER + "".join(map(_line, self._rows))).encode())
+        self._file = self.run.episodes.open("a", encoding="utf-8", buffering=1)
+
+    def _release(self) -> None:
+        if self._file is not None:
+            with suppress(OSError):
+                self._file.close()
+            self._file = None
+
+    def close(self) -> None:
+        """Make up for what could not be written, however the training ended."""
+        self._ended = time.monotonic()
+        with self.run.attempt("episodes.csv"):
+            if self._file is None or not self.run.episodes.exists():
+                self._write_all()
+        self._release()
+
+
+def _line(row: list[float]) -> str:
+    step, episode_return, length, seconds = row
+    return f"{step:.0f},{episode_return!r},{length:.0f}" + ("\n" if math.isnan(seconds) else f",{seconds!r}\n")
+
+
+def describe_episodes(rows: np.ndarray) -> dict[str, Any]:
+    """What the episodes [E, 4] of a training show, for ``results.json``: ``curve`` has agent steps, minutes, and the
+    mean return of the last 100 episodes; ``first_reached`` where that mean first exceeded some levels."""
+    steps, returns, _, seconds = rows.T
+    means = running_mean(returns)
+
+    def minutes(step: float) -> float:
+        return round(float(np.interp(step, steps, seconds)) / 60, 2)
+
+    def crossing(level: float) -> dict[str, float] | None:
+        above = means > level
+        step = steps[np.argmax(above)] if above.any() else None
+        return None if step is None else {"agent_steps": int(step), "minutes": minutes(step)}
+
+    points = [*range(CURVE_STEPS, int(steps[-1]), CURVE_STEPS), int(steps[-1])] if len(rows) else []
+    counts = [int(np.searchsorted(steps, step, side="right")) for step in points]
+    return {
+        "episodes": len(rows),
+        "curve": [
+            [step, minutes(step), round(float(means[n - 1]), 2)] for step, n in zip(points, counts, strict=True) if n
+        ],
+        "first_reached": {str(level): crossing(level) for level in THRESHOLDS},
+        "mean_return_last_100": round(float(means[-1]), 2) if len(rows) else None,
+        "best_mean_return_100": round(float(means.max()), 2) if len(rows) else None,
+    }

@@ -1,0 +1,300 @@
+"""A run folder: everything that one training run leaves behind.
+
+``config.yaml`` (resolved), ``command.txt``, ``versions.txt``, ``results.json``, TensorBoard events, ``checkpoints/`` and
+``learning_curve.png``; of an agent ``episodes.csv`` and ``model.zip``, of a task ``model.pt``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+from zipfile import ZipFile
+
+import torch
+from filelock import FileLock, Timeout
+
+from ..common.output import warn
+from .files import replacing
+from .provenance import COMMIT, commit, versions
+
+CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
+CHECKPOINT_SECONDS = 300.0  # between two checkpoints
+FIRST_CHECKPOINT_SECONDS = 30.0  # after the training began, or after one that could not be written
+CHECKPOINTS_KEPT = 3
+
+
+class Model(Protocol):
+    """What is saved: an algorithm or a trainer."""
+
+    def save(self, file: Any, /) -> Any: ...
+
+
+class RunFolder:
+    """The folder of a run: its files, and who may write to it.
+
+    :param path: the folder; it need not exist yet
+    :param ending: of the files that hold a model: .zip of SB3, or .pt of PyTorch
+    """
+
+    def __init__(self, path: Path, ending: str = ".zip") -> None:
+        self.path, self.ending = path, ending
+        self.config = path / "config.yaml"
+        self.command = path / "command.txt"
+        self.versions = path / "versions.txt"
+        self.episodes = path / "episodes.csv"
+        self.evaluations = path / "evaluations.csv"
+        self.checkpoints = path / "checkpoints"
+        self.model = path / f"model{ending}"
+        self.results = path / "results.json"
+        self.curve = path / "learning_curve.png"
+        self.missing: dict[str, OSError] = {}  # what could not be written the last time
+        self._warned: set[str] = set()
+        self._lock = FileLock(path / ".lock")
+
+    # ---------------------------------------------------------------- before the training
+
+    def hold(self) -> None:
+        """Keep others from training this run, until ``release`` or the end of this process, and clear away files that
+        an earlier process left half written.
+
+        :raises ValueError: if another one trains it
+        """
+        try:
+            self._lock.acquire(blocking=False)
+            for partial in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
+                partial.unlink()
+        except Timeout:
+            raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
+        except OSError as error:
+            raise ValueError(f"cannot write to run folder '{self.path}': {error.strerror}") from error
+
+    def release(self) -> None:
+        """Let others continue this run."""
+        with suppress(OSError):
+            self._lock.release()
+
+    def require_free(self) -> None:
+        """Runs are never overwritten.
+
+        :raises ValueError: if the folder holds anything, or is a file
+        """
+        try:
+            if self.path.exists() and not self.path.is_dir():
+                raise ValueError(f"run folder '{self.path}' is a file")
+            full = self.path.exists() and any(self.path.iterdir())
+        except OSError as error:
+            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
+        if full:
+            saved = [*self.path.glob("model.*"), *self.path.glob("checkpoints/*")]
+            way = f"continue the run that it holds with --resume {self.path}" if saved else "remove it"
+            raise ValueError(f"run folder '{self.path}' is not empty: choose another --run_dir, or {way}")
+
+    def create(self, config: str, argv: Sequence[str]) -> None:
+        """Make the folder and write down how the run came about.
+
+        :raises ValueError: if the folder cannot be made
+        """
+        packages = versions()
+        try:
+            self.checkpoints.mkdir(parents=True)
+            self.hold()
+            self.versions.write_text(packages, encoding="utf-8")
+            self._write_config_and_command(config, argv)
+        except FileExistsError:
+            raise ValueError(f"run folder '{self.path}' has just been made by another process") from None
+        except OSError as error:
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
+
+    def _write_config_and_command(self, config: str, argv: Sequence[str]) -> None:
+        """``config.yaml`` as it holds now, and one more line in ``command.txt``: the first started the run, later ones
+        resumed it."""
+        with replacing(self.config) as config_file:
+            config_file.write(config.encode())
+        with self.command.open("a", encoding="utf-8") as file:
+            file.write(f"relmem train {shlex.join(argv)}\n")
+
+    def log_resumption(self, config: str, argv: Sequence[str]) -> None:
+        """Write down by which command, with which limits and at which commit the run goes on."""
+        with self.attempt("the record of this command"):
+            self._write_config_and_command(config, argv)
+            if commit() is not None:
+                with self.versions.open("a", encoding="utf-8") as file:
+                    file.write(f"{COMMIT} {commit()} (resumed)\n")
+
+    # ---------------------------------------------------------------- checkpoints
+
+    def newest_checkpoint(self) -> Path:
+        """The model that was trained longest, saved at the end of the run or before. Those that are not whole are
+        passed over, with a warning.
+
+        :raises ValueError: if there is none
+        """
+        steps: dict[Path, int] = {}
+        for path in self._saved():
+            try:
+                steps[path] = steps_taken(path)
+            except ValueError as error:
+                warn(f"{error}: passed over")
+        if not steps:
+            raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
+        return max(steps, key=lambda path: steps[path])
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is anything to continue from."""
+        return bool(self._saved())
+
+    def _saved(self) -> list[Path]:
+        return [path for path in (self.model, *sorted(self.checkpoints.glob(f"*{self.ending}"))) if path.is_file()]
+
+    # ---------------------------------------------------------------- what a run can do without
+
+    @contextmanager
+    def attempt(self, what: str) -> Iterator[None]:
+        """Write something without which a training can go on: where that fails, it is said once."""
+        try:
+            yield
+            self.missing.pop(what, None)
+        except OSError as error:
+            self.missing[what] = error
+            if what not in self._warned:
+                self._warned.add(what)
+                warn(f"cannot write {what}, and goes on without: {error}")
+
+    def save(self, model: Model) -> Path | None:
+        """Save the model of a run that ends, if not here then in a folder for temporary files.
+
+        :return: the file; None if it could be written nowhere
+        """
+        with self.attempt("the model"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            save(model, self.model)
+            return self.model
+        with self.attempt("the model in a temporary folder either"):
+            folder = Path(tempfile.mkdtemp(prefix=f"{self.path.name}_"))
+            save(model, folder / self.model.name)
+            return folder / self.model.name
+        return None
+
+    def write_results(self, results: dict[str, Any]) -> None:
+        """Write ``results.json``, beside what the folder knows itself."""
+        with self.attempt("results.json"):
+            files = {"commands": self.command, "versions": self.versions}
+            known = {name: file.read_text().splitlines() if file.exists() else [] for name, file in files.items()}
+            text = json.dumps(_finite(results | known), indent=1, allow_nan=False, default=str)
+            with replacing(self.results) as file:
+                file.write(f"{text}\n".encode())
+
+    def read_results(self) -> dict[str, Any]:
+        """What ``results.json`` holds; nothing where it is not whole."""
+        try:
+            results = json.loads(self.results.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return results if isinstance(results, dict) else {}
+
+    def tensorboard_command(self) -> str:
+        """How to watch the run, as one would type it here."""
+        program = Path(sys.executable).with_name("tensorboard")
+        on_path = shutil.which("tensorboard")
+        if on_path and Path(on_path).resolve() == program.resolve():
+            program = Path("tensorboard")
+        elif program.is_relative_to(Path.cwd()):
+            program = program.relative_to(Path.cwd())
+        return shlex.join([str(program), "--logdir", str(self.path)])
+
+
+def make_default_path(name: str) -> Path:
+    """Make ``runs/<name>_<time>``, with a number behind it where runs start within one second.
+
+    :raises ValueError: if it cannot be made
+    """
+    stem = f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
+    path, n = Path("runs", stem), 1
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            n += 1
+            path = Path("runs", f"{stem}_{n}")
+        except OSError as error:
+            raise ValueError(f"cannot make run folder '{path}': {error.strerror}") from error
+
+
+def steps_taken(saved: Path) -> int:
+    """How far a saved model was trained.
+
+    :raises ValueError: if the file is not whole, or is called like no checkpoint of ours
+    """
+    number = saved.stem.removeprefix(CHECKPOINT)
+    if not saved.stem.startswith("model") and not (number.isdecimal() and saved.stem.startswith(CHECKPOINT)):
+        raise ValueError(f"'{saved}' is not named as a checkpoint is")
+    try:
+        with ZipFile(saved) as archive:  # of PyTorch too
+            broken = archive.testzip()
+            steps = json.loads(archive.read("data"))["num_timesteps"] if saved.suffix == ".zip" else None
+        if steps is None:
+            steps = torch.load(saved, map_location="meta", weights_only=True)["updates"]
+    except Exception as error:  # torch.load documents none of those that it raises
+        raise ValueError(f"'{saved}' is no whole checkpoint") from error
+    if broken:
+        raise ValueError(f"'{saved}' is no whole checkpoint")
+    return int(steps)
+
+
+def save(model: Model, path: Path) -> None:
+    """Save a model so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile.
+
+    :raises OSError: if it cannot be written
+    """
+    content = io.BytesIO()  # or a full disk is met by PyTorch, whose errors are others
+    model.save(content)
+    with replacing(path) as file:
+        file.write(content.getbuffer())
+
+
+class CheckpointSaver:
+    """Saves a model every few minutes, the first time soon, and keeps the newest few.
+
+    :param folder: of the run
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+
+    def __call__(self, model: Model, step: int) -> None:
+        """Save the model if it is time.
+
+        :param step: of the training, for the file's name
+        """
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+        folder, ending = self.folder.checkpoints, self.folder.ending
+        with self.folder.attempt("a checkpoint"):
+            folder.mkdir(parents=True, exist_ok=True)
+            save(model, folder / f"{CHECKPOINT}{step:012d}{ending}")
+            for old in sorted(folder.glob(f"{CHECKPOINT}{'[0-9]' * 12}{ending}"))[:-CHECKPOINTS_KEPT]:
+                old.unlink()
+            self._due = time.monotonic() + CHECKPOINT_SECONDS
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for numbers that JSON does not know, as a diverged training has them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

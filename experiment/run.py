@@ -1,0 +1,266 @@
+"""One run: an agent in environments, or a model on a task, from its options to its results."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import nn
+
+from ..agents import Diverged
+from ..common.output import say, stage, warn
+from ..common.values import write
+from .config import Config
+from .folder import RunFolder, make_default_path
+from .provenance import processor
+from .stop import StopRequest
+
+
+class Job(Protocol):
+    """What a run does: train an agent, or a model on a task."""
+
+    kind: ClassVar[str]
+    ending: ClassVar[str]  # of the files that it saves
+    unit: ClassVar[str]  # that its length is counted in
+    total: ClassVar[str]  # the option that says how many of these
+    may_change: ClassVar[tuple[str, ...]]  # options, when a run is continued
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """Of the run, for its folder."""
+        ...
+
+    @property
+    def network(self) -> nn.Module:
+        """What is trained."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """How much of its length lies behind it."""
+        ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def prepare(self, checkpoint: Path | None) -> None:
+        """Build everything, anew or as it was saved.
+
+        :raises ValueError: if something does not fit
+        """
+        ...
+
+    def plan(self) -> str:
+        """What an update learns from, in words."""
+        ...
+
+    def outcome(self) -> str | None:
+        """Why the training is over; None while it is not."""
+        ...
+
+    def is_whole(self, results: dict[str, Any]) -> bool:
+        """Whether results leave nothing to do where the training is over."""
+        ...
+
+    def execute(self, folder: RunFolder, stop: StopRequest) -> None:
+        """Train until it is over or a stop is asked for."""
+        ...
+
+    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+        """Evaluate what was trained, and draw its curve.
+
+        :return: what there is to know
+        """
+        ...
+
+    def describe(self, folder: RunFolder) -> dict[str, Any]:
+        """What is known before an evaluation."""
+        ...
+
+    def save(self, file: Any) -> None:
+        """Write what a training goes on from."""
+        ...
+
+
+class Run:
+    """A training that is ready to start, in a folder of its own. See ``prepare``."""
+
+    def __init__(self, job: Job, folder: RunFolder, argv: Sequence[str], saved: Config | None) -> None:
+        self.job, self.folder, self.argv, self.saved = job, folder, argv, saved
+        self.stop = StopRequest()
+
+    def execute(self) -> int:
+        """Train, save, evaluate.
+
+        :return: exit code: 0; 1 where the model could not be saved in the run folder, or is of no use; 128 plus the
+            number of the signal that ended the run early
+        """
+        try:
+            with self.stop:
+                return self._execute()
+        except FloatingPointError as error:  # of the loss or of an environment: no fault of the program
+            warn(str(error))
+            return 1
+        except KeyboardInterrupt:
+            return self.stop.exit_code or 130
+        finally:
+            self.folder.release()
+
+    def _execute(self) -> int:
+        job, folder, config = self.job, self.folder, self.job.config
+        if self.saved:
+            if job.outcome() and job.is_whole(folder.read_results()):
+                say(
+                    f"The run in {folder.path} is over: {job.outcome()} after {job.done:,} of {config[job.total]:,} "
+                    f"{job.unit}. A larger --{job.total} continues it."
+                )
+                return 0
+            folder.log_resumption(write(config.as_dict()), self.argv)
+        self._introduce()
+        with self._saved_on_failure():
+            job.execute(folder, self.stop)
+        self.stop.at_once = False
+        with self.stop.held():
+            model = folder.save(job)  # before anything that may fail or take time
+        results = job.finish(folder, self.stop)
+        folder.write_results(self._facts() | results)
+        files = [file for file in (model, folder.results, folder.curve) if file and file.exists()]
+        say(f"Saved {', '.join(map(str, files))}.")
+        for what, error in folder.missing.items():
+            warn(f"what this run lacks: {what} ({error})")
+        return self.stop.exit_code or int(model != folder.model)
+
+    def _introduce(self) -> None:
+        """Say where the run is, and what it consists of."""
+        job, folder = self.job, self.folder
+        facts = self._facts()
+        say(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}")
+        say(
+            f"Training {job.name} for {job.config[job.total] - job.done:,} {job.unit}: {facts['parameters']:,} "
+            f"parameters, {job.plan()}; on {facts['device']} ({job.device}), {facts['threads']} thread(s)"
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """What the results of all runs say."""
+        job, cuda = self.job, self.job.device.type == "cuda"
+        return {
+            "kind": job.kind,
+            "config": job.config.as_dict(),
+            "seed": job.config["seed"],
+            "core": job.config["core.name"],
+            "device": torch.cuda.get_device_name(job.device) if cuda else processor(),
+            "threads": torch.get_num_threads(),
+            "parameters": sum(parameter.numel() for parameter in job.network.parameters()),
+        }
+
+    @contextmanager
+    def _saved_on_failure(self) -> Iterator[None]:
+        """Save what was learned even if the training fails, unless it has diverged: the last checkpoint is then what a
+        run goes on from."""
+        job, folder = self.job, self.folder
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.stop.note()
+        except Diverged:
+            folder.write_results(self._facts() | job.describe(folder) | {"outcome": "diverged"})
+            raise
+        except (Exception, SystemExit) as error:
+            if all(parameter.isfinite().all() for parameter in job.network.parameters()):
+                folder.save(job)
+            warn(f"The training failed. To go on from where it was: --resume {folder.path}")
+            if isinstance(error, SystemExit):
+                raise RuntimeError("the environment, or what else the training called, ended the program") from error
+            raise
+
+
+def prepare(
+    job: Job,
+    argv: Sequence[str],
+    run_dir: Path | None = None,
+    resume: Path | None = None,
+    saved: Config | None = None,
+) -> Run:
+    """Check and build everything; only then make the run folder.
+
+    :param argv: the command line after ``relmem train``
+    :param run_dir: folder of the run; None: one in ``runs``
+    :param resume: folder of a run to continue
+    :param saved: the options of that run
+    :raises ValueError: if anything is impossible
+    """
+    config = job.config
+    require_device(config["device"])
+    if config["threads"] is not None:
+        torch.set_num_threads(config["threads"])
+    checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending)
+    if resume and saved:
+        folder.hold()
+        require_same_run(job, saved, folder)
+        checkpoint = folder.newest_checkpoint()
+    elif run_dir:
+        folder.require_free()
+    with stage(f"preparing {job.name}"), _one_sentence():
+        job.prepare(checkpoint)
+    if not resume:
+        folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
+        folder.create(write(config.as_dict()), argv)
+    return Run(job, folder, argv, saved)
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """What goes wrong before a training begins is due to what was asked for, such as an environment that cannot be
+    made: no traceback, but the place. ``python -X dev`` shows it all."""
+    try:
+        yield
+    except ValueError:
+        raise
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise ValueError(
+            f"this cannot be trained: {type(error).__name__}: {error} ({place.filename}, line {place.lineno})"
+        ) from error
+
+
+def require_same_run(job: Job, saved: Config, folder: RunFolder) -> None:
+    """Only the length of a run and the hardware that it runs on may change when it is continued.
+
+    :raises ValueError: naming the first option that differs from the run's own
+    """
+    before, asked = saved.flat(), job.config.flat()
+    for key in (*asked, *before):
+        if key not in job.may_change and before.get(key) != asked.get(key):
+            raise ValueError(
+                f"cannot continue {folder.path} with {key} {asked.get(key)}: that run has {key} {before.get(key)} "
+                f"(only {', '.join(job.may_change)} may change)"
+            )
+    if asked[job.total] != before[job.total]:
+        for key, value in asked.items():
+            if str(value).startswith("lin_"):
+                warn(
+                    f"{key} falls to zero over all {asked[job.total]:,} {job.unit} now: it goes on from another value "
+                    f"than it had where the {before[job.total]:,} ended"
+                )
+
+
+def require_device(name: str) -> None:
+    """Refuse a device that there is not.
+
+    :raises ValueError: if it is unknown, or torch finds none
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"unknown device '{name}': choose auto, cpu, cuda or cuda:N")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device '{name}' is not available here: torch finds no CUDA")
+    if name.startswith("cuda:") and int(name.removeprefix("cuda:")) >= torch.cuda.device_count():
+        raise ValueError(f"device '{name}' is not available here: torch finds {torch.cuda.device_count()}, from cuda:0")

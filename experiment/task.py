@@ -1,0 +1,266 @@
+"""The job of training a model on a task."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+import time
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from ..common.options import Count, Option, Positive, options_of
+from ..common.output import say, stage
+from ..supervised import SequenceModel, SupervisedTrainer, memories, memory_factory
+from ..tasks import make_task
+from ..tasks.registry import TASKS, registered_tasks
+from .config import Config, Group, run_options
+from .folder import CheckpointSaver, RunFolder
+from .pictures import draw_task_curve
+from .progress import Progress
+from .room import ADAM, FLOAT, require_room, weights, without_content
+from .stop import StopRequest
+from .tensorboard_log import tensorboard_logger
+
+HEAD = ("embedding_size", "net_arch")
+NO_OPTIONS = ("task", "core", "core_kwargs", "precision", "seed", "device", *HEAD)
+TITLE_WIDTH = 75  # characters that fit in a picture
+SHOWN_SECONDS = 1.0  # between two looks at the loss, which on a GPU has to be waited for
+LOGGED_SECONDS = 10.0  # between two points of its curve
+
+
+class TaskJob:
+    """Trains a model on a task.
+
+    :param config: the run's options
+    :param smoke: cut it down to a few seconds, to see whether it works
+    """
+
+    kind, ending, unit, total = "task", ".pt", "updates", "total_updates"
+    may_change: ClassVar[tuple[str, ...]] = ("total_updates", "max_minutes", "device", "precision", "threads")
+    trainer: SupervisedTrainer
+
+    def __init__(self, config: Config, smoke: bool = False) -> None:
+        if smoke:
+            batch_size = min(4, config["training.batch_size"])
+            config = config.but(total_updates=2, training__batch_size=batch_size)
+            config = config.but(training__eval_every=None, training__eval_size=4)
+        self.config, self.smoke = config, smoke
+
+    @staticmethod
+    def groups(core: str, task: str) -> dict[str, Group]:
+        """The options of such a run.
+
+        :raises ValueError: if core or task is unknown
+        """
+        trainer = options_of(SupervisedTrainer)
+        cores = Literal[tuple(dict.fromkeys((*memories(), core)))]  # type: ignore[valid-type]
+        tasks = Literal[tuple(dict.fromkeys((*registered_tasks(), task)))]  # type: ignore[valid-type]
+        of_core = options_of(memory_factory(core), skip=("input_size", "output_size"))
+        return {
+            "": run_options(
+                Option("total_updates", Count, 50_000, "gradient steps"),
+                Option("max_minutes", Positive | None, None, "the training ends after these; null is never"),
+            ),
+            "task": Group(
+                f"task '{task}'", {"name": Option("name", tasks, task, "what to learn")} | TASKS.options(task)
+            ),
+            "head": Group("the head", {name: trainer[name] for name in HEAD}),
+            "core": Group(f"core '{core}'", {"name": Option("name", cores, core, "the memory")} | of_core),
+            "training": Group("the training", options_of(SupervisedTrainer, skip=NO_OPTIONS)),
+        }
+
+    @property
+    def name(self) -> str:
+        """What is trained, in a word: ``nth_farthest_stm_s0``."""
+        config = self.config
+        return f"{config['task.name']}_{config['core.name']}_s{config['seed']}".replace(":", ".")
+
+    @property
+    def network(self) -> nn.Module:
+        """The model."""
+        return self.trainer.model
+
+    @property
+    def done(self) -> int:
+        """Updates so far."""
+        return self.trainer.updates
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is trained."""
+        return self.trainer.device
+
+    def prepare(self, checkpoint: Path | None) -> None:
+        """Build task, model and trainer.
+
+        :raises ValueError: if an option is out of range, there is no room for them, or the checkpoint does not fit
+        """
+        config = self.config
+        task = make_task(config["task.name"], **config.group("task"))
+        head = config.group("head")
+        model = without_content(
+            lambda: SequenceModel(
+                *(task.input_size, task.output_size, task.kind, config["core.name"], config.group("core")), **head
+            )
+        )
+        if model is not None:
+            batch_size = config["training.batch_size"]
+            state = getattr(model.memory, "state_size", 0) + task.input_size
+            require_room(
+                {
+                    f"the model with core '{config['core.name']}'": weights(model, ADAM),
+                    f"a batch of {batch_size:,} samples": float(batch_size * FLOAT * state),
+                }
+            )
+        self.trainer = SupervisedTrainer(
+            task,
+            core=config["core.name"],
+            core_kwargs=config.group("core"),
+            **head,
+            **config.group("training"),
+            **{name: config[name] for name in ("precision", "seed", "device")},
+        )
+        if checkpoint is not None:
+            self.trainer.restore(checkpoint)
+
+    def plan(self) -> str:
+        """What an update learns from."""
+        return f"batches of {self.trainer.batch_size}"
+
+    def outcome(self) -> str | None:
+        """Why the training is over; None while it is not."""
+        return self.trainer.outcome(self.config["total_updates"], self.config["max_minutes"])
+
+    def is_whole(self, results: dict[str, Any]) -> bool:
+        """Whether the test took place."""
+        return results.get("test") is not None
+
+    def execute(self, folder: RunFolder, stop: StopRequest) -> None:
+        """Train until the trainer says why to end, or until a stop is asked for."""
+        watch = Watch(self.trainer, self.config, folder, stop)
+        try:
+            self.trainer.learn(self.config["total_updates"], self.config["max_minutes"], watch)
+        finally:
+            watch.close()
+
+    def save(self, file: Any) -> None:
+        """Write the trainer."""
+        self.trainer.save(file)
+
+    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
+        """Test the best weights unless the run is to go on later, and draw the curve."""
+        trainer, config = self.trainer, self.config
+        outcome, test, metric = self.outcome(), None, trainer.task.metric
+        if outcome is not None:
+            with stop.immediate(), stage("testing the best weights"):  # else it is made up for when the run is resumed
+                test = trainer.test(config["training.eval_size"] if self.smoke else None)
+        names = f"{config['task.name']}: {config['core.name']}, seed {config['seed']}"
+        with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
+            draw_task_curve(
+                folder.curve,
+                trainer.history,
+                metric,
+                textwrap.fill(f"{names} ({folder.path.name})", TITLE_WIDTH),
+                trainer.task.trivial("valid"),
+                test["test"][metric] if test else None,
+            )
+        scores = "".join(f" {metric} on {name}: {score[metric]:.4g}." for name, score in (test or {}).items())
+        say(f"{(outcome or 'stopped').capitalize()} after {trainer.updates:,} updates.{scores}")
+        return self.describe(folder) | {"test": test}
+
+    def describe(self, folder: RunFolder) -> dict[str, Any]:
+        """What the training showed, without a test."""
+        trainer, task = self.trainer, self.trainer.task
+        epoch = trainer.updates_per_epoch
+
+        def moment(entry: dict[str, float] | None) -> dict[str, float] | None:
+            if entry is None:
+                return None
+            return {
+                "updates": entry["update"],
+                "minutes": round(entry["seconds"] / 60, 2),
+                **({"epochs": round(entry["update"] / epoch, 2)} if epoch else {}),
+                **{key: value for key, value in entry.items() if key.startswith("valid_")},
+            }
+
+        return {
+            "task": self.config["task.name"],
+            "outcome": self.outcome() or "stopped",
+            "metric": task.metric,
+            "higher_is_better": task.higher_is_better,
+            "trivial": {name: task.trivial(name) for name in task.split_sizes if name != "train"},
+            "test": None,
+            "best": moment(trainer.best_evaluation),
+            "converged": moment(trainer.converged_at),
+            "updates": trainer.updates,
+            **({"epochs": round(trainer.updates / epoch, 2)} if epoch else {}),
+            "samples": trainer.updates * trainer.batch_size,
+            "minutes": round(trainer.seconds / 60, 2),
+            "bf16_allowed": trainer.model.autocast_dtype is not None,
+            "history": trainer.history,
+        }
+
+
+class Watch:
+    """What runs beside the training: curves, progress, checkpoints, and the user's wish to stop."""
+
+    def __init__(self, trainer: SupervisedTrainer, config: Config, folder: RunFolder, stop: StopRequest) -> None:
+        self.folder, self.stop = folder, stop
+        self.metric = f"valid_{trainer.task.metric}"
+        self.logger = tensorboard_logger(folder, trainer.updates)
+        # Runs of their own for TensorBoard, which draws them into the same picture.
+        self.trivial = {
+            tensorboard_logger(folder, trainer.updates, f"trivial/{name}"): level
+            for name, level in trainer.task.trivial("valid").items()
+        }
+        limit = None if config["max_minutes"] is None else 60 * config["max_minutes"] - trainer.seconds
+        self.progress = Progress(config["total_updates"], "updates", limit=limit)
+        self.progress.start(trainer.updates, self._status(trainer))
+        self.began, self.first = trainer.seconds, trainer.updates
+        self.logged = len(trainer.history)
+        self.shown = self.drawn = time.monotonic()
+        self.save = CheckpointSaver(folder)
+
+    def __call__(self, trainer: SupervisedTrainer) -> bool:
+        """After every update; False ends the training."""
+        now = time.monotonic()
+        if len(trainer.history) > self.logged:
+            self.logged = len(trainer.history)
+            self._log(trainer)
+            self.drawn, self.shown = now, -math.inf
+        elif now - self.drawn >= LOGGED_SECONDS:  # an evaluation may be many minutes away
+            self.logger.record("train/loss", trainer.train_loss)
+            self.logger.dump(trainer.updates)
+            self.drawn = now
+        if now - self.shown >= SHOWN_SECONDS:
+            self.progress.update(trainer.updates, self._status(trainer))
+            self.shown = now
+        self.save(trainer, trainer.updates)
+        return not self.stop
+
+    def _log(self, trainer: SupervisedTrainer) -> None:
+        entry = trainer.history[-1]
+        for key, value in entry.items():
+            if key.startswith("valid_"):
+                self.logger.record(key.replace("_", "/", 1), value)
+        self.logger.record("train/loss", entry["train_loss"])
+        self.logger.record("train/learning_rate", entry["learning_rate"])
+        speed = (trainer.updates - self.first) / max(trainer.seconds - self.began, 1e-9)
+        self.logger.record("time/updates_per_second", speed)
+        self.logger.dump(trainer.updates)
+        for logger, level in self.trivial.items():
+            logger.record(self.metric.replace("_", "/", 1), level)
+            logger.dump(trainer.updates)
+
+    def _status(self, trainer: SupervisedTrainer) -> str:
+        latest = f"{trainer.history[-1][self.metric]:.4g}" if trainer.history else "-"
+        return f"loss {trainer.train_loss:.4g}, {trainer.task.metric} {latest}"
+
+    def close(self) -> None:
+        """Leave terminal and files in order, however the training ended."""
+        self.progress.close()
+        for logger in (self.logger, *self.trivial):
+            logger.close()
