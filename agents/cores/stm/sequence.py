@@ -1,8 +1,8 @@
 """The STM over a whole sequence: the numbers of ``STMCore.step``, in an order that needs less work and memory.
 
 What a step adds to the relational memory has rank n: SAM(M)[s] = F_sᵀ V, where F_s [n keys, d] are the bindings of
-query s and V [n keys, d] the values. Whatever is linear in the relational memory can therefore be done on these factors,
-and the memory itself, n * d * d numbers a step, is hardly ever formed:
+query s and V [n keys, d] the values. Whatever is linear in the relational memory can therefore be done on these
+factors, and the memory itself, n * d * d numbers a step, is hardly ever formed:
 
 * Transfer (13): G1(SAM) = Vᵀ (F G1ᵀ), where F G1ᵀ is [n keys, d].
 * Read (11): as soon as F and V of a step are known, what all later steps of the chunk will read from them is added to
@@ -283,4 +283,5 @@ def _in_blocks(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tenso
     :param numbers: that it creates for each row
     """
     rows = max(1, BLOCK // numbers)
-    return torch.cat([_again(function, rows < len(a))(*block) for block in zip(a.split(rows), b.split(rows))])
+    blocks = zip(a.split(rows), b.split(rows), strict=True)
+    return torch.cat([_again(function, rows < len(a))(*block) for block in blocks])
