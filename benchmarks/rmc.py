@@ -1,4 +1,4 @@
-"""RMC against its textbook step loop (``reference_rmc.py``)."""
+"""RMC against its textbook step loop (``tests/naive/rmc.py``)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Group, Table, Target, compare, require_agreement
-from benchmarks.reference_rmc import reference_rmc
 from relmem.agents.cores.rmc import RMCCore, RMCState
 from relmem.agents.precision import has_native_bf16
+from tests.naive.rmc import textbook_rmc
 
 INPUT_SIZE = 128
 REFERENCE, OURS, BF16 = "textbook loop, fp32", "relmem, fp32", "relmem, bf16 products"
@@ -38,7 +38,7 @@ def training(contestant: str, T: int, B: int) -> Callable[[], list[Tensor]]:
     core = RMCCore(INPUT_SIZE, slots=8, heads=4, head_size=32)
     x, starts = torch.randn(T, B, INPUT_SIZE, requires_grad=True), torch.zeros(T, B, dtype=torch.bool)
     memory = core.initial_state(B).memory
-    reference = partial(reference_rmc, core, memory=memory, starts=starts)
+    reference = partial(textbook_rmc, core, memory=memory, starts=starts)
     ours = partial(core_outputs, core, memory=memory, starts=starts, bf16=contestant == BF16)
     forward = reference if contestant == REFERENCE else ours
 
@@ -54,7 +54,7 @@ def training(contestant: str, T: int, B: int) -> Callable[[], list[Tensor]]:
 
 
 def core_outputs(core: RMCCore, x: Tensor, memory: Tensor, starts: Tensor, bf16: bool) -> tuple[Tensor, Tensor]:
-    """As ``reference_rmc``, by the core.
+    """As ``textbook_rmc``, by the core.
 
     :param bf16: whether the products with weights run in bfloat16
     """

@@ -1,4 +1,4 @@
-"""STM against its released formulation (``reference_stm.py``)."""
+"""STM against its released formulation (``tests/naive/stm.py``)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.measure import Group, Spread, Table, Target, compare, peak_memory, require_agreement
-from benchmarks.reference_stm import reference_stm
 from relmem.agents.cores.stm import STMCore
 from relmem.agents.precision import has_native_bf16
+from tests.naive.stm import released_stm
 
 INPUT_SIZE = 40
 SIZES = {"queries": 8, "item_size": 96, "relation_size": 96}
@@ -56,7 +56,7 @@ def training(contestant: str, outputs: str, T: int, B: int, quick: bool) -> Call
     products = torch.bfloat16 if contestant == BF16 else torch.float32
     x = torch.randn(T, B, INPUT_SIZE, requires_grad=True)
     ours = partial(core_outputs, core, outputs, products)
-    forward = partial(reference_stm, core) if contestant == REFERENCE else ours
+    forward = partial(released_stm, core) if contestant == REFERENCE else ours
 
     def work() -> list[Tensor]:
         core.zero_grad()

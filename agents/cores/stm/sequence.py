@@ -20,6 +20,7 @@ In this file, item memories lie such that the axis that linear maps mix is the l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +87,8 @@ class Chunk:
         self.state, self.starts = state, starts
         self.fade, self.gain = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # λ, g: [n]
 
+        n, d = core.f3.out_features, core.f1.out_features
+        self._shape = n, d, d  # of M^r
         write = core.project(x)
         left, right = write.factors if self.variant.mix == "columns" else write.factors[::-1]
         self.left, self.right, self.cue = left.unbind(), right.unbind(), write.cue  # of each step [B, d]
@@ -125,45 +128,48 @@ class Chunk:
         """Features G2(M^r) of the steps from ``since`` on, as a list of none or one [T - since, B, n, r], and the state
         after the last step."""
         core, length = self.core, len(self.left)
-        qkv, item = self._loop()  # [T, B, 3 n, d]
+        bindings, values, item = self._loop()
         item = core.mixed_last(item)
         if not self.variant.carries_relation:
-            return [self._read_fresh(qkv[since:])] if since < length else [], type(self.state)(item)
-        last = self._relation_after(length - 1, qkv)
+            return [self._read_fresh(bindings, values, since)] if since < length else [], type(self.state)(item)
+        last = self._relation_after(length - 1, bindings, values)
+        features = []
         if since == length - 1:
             features = [core.read_features(last).unsqueeze(0)]
         elif since < length:
-            before = core.read_features(self._relation_after(since - 1, qkv) if since else self.state.relation)
-            initial = None if self.initial is None else core.read_features(self.initial.relation)
-            fresh = self.gain.unsqueeze(1) * self._read_fresh(qkv[since:])  # [T - since, B, n, r]
+            begin = self._relation_after(since - 1, bindings, values) if since else self.state.relation
+            before, initial = core.read_features(begin), None
+            if self.initial is not None:
+                initial = core.read_features(self.initial.relation)
+            fresh = self.gain.unsqueeze(1) * self._read_fresh(bindings, values, since)  # [T - since, B, n, r]
             features = [linear_scan(self.fade.unsqueeze(1), fresh, before, self.starts[since:], initial)]
-        else:
-            features = []
         return features, type(self.state)(item, last)
 
-    def _loop(self) -> tuple[Tensor, Tensor]:
-        """Queries, keys and values of all steps [T, B, 3 n, d], and the item memory after the last, mixed axis last."""
+    def _loop(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Bindings [B, T, n keys, n queries, d] and values [B, T, n keys, d] of all steps, and the item memory after the
+        last one, mixed axis last."""
         length, (batch, d), n = len(self.left), self.left[0].shape, self.core.f3.out_features
         item = self.core.mixed_last(self.state.item).expand(batch, d, d)
         flow = self._flow(self.state.relation).expand(batch, d, d) if self.accumulates else None
         reads = item.new_zeros(batch, length, d) if self.variant.carries_relation else None
-        carry, qkv = Carry(item, flow, reads), []
+        carry, factors = Carry(item, flow, reads), []
         kept = batch * d * (6 * d + n * (7 + 2 * n))  # by one step: memories, gates, what SAM needs
         segment = length if not torch.is_grad_enabled() else min(length, max(1, KEEP // kept))
         for begin in range(0, length, segment):
             steps = range(begin, min(begin + segment, length))
-            part, carry = _again(self._steps, segment < length)(steps, carry)
-            qkv.append(part)
-        return torch.cat(qkv), carry.item
+            of_steps, carry = _again(self._steps, segment < length)(steps, carry)
+            factors += of_steps
+        bindings, values = zip(*factors, strict=True)
+        return torch.stack(bindings, dim=1), torch.stack(values, dim=1), carry.item
 
-    def _steps(self, steps: range, carry: Carry) -> tuple[Tensor, Carry]:
-        qkv = []
+    def _steps(self, steps: range, carry: Carry) -> tuple[list[tuple[Tensor, Tensor]], Carry]:
+        factors = []
         for t in steps:
             if self.begins[t] and self.initial is not None:
                 carry = self._reset(carry, self.starts[t].view(-1, 1, 1))
             of_step, carry = self._step(t, carry)
-            qkv.append(of_step)
-        return torch.stack(qkv), carry
+            factors.append(of_step)
+        return factors, carry
 
     def _reset(self, carry: Carry, starts: Tensor) -> Carry:
         item, flow, reads = carry
@@ -172,8 +178,9 @@ class Chunk:
             flow = torch.where(starts, self._flow(self.initial.relation), flow)
         return Carry(item, flow, None if reads is None else reads.masked_fill(starts, 0))
 
-    def _step(self, t: int, carry: Carry) -> tuple[Tensor, Carry]:
-        """``STMCore.step`` up to the relational memory: queries, keys and values [B, 3 n, d], and what goes on."""
+    def _step(self, t: int, carry: Carry) -> tuple[tuple[Tensor, Tensor], Carry]:
+        """``STMCore.step`` up to the relational memory: bindings [B, n keys, n queries, d], values [B, n keys, d], and
+        what goes on."""
         v, (item, flow, reads) = self.variant, carry
         # Equations 9 and 10, appendix D.
         candidate = self.left[t].unsqueeze(2) * self.right[t].unsqueeze(1)
@@ -201,7 +208,8 @@ class Chunk:
         norm = self.core.qkv_norm
         qkv = norm(rows.mT) if v.qkv_norm == "items" else norm(rows).mT.contiguous()  # [B, 3 n, d]
         # Equation 7, and 13 on the factors.
-        bindings, values = bind(qkv), qkv.chunk(3, dim=1)[2]
+        query, key, values = qkv.chunk(3, dim=1)  # each [B, n, d]
+        bindings = squash(key.unsqueeze(2) * query.unsqueeze(1))
         fresh = self._product(bindings.flatten(2), self.transfer)  # F (α3 G1)ᵀ [B, n keys, d]
         if flow is None:
             transferred = torch.baddbmm(self.transfer_bias, values.mT, fresh)
@@ -211,7 +219,7 @@ class Chunk:
         item = written + transferred if passed is None else torch.addcmul(written, passed, transferred)
         if reads is not None and t + 1 < len(self.left):
             reads = self._read_later(t, bindings, values, reads)
-        return qkv, Carry(item, flow, reads)
+        return (bindings, values), Carry(item, flow, reads)
 
     def _read_later(self, t: int, bindings: Tensor, values: Tensor, reads: Tensor) -> Tensor:
         """Equation 11, from the factors: what later steps read of what this one adds."""
@@ -230,44 +238,36 @@ class Chunk:
         """α3 G1(M^r) without its bias: [..., n, d, d] -> [..., d, d]."""
         return F.linear(relation.flatten(-3, -2).mT, self.transfer)
 
-    def _relation_after(self, t: int, qkv: Tensor) -> Tensor:
+    def _relation_after(self, t: int, bindings: Tensor, values: Tensor) -> Tensor:
         """M^r after step t [B, n, d, d]: what is left of the origin, and what the steps of the episode added."""
         origin, left = self.state.relation, self.fade ** (self.age[t] + 1).unsqueeze(1)  # [B, n]
-        lag = torch.arange(t, -1, -1, device=qkv.device)
+        lag = torch.arange(t, -1, -1, device=values.device)
         weights = (self.gain * self.fade ** lag.unsqueeze(1)).view(t + 1, 1, -1, 1)  # [τ, 1, n, 1]
-        qkv = qkv[: t + 1]
+        bindings, values = bindings[:, : t + 1], values[:, : t + 1]
         if self.initial is not None:
             origin = torch.where((self.episode[t] > 0).view(-1, 1, 1, 1), self.initial.relation, origin)
-            same = self.episode[: t + 1] == self.episode[t]
-            qkv = torch.where(same.view(t + 1, -1, 1, 1), qkv, 0)
+            same = (self.episode[: t + 1] == self.episode[t]).T.unsqueeze(2).unsqueeze(3)  # [B, τ, 1, 1]
+            bindings, values = torch.where(same.unsqueeze(4), bindings, 0), torch.where(same, values, 0)
 
-        def added(qkv: Tensor) -> Tensor:  # [b, τ, 3 n, d] -> [b, n * d, d]
-            bindings = bind(qkv.flatten(0, 1)).unflatten(0, qkv.shape[:2]) * weights  # [b, τ, keys, queries, d]
-            return torch.bmm(bindings.flatten(3).flatten(1, 2).mT, qkv.chunk(3, dim=2)[2].flatten(1, 2))
+        def added(bindings: Tensor, values: Tensor) -> Tensor:  # of b rows -> [b, n * d, d]
+            return torch.bmm((bindings * weights).flatten(3).flatten(1, 2).mT, values.flatten(1, 2))
 
-        n, d = qkv.shape[2] // 3, qkv.shape[3]
-        fresh = _in_blocks(added, qkv.transpose(0, 1), (t + 1) * n * n * d)
-        return torch.addcmul(fresh.view(-1, n, d, d), left.view(-1, n, 1, 1), origin)
+        fresh = _in_blocks(added, bindings, values, bindings[0].numel()).view(len(values), *self._shape)
+        return torch.addcmul(fresh, left.view(*left.shape, 1, 1), origin)
 
-    def _read_fresh(self, qkv: Tensor) -> Tensor:
-        """G2 of what each step adds: [T, B, 3 n, d] -> [T, B, n, r]."""
+    def _read_fresh(self, bindings: Tensor, values: Tensor, since: int) -> Tensor:
+        """G2 of what each step from ``since`` on adds [T - since, B, n, r]."""
         weight = self.core.relation_readout.weight
 
-        def read(qkv: Tensor) -> Tensor:  # [N, 3 n, d] -> [N, n, r]
-            factors = bind(qkv).flatten(2).mT, qkv.chunk(3, dim=1)[2]
+        def read(bindings: Tensor, values: Tensor) -> Tensor:  # of N steps -> [N * n, r]
+            factors = bindings.flatten(2).mT, values
             matrices = torch.bmm(*(factor.to(self.products) for factor in factors))  # [N, n * d, d]
             # Last, so that checkpoint need not compute it again.
             return F.linear(matrices.view(-1, weight.shape[1]), weight.to(self.products))
 
-        n, d = qkv.shape[2] // 3, qkv.shape[3]
-        features = _in_blocks(read, qkv.flatten(0, 1), n * d * d)
-        return features.to(qkv.dtype).view(*qkv.shape[:2], n, -1)
-
-
-def bind(qkv: Tensor) -> Tensor:
-    """Equation 7: qkv [N, 3 n, d] -> tanh(q_s ∘ k_j) [N, n keys, n queries, d]."""
-    query, key, _ = qkv.chunk(3, dim=1)
-    return squash(key.unsqueeze(2) * query.unsqueeze(1))
+        fresh = bindings[:, since:].flatten(0, 1), values[:, since:].flatten(0, 1)
+        features = _in_blocks(read, *fresh, math.prod(self._shape)).to(values.dtype)
+        return features.view(len(values), -1, self._shape[0], len(weight)).transpose(0, 1)
 
 
 def _again(function: Callable, recompute: bool = True) -> Callable:
@@ -277,10 +277,11 @@ def _again(function: Callable, recompute: bool = True) -> Callable:
     return lambda *args: checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
 
 
-def _in_blocks(function: Callable[[Tensor], Tensor], x: Tensor, numbers: int) -> Tensor:
+def _in_blocks(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor, numbers: int) -> Tensor:
     """A function of many rows, block by block.
 
     :param numbers: that it creates for each row
     """
-    blocks = x.split(max(1, BLOCK // numbers))
-    return torch.cat([_again(function, len(blocks) > 1)(block) for block in blocks])
+    rows = max(1, BLOCK // numbers)
+    blocks = zip(a.split(rows), b.split(rows), strict=True)
+    return torch.cat([_again(function, rows < len(a))(*block) for block in blocks])
