@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.utils import obs_as_tensor
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 from torch import Tensor
 
 from .buffer import SequenceBuffer
@@ -57,7 +57,7 @@ def collect(
     :raises FloatingPointError: if an environment gives numbers that are not finite, before anything is made of them
     """
     policy.set_training_mode(False)
-    require_observations(obs)
+    _require_observations_of(env, obs)
     obs_tensor, episode_starts = to_tensors(policy, obs, starts)
     for t in range(buffer.n_steps):
         try:
@@ -70,7 +70,7 @@ def collect(
         env.step_async(clipped_actions)
         buffer.begin_step(t, obs_tensor, episode_starts, state)  # while the environments step
         obs, rewards, dones, infos = env.step_wait()
-        require_observations(obs)
+        _require_observations_of(env, obs)
         require_rewards(rewards, LARGEST_LEARNED if clip_reward is None else LARGEST)
         yield Step(
             t, obs_tensor, episode_starts, actions, values, log_probs,
@@ -84,6 +84,16 @@ def collect(
         state, (obs_tensor, episode_starts) = next_state, to_tensors(policy, obs, dones)
     with torch.no_grad():
         buffer.end_rollout(policy.value(obs_tensor, state, episode_starts), episode_starts)
+
+
+def _require_observations_of(env: VecEnv, obs: Any) -> None:
+    """``require_observations``, by what the environments gave where ``VecNormalize`` has mixed it."""
+    try:
+        require_observations(obs)
+    except FloatingPointError:
+        if (normalizer := unwrap_vec_normalize(env)) is not None:
+            require_observations(normalizer.get_original_obs())
+        raise
 
 
 def to_tensors(policy: MemoryActorCriticPolicy, obs: Any, starts: np.ndarray) -> tuple[Any, Tensor]:

@@ -10,6 +10,7 @@ from zipfile import BadZipFile, ZipFile
 
 from .a3c import A3C
 from .ppo import MemoryPPO
+from .setup import MARKS
 
 
 def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
@@ -32,9 +33,7 @@ def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
     except (BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"'{file}' is not a saved agent") from error
     algorithms: dict[str, type[MemoryPPO | A3C]] = {"MemoryPPO": MemoryPPO, "A3C": A3C}
-    # Files of version 0.1 do not name their algorithm, but hold an argument that only it has.
-    by_argument = "MemoryPPO" if "bptt_length" in saved else "A3C" if "envs_per_worker" in saved else ""
-    algorithm = algorithms.get(saved.get("algorithm", by_argument))
-    if algorithm is None:
+    name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
+    if name not in algorithms:
         raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
-    return algorithm.load(file, **kwargs)
+    return algorithms[name].load(file, **kwargs)

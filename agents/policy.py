@@ -74,7 +74,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         own = {"core": core, "core_kwargs": core_kwargs, "features": features, "net_arch": net_arch}
         require_options(MemoryActorCriticPolicy, own)
         if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
-            hint = "(A core of your own is known once its module is imported, as the name 'module:core' does.)"
+            hint = "(A core of your own is known once its module is imported; 'module:core' imports it.)"
             raise ValueError(f"{unknown('core', core, registered_cores())} {hint}")
         self.core_name = core
         self.core_kwargs = core_kwargs or {}

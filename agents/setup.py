@@ -9,6 +9,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from ..common.options import require_options
 from .policy import MemoryActorCriticPolicy
 
+# By which files of version 0.1, which do not name their algorithm, are told apart: an argument that only it has.
+MARKS = {"bptt_length": "MemoryPPO", "envs_per_worker": "A3C"}
 LEFT_TO_SB3 = ("env", "verbose", "tensorboard_log")
 
 
@@ -18,8 +20,8 @@ def require_setup(algorithm: Any, kind: type[BaseAlgorithm]) -> None:
     :param kind: the class that declares its options
     :raises ValueError: if there is no environment, another algorithm saved what is loaded, or an option is out of range
     """
-    if algorithm.algorithm != kind.__name__:
-        raise ValueError(f"{kind.__name__} cannot load what {algorithm.algorithm} saved: use relmem.agents.load")
+    if algorithm.algorithm != kind.__name__ or vars(algorithm).keys() >= {*MARKS}:  # what is loaded comes on top
+        raise ValueError(f"{kind.__name__} cannot load what another algorithm saved: use relmem.agents.load")
     if getattr(algorithm, "observation_space", None) is None:
         raise ValueError(f"{kind.__name__} needs an environment, of which its policy takes the spaces")
     require_options(kind, {name: value for name, value in vars(algorithm).items() if name not in LEFT_TO_SB3})

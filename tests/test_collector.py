@@ -6,7 +6,7 @@ import torch
 from counter_env import BatchNormFeatures, Counter
 from gymnasium import spaces
 from stable_baselines3.common.utils import FloatSchedule
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from relmem.agents import A3C, Diverged, MemoryPPO
 from relmem.agents.a3c.learner import SegmentLearner, Settings
@@ -107,6 +107,12 @@ def test_a_worker_names_its_environment(name):
     assert not isinstance(raised.value, Diverged)
     assert all(parameter.isfinite().all() for parameter in model.policy.parameters())
     assert model.num_timesteps == 16 * model._n_updates
+
+
+def test_an_environment_is_named_though_normalisation_spreads_what_it_gave():
+    env = VecNormalize(FAULTS["infinite"][0]())
+    with pytest.raises(FloatingPointError, match=r"environment 1 gave an observation .*inf"):
+        MemoryPPO("MemoryPolicy", env, n_steps=8).learn(64)
 
 
 def test_large_rewards_may_be_clipped_but_none_that_are_infinite():

@@ -149,7 +149,7 @@ def test_an_id_is_enough_to_go_on_with(algorithm, tmp_path):
 def test_each_algorithm_refuses_what_the_other_saved(tmp_path):
     for algorithm, other in ((MemoryPPO, A3C), (A3C, MemoryPPO)):
         algorithm("MemoryPolicy", "CartPole-v1").save(tmp_path / "model")
-        with pytest.raises(ValueError, match=f"{other.__name__}.*{algorithm.__name__}.*relmem.agents.load"):
+        with pytest.raises(ValueError, match=f"{other.__name__} .*another algorithm.*relmem.agents.load"):
             other.load(tmp_path / "model")
 
 
