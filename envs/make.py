@@ -77,7 +77,7 @@ def make_vec_env(
         return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
     if image_size is not None:
         raise ValueError(f"image_size is for Atari games, and '{id}' is none")
-    frames = frames_per_step(0 if frame_skip is None else frame_skip)
+    frames = frames_per_step(frame_skip or 0)
 
     def make_env() -> gymnasium.Env:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
@@ -108,7 +108,7 @@ def find_spec(id: str) -> EnvSpec:
         try:
             importlib.import_module(package)
         except Exception as error:  # which is up to the package
-            raise ValueError(f"'{id}' needs a package that cannot be imported: {error}") from error
+            raise ValueError(f"'{id}' needs a package that cannot be imported: {_sentence(error)}") from error
     if name not in gymnasium.registry:
         # Without versions, all of which look alike; of those of one name the last is the newest.
         by_name = {known.rpartition("-v")[0] or known: known for known in gymnasium.registry}

@@ -12,6 +12,7 @@ import sys
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -28,6 +29,11 @@ def _fixed_seed():
 
 # A process that a script starts in the background is deaf to Ctrl-C, and so would be the runs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The same examples every time, however long the machine takes for them.
+hypothesis.settings.register_profile("relmem", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("relmem")
 
 
 def pytest_addoption(parser):

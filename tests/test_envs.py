@@ -214,7 +214,7 @@ def test_whatever_a_constructor_raises_becomes_one_sentence(error):
 def test_a_package_may_fail_in_any_way(tmp_path, monkeypatch):
     (tmp_path / "fails_when_imported.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"'fails_when_imported:Some-v0' .* cannot be imported: division by zero"):
+    with pytest.raises(ValueError, match=r"'fails_when_imported:Some-v0' .* cannot be imported: .*line 1: div"):
         make_vec_env("fails_when_imported:Some-v0")
 
 

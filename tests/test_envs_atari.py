@@ -233,7 +233,7 @@ def test_episode_statistics_are_those_of_sb3s_monitor():
         assert infos[0]["episode"][key] == expected_infos[0]["episode"][key]
     assert infos[0]["episode"]["r"] < -1
     assert infos[0]["episode"]["l"] == np.ceil(max_frames / 16)
-    assert 0.0 < infos[0]["episode"]["t"] < 60.0
+    assert infos[0]["episode"]["t"] > 0.0
     vector.step(np.array([0]))
     vector.reset()  # cuts an episode off: the next one counts from zero
     for _ in range(200):

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("agents", "cli", "common", "configs", "envs", "tasks")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FOLDERS = tuple(PROJECT["tool"]["setuptools"]["package-dir"].values())
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +57,33 @@ def _python(installed: Path, code: str, cwd: Path) -> str:
 
 
 def test_whatever_is_asked_for_is_pinned_within_its_range():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    groups = (project["dependencies"], *project["optional-dependencies"].values())
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pins = {canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    groups = (PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"].values())
+    pins = _pins()
     for requirement in map(Requirement, itertools.chain(*groups)):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def _pins() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    parts = (line.partition("==") for line in lines if not line.startswith("#"))
+    return {canonicalize_name(name): version for name, _, version in parts}
+
+
+def test_rl_zoo3_can_be_installed_beside():
+    assert Requirement("python-dateutil<3,>=2.8").specifier.contains(_pins()["python-dateutil"])  # through typepy
+
+
+def test_editors_find_relmem_in_a_clone_and_python_imports_from_its_folders(tmp_path):
+    """Editors and type checkers look into the folders that .pth files name, and follow no other mapping."""
+    pth = Path(sysconfig.get_path("purelib")) / "relmem_links.pth"
+    if not pth.exists():
+        pytest.skip("relmem was not installed by make")
+    links = Path(pth.read_text().splitlines()[0])
+    assert [(links / "relmem" / folder).resolve() for folder in FOLDERS] == [ROOT / folder for folder in FOLDERS]
+    modules = [f"relmem.{folder}" for folder in FOLDERS]
+    code = f"import importlib\nfor name in {modules!r}: print(importlib.import_module(name).__file__)"
+    files = _run(sys.executable, "-c", code, cwd=tmp_path).split()
+    assert files == [str(ROOT / folder / "__init__.py") for folder in FOLDERS]
 
 
 def test_the_wheel_claims_no_name_but_relmem(wheel):
@@ -108,4 +130,4 @@ def test_train_py_is_relmem_train(tmp_path):
 
 def test_tasks_and_environments_know_nothing_of_agents():
     code = "import sys, relmem.tasks, relmem.envs; sys.exit('relmem.agents' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

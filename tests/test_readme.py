@@ -32,7 +32,7 @@ def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
     ],
 )
 def test_python_blocks_run(code, tmp_path):
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert result.returncode == 0, result.stderr
 
 
