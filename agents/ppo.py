@@ -40,7 +40,7 @@ class MemoryPPO(OnPolicyAlgorithm):
     of all steps of a minibatch are computed in one call, the core runs over it once, and both losses reach it.
 
     Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
-    ``lin_3e-4``: from that number to zero over the training.
+    ``lin_3e-4``: from that number to zero over the training. What is not explained here is as in SB3.
 
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: environment, vector environment, or an id, of which ``make_vec_env`` makes one environment
@@ -64,12 +64,8 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
     :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
-    :param stats_window_size: episodes that the reported mean return is taken over
-    :param tensorboard_log: folder of TensorBoard logs; None: none
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
-    :param verbose: 0 silent, 1 prints the log
     :param seed: of policy, actions and environments; None: another one each time
-    :param device: cpu, cuda or auto
     :raises ValueError: if an argument is out of range, a space is one that no policy can have, or sequences and
         minibatches do not divide the rollout
     """
@@ -221,6 +217,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
+        core_parameters = list(self.policy.core.parameters())
         losses: list[Tensor] = []
         core_grads: list[Tensor] = []
         stop = False
@@ -257,7 +254,7 @@ class MemoryPPO(OnPolicyAlgorithm):
 
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                core_grads.append(_grad_norm(self.policy.core, self.device))
+                core_grads.append(nn.utils.get_total_norm([p.grad for p in core_parameters if p.grad is not None]))
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.step()
@@ -352,8 +349,3 @@ def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> An
     if env is not None:
         require_spaces(env.observation_space, env.action_space)  # before SB3 fails on them
     return env
-
-
-def _grad_norm(module: nn.Module, device: torch.device) -> Tensor:
-    grads = [p.grad for p in module.parameters() if p.grad is not None]
-    return nn.utils.get_total_norm(grads) if grads else torch.zeros((), device=device)

@@ -8,7 +8,6 @@ import os
 import pathlib
 import pickle
 import secrets
-import sys
 import time
 from typing import Any, ClassVar, Literal, TypeVar, cast
 
@@ -16,9 +15,9 @@ import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
-from stable_baselines3.common.utils import safe_mean
 from torch import Tensor, multiprocessing
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
@@ -61,7 +60,7 @@ class A3C(BaseAlgorithm):
     pipes are full; what it changes in the policy is lost (docs/agents.md).
 
     Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
-    ``lin_3e-4``: from that number to zero over the training.
+    ``lin_3e-4``: from that number to zero over the training. What is not explained here is as in SB3.
 
     :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
@@ -81,10 +80,7 @@ class A3C(BaseAlgorithm):
     :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
-    :param stats_window_size: episodes that the reported mean return is taken over
-    :param tensorboard_log: folder of TensorBoard logs; None: none
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
-    :param verbose: 0 silent, 1 prints the log
     :param seed: worker r samples actions with ``seed + 1 + r``, and its environment e has ``seed + r *
         envs_per_worker + e``. (Runs of several workers still differ: their updates interleave as the clock has it.)
     :param device: cpu or auto; workers share parameters in main memory
@@ -275,21 +271,9 @@ class A3C(BaseAlgorithm):
 
         :param iteration: number of updates in this call of ``learn``
         """
-        assert self.ep_info_buffer is not None and self.ep_success_buffer is not None
-        seconds = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        if iteration > 0:
-            self.logger.record("time/iterations", iteration, exclude="tensorboard")
-        if self.ep_info_buffer:
-            self.logger.record("rollout/ep_rew_mean", safe_mean([info["r"] for info in self.ep_info_buffer]))
-            self.logger.record("rollout/ep_len_mean", safe_mean([info["l"] for info in self.ep_info_buffer]))
-        if self.ep_success_buffer:
-            self.logger.record("rollout/success_rate", safe_mean(self.ep_success_buffer))
-        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / seconds))
-        self.logger.record("time/time_elapsed", int(seconds), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._update_learning_rate(self.policy.optimizer)  # logs it; workers set it for themselves
-        self.logger.dump(step=self.num_timesteps)
+        OnPolicyAlgorithm.dump_logs(cast(Any, self), iteration)
 
     def set_env(self, env: str | EnvFactory, force_reset: bool = True) -> None:  # type: ignore[override]
         """Learn in another environment with the same spaces.
