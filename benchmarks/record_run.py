@@ -58,7 +58,7 @@ def read_commit(run: Path) -> str | None:
 
 def read_figures(run: Path) -> dict[str, object]:
     """The figures of one run folder."""
-    steps, returns, _ = read_episodes(run / "episodes.csv").T
+    steps, returns = read_episodes(run / "episodes.csv")[:, :2].T
     means = running_mean(returns)
     events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
     seconds = log_seconds(events)

@@ -189,7 +189,7 @@ def describe(hint: Any) -> str:
     words = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
     if hint is None or hint is types.NoneType:
         return "null"
-    return words.get(origin or hint) or getattr(hint, "__name__", str(hint))
+    return words.get(origin or hint) or str(getattr(hint, "__name__", hint))
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("agents", "cli", "common", "configs", "envs", "tasks")
+FOLDERS = ("agents", "cli", "common", "configs", "envs", "experiment", "tasks")
 
 
 @pytest.fixture(scope="module")
