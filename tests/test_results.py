@@ -62,11 +62,8 @@ def trained(tmp_path_factory):
 
 def without_nulls(config):
     """Committed results name options that were left open, as null."""
-    return {
-        key: without_nulls(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if value is not None
-    }
+    kept = {key: without_nulls(value) if isinstance(value, dict) else value for key, value in config.items()}
+    return {key: value for key, value in kept.items() if value not in (None, {})}
 
 
 @pytest.fixture
