@@ -11,8 +11,8 @@ from ..common.checks import unknown
 from ..common.output import say, stage, warn
 
 COMMANDS = {"train": "train an agent, or a model on a task; relmem train --help lists the options"}
-"""Each a module of this folder with ``prepare(argv)``, which checks everything and returns what is left to do: a function
-without arguments that returns the exit code."""
+"""Each a module of this folder, whose ``prepare(argv)`` checks everything and returns what is left to do, a function
+that returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -168,7 +168,8 @@ def _unknown(kind: str, key: str, valid: Iterable[str], groups: Mapping[str, Gro
         return f"unknown {kind} '{key}': a training on {other} has the groups {', '.join(filter(None, groups))}"
     owners = [core for core in registered_cores() if name in core_options(core)] if group == "core" else []
     if owners:
-        return f"{groups[group].title} has no option '{name}', which belongs to {' and '.join(owners)}: choose it by core.name"
+        belongs = f"which belongs to {' and '.join(owners)}: choose it by core.name"
+        return f"{groups[group].title} has no option '{name}', {belongs}"
     return unknown(f"{kind} of {groups[group].title}", name, groups[group].options)
 
 

@@ -19,7 +19,13 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     """
     if "--help" in argv or "-h" in argv:
         text = help_text([word for word in argv if word not in ("--help", "-h")])
-        return partial(lambda: say(text) or 0)
+        return partial(_show, text)
     asked = parse(argv)
     saved = parse(["--resume", str(asked.resume)]).config if asked.resume else None
-    return run.prepare(asked.job(asked.config, asked.smoke), argv, asked.run_dir, asked.resume, saved).execute
+    job = asked.job(asked.config, asked.smoke)
+    return run.prepare(job, argv, asked.run_dir, asked.resume, saved).execute
+
+
+def _show(text: str) -> int:
+    say(text)
+    return 0

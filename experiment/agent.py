@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-import textwrap
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
-from torch import nn
 
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
-from ..agents.cores.registry import CORES, core_options, registered_cores
+from ..agents.cores.registry import core_options, registered_cores
 from ..agents.evaluate import Evaluation, evaluate
 from ..agents.ppo import minibatch_shape
 from ..common.checks import require_choice
@@ -23,10 +22,11 @@ from ..common.options import Count, Option, options_of
 from ..common.output import say, stage, warn
 from ..common.processors import available_processors
 from ..envs import AtariVecEnv, make_vec_env
-from .callbacks import Checkpoints, EpisodeLog, Evaluations, Frames, ProgressBar, Stop
+from .callbacks import Evaluations, Watch
 from .config import Config, Group, run_options
 from .episodes import EpisodeFile, describe_episodes
 from .folder import RunFolder
+from .job import Job, named
 from .pictures import draw_learning_curve
 from .progress import Progress
 from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weights, without_content
@@ -38,37 +38,33 @@ NO_OPTIONS = {
     *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "_init_setup_model"),
     *("verbose", "tensorboard_log", "stats_window_size"),
 }
-TITLE_WIDTH = 75  # characters that fit in a picture
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
 EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far
 
 
-class AgentJob:
-    """Trains an agent by PPO or A3C.
-
-    :param config: the run's options
-    :param smoke: cut it down to a few seconds, to see whether it works
-    :raises ValueError: if the whole run could not be cut into minibatches
-    """
+class AgentJob(Job):
+    """Trains an agent by PPO or A3C."""
 
     kind, ending, unit, total = "agent", ".zip", "steps", "total_timesteps"
-    may_change: ClassVar[tuple[str, ...]] = (
+    may_change = (
         *("total_timesteps", "device", "precision", "threads", "eval.every", "eval.episodes", "algo.workers"),
     )
+    model: MemoryPPO | A3C
+    episodes: EpisodeFile
 
     def __init__(self, config: Config, smoke: bool = False) -> None:
         self.ppo = config["algo.name"] == "ppo"
-        if self.ppo:
+        if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
-        if smoke and self.ppo:
-            n_steps = min(16, config["algo.n_steps"])
-            config = config.but(env__n_envs=1, algo__n_steps=n_steps, algo__n_epochs=1)
-            config = config.but(algo__batch_size=None, algo__bptt_length=None)
-        elif smoke:
-            config = config.but(algo__workers=1, algo__envs_per_worker=1)
-        self.config, self.smoke = config.but(total_timesteps=64) if smoke else config, smoke
+        super().__init__(config, smoke)
+
+    def cut(self, config: Config) -> Config:
+        if not self.ppo:
+            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1)
+        config = config.but(total_timesteps=64, env__n_envs=1, algo__n_steps=min(16, config["algo.n_steps"]))
+        return config.but(algo__n_epochs=1, algo__batch_size=None, algo__bptt_length=None)
 
     @staticmethod
     def groups(core: str, algorithm: str) -> dict[str, Group]:
@@ -79,54 +75,42 @@ class AgentJob:
         require_choice("algorithm", algorithm, ALGORITHMS)
         env = options_of(make_vec_env, skip=("seed", *(() if algorithm == "ppo" else ("n_envs",))))
         env["kwargs"] = env.pop("env_kwargs")._replace(name="kwargs")
-        env["id"] = env["id"]._replace(default="PongNoFrameskip-v4")
-        if "n_envs" in env:
-            env["n_envs"] = env["n_envs"]._replace(default=16)
-        policy = options_of(MemoryActorCriticPolicy)
-        cores = Literal[tuple(dict.fromkeys((*registered_cores(), core)))]  # type: ignore[valid-type]
-        algorithms = Literal[tuple(ALGORITHMS)]  # type: ignore[valid-type]
+        for name, default in (("id", "PongNoFrameskip-v4"), ("n_envs", 16)):
+            if name in env:
+                env[name] = env[name]._replace(default=default)
+        policy, trainer = options_of(MemoryActorCriticPolicy), options_of(ALGORITHMS[algorithm], skip=NO_OPTIONS)
         return {
             "": run_options(Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments")),
             "env": Group("the environment", env),
             "policy": Group("the policy", {name: policy[name] for name in ("features", "net_arch")}),
-            "core": Group(f"core '{core}'", {"name": Option("name", cores, core, "the memory")} | CORES.options(core)),
-            "algo": Group(
-                f"algorithm '{algorithm}'",
-                {"name": Option("name", algorithms, algorithm, "how to train")}
-                | options_of(ALGORITHMS[algorithm], skip=NO_OPTIONS),
-            ),
+            "core": named("core", core, registered_cores(), core_options(core)),
+            "algo": named("algorithm", algorithm, ALGORITHMS, trainer),
             "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),
         }
 
     @property
-    def name(self) -> str:
-        """What is trained, in a word: ``pong_stm_ppo_s0``."""
-        config = self.config
-        game = re.sub(r"(NoFrameskip)?(-v\d+)?$", "", re.split("[:/]", config["env.id"])[-1]).lower()
-        return f"{game}_{config['core.name']}_{config['algo.name']}_s{config['seed']}".replace(":", ".")
+    def names(self) -> list[str]:
+        game = re.sub(r"(NoFrameskip)?(-v\d+)?$", "", re.split("[:/]", self.config["env.id"])[-1])
+        return [game.lower(), self.config["core.name"], self.config["algo.name"]]
 
     @property
-    def network(self) -> nn.Module:
-        """The policy."""
+    def network(self) -> MemoryActorCriticPolicy:
         return self.model.policy
 
     @property
     def done(self) -> int:
-        """Agent steps taken so far."""
         return self.model.num_timesteps
 
     @property
     def device(self) -> torch.device:
-        """Where the policy is trained."""
         return self.model.device
 
     # ---------------------------------------------------------------- prepare
 
     def prepare(self, checkpoint: Path | None) -> None:
-        """Build environments and model.
+        """Build environments and model, anew or as it was saved.
 
-        :raises ValueError: if an option does not fit the environment or another option, there is no room for them, or
-            the checkpoint is of another core, observation space or action space
+        :raises ValueError: if options do not go with each other or with the checkpoint, or are too large
         """
         self._require_room()
         self.model = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
@@ -211,7 +195,7 @@ class AgentJob:
     # ---------------------------------------------------------------- execute
 
     def plan(self) -> str:
-        """What an update learns from."""
+        """What an update learns from, in words."""
         algo = self.config.group("algo")
         if self.ppo:
             length, sequences = minibatch_shape(
@@ -225,32 +209,26 @@ class AgentJob:
         return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
 
     def outcome(self) -> str | None:
-        """Whether all steps are taken."""
+        """Why the training is over; None while it is not."""
         return "finished" if self.done >= self.config["total_timesteps"] else None
 
     def is_whole(self, results: dict[str, Any]) -> bool:
-        """Whether the final evaluation took place."""
+        """Whether results leave nothing to do where the training is over."""
         return results.get("outcome") == "finished" and bool((results.get("evaluation") or {}).get("complete"))
 
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        """Train until the model has taken all agent steps, or until a stop is asked for."""
+        """Train until it is over or a stop is asked for."""
         total, model = self.config["total_timesteps"], self.model
         self.episodes = EpisodeFile(folder, self.done)
         model.set_logger(tensorboard_logger(folder, self.done))
         if self.outcome():  # only the evaluation is missing
             return
-        progress = ProgressBar(total)
+        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop)
         evaluations = Evaluations(folder, self._evaluation_env, **self.config.group("eval"))
-        callbacks = [
-            *(Stop(stop), Frames(self._frames_per_step()), EpisodeLog(self.episodes), Checkpoints(folder)),
-            *(evaluations, progress),
-        ]
         try:
-            model.learn(total - self.done, callbacks, reset_num_timesteps=False)
+            model.learn(total - self.done, [watch, evaluations], reset_num_timesteps=False)
         finally:
-            stop.at_once = False  # the last update is over
-            progress.close()
-            self.episodes.close()
+            watch.close()
             evaluations.close()
 
     def _frames_per_step(self) -> int:
@@ -259,13 +237,16 @@ class AgentJob:
         return env.get_attr("frames_per_step")[0]
 
     def save(self, file: Any) -> None:
-        """Write the model."""
+        """Write what a training goes on from."""
         self.model.save(file)
 
     # ---------------------------------------------------------------- finish
 
     def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate the policy, and draw the learning curve."""
+        """Evaluate what was trained, and draw its curve.
+
+        :return: what there is to know, for ``results.json``
+        """
         episodes = self.config["eval.episodes"]
         result = self._evaluate(stop, episodes)
         mean = float(np.mean(result.returns)) if result and result.returns else None
@@ -283,17 +264,19 @@ class AgentJob:
         self.model.logger.close()
         steps, returns, _, _ = self.episodes.rows.T
         with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
-            draw_learning_curve(folder.curve, steps, returns, self._title(folder), self._frames_per_step(), mean)
+            draw_learning_curve(
+                folder.curve, steps, returns, self.title(self.config["env.id"], folder), self._frames_per_step(), mean
+            )
         found = result and {
             "mean": mean,
             "episodes": len(result.returns),
             "returns": result.returns,
             "complete": result.complete,
         }
-        return self.describe(folder) | {"evaluation": found}
+        return self.describe() | {"evaluation": found}
 
-    def describe(self, folder: RunFolder) -> dict[str, Any]:
-        """What the training showed, without an evaluation."""
+    def describe(self) -> dict[str, Any]:
+        """What there is to know without an evaluation."""
         return {
             "environment": self.config["env.id"],
             "algorithm": self.config["algo.name"],
@@ -305,11 +288,6 @@ class AgentJob:
             "evaluation": None,
         }
 
-    def _title(self, folder: RunFolder) -> str:
-        config = self.config
-        names = f"{config['env.id']}: {config['core.name']}, {config['algo.name']}, seed {config['seed']}"
-        return textwrap.fill(f"{names} ({folder.path.name})", TITLE_WIDTH)
-
     def _evaluate(self, stop: StopRequest, episodes: int) -> Evaluation | None:
         """All episodes to their end; after a stop, what ends within seconds."""
         env = self._evaluation_env()
@@ -319,9 +297,7 @@ class AgentJob:
             progress.start(0, "evaluation")
             try:
                 with stop.immediate(), stage(f"evaluating {episodes} episodes"):
-                    result = evaluate(
-                        self.model, env, episodes, seconds, lambda done, _, bar=progress: bar.update(done, "evaluation")
-                    )
+                    result = evaluate(self.model, env, episodes, seconds, partial(progress.update, status="evaluation"))
             except FloatingPointError as error:  # as after a training: everything else is kept
                 warn(f"no final evaluation: {error}")
                 break

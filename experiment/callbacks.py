@@ -19,101 +19,53 @@ from .stop import StopRequest
 EVALUATIONS = "step,mean_return\n"  # how their file begins
 
 
-class Stop(BaseCallback):
-    """Ends the training where a stop was asked for: between two steps, or in the middle of an update, which may
-    take long."""
+class Watch(BaseCallback):
+    """Writes every finished episode down, saves checkpoints, shows the progress, logs ``time/frames``, which published
+    learning curves are often drawn over, and ends the training where a stop was asked for: between two steps, or in the
+    middle of an update, which may take long.
 
-    def __init__(self, request: StopRequest) -> None:
+    :param folder: of the run
+    :param episodes: where they are written down
+    :param total_timesteps: agent steps at the end of the run
+    :param frames_per_step: emulator frames per agent step
+    :param stop: the user's wish
+    """
+
+    def __init__(
+        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest
+    ) -> None:
         super().__init__()
-        self.request = request
+        self.folder, self.episodes, self.frames_per_step, self.stop = folder, episodes, frames_per_step, stop
+        self.progress = Progress(total_timesteps, "steps")
+
+    def _on_training_start(self) -> None:
+        self.checkpoint = CheckpointSaver(self.folder)
+        self.progress.start(self.num_timesteps, self._status())
 
     def _on_rollout_start(self) -> None:
-        self.request.at_once = False
-
-    def _on_step(self) -> bool:
-        return not self.request
-
-    def _on_rollout_end(self) -> None:
-        self.request.at_once = True
-
-
-class Frames(BaseCallback):
-    """Logs ``time/frames``: emulator frames so far, which is what published learning curves are often drawn over.
-
-    :param frames_per_step: frames per agent step
-    """
-
-    def __init__(self, frames_per_step: int) -> None:
-        super().__init__()
-        self.frames_per_step = frames_per_step
-
-    def _on_rollout_end(self) -> None:
-        self.logger.record("time/frames", self.num_timesteps * self.frames_per_step)
-
-    def _on_step(self) -> bool:
-        return True
-
-
-class EpisodeLog(BaseCallback):
-    """Writes every finished episode down.
-
-    :param file: where to
-    """
-
-    def __init__(self, file: EpisodeFile) -> None:
-        super().__init__()
-        self.file = file
+        self.stop.at_once = False
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "episode" in info:
-                self.file.add(self.num_timesteps, float(info["episode"]["r"]), int(info["episode"]["l"]))
-        return True
+                self.episodes.add(self.num_timesteps, float(info["episode"]["r"]), int(info["episode"]["l"]))
+        self.checkpoint(self.model, self.num_timesteps)
+        self.progress.update(self.num_timesteps, status=self._status())
+        return not self.stop
 
-
-class Checkpoints(BaseCallback):
-    """Saves the model every few minutes.
-
-    :param folder: of the run
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        super().__init__()
-        self.folder = folder
-
-    def _on_training_start(self) -> None:
-        self._save = CheckpointSaver(self.folder)
-
-    def _on_step(self) -> bool:
-        self._save(self.model, self.num_timesteps)
-        return True
-
-
-class ProgressBar(BaseCallback):
-    """A progress bar with speed, time left and current mean return.
-
-    :param total_timesteps: agent steps at the end of the run
-    :param seconds: time between two lines where there is no terminal
-    """
-
-    def __init__(self, total_timesteps: int, seconds: float = 30.0) -> None:
-        super().__init__()
-        self._progress = Progress(total_timesteps, "steps", seconds)
-
-    def _on_training_start(self) -> None:
-        self._progress.start(self.num_timesteps, self._status())
-
-    def _on_step(self) -> bool:
-        self._progress.update(self.num_timesteps, self._status())
-        return True
+    def _on_rollout_end(self) -> None:
+        self.logger.record("time/frames", self.num_timesteps * self.frames_per_step)
+        self.stop.at_once = True
 
     def _status(self) -> str:
-        episodes = self.model.ep_info_buffer
-        return f"return {np.mean([episode['r'] for episode in episodes]):.1f}" if episodes else "return -"
+        returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        return f"return {np.mean(returns):.1f}" if returns else "return -"
 
     def close(self) -> None:
-        """Leave the terminal as it was, however the training ended."""
-        self._progress.close()
+        """Leave terminal and files in order, however the training ended."""
+        self.stop.at_once = False  # the last update is over
+        self.progress.close()
+        self.episodes.close()
 
 
 class Evaluations(BaseCallback):
@@ -135,27 +87,26 @@ class Evaluations(BaseCallback):
     def _on_training_start(self) -> None:
         self._due = self.num_timesteps + (self.every or 0)
 
+    def _on_step(self) -> bool:
+        return True
+
     def _on_rollout_end(self) -> None:
         if self.every is None or self.num_timesteps < self._due:
             return
         self._due = self.num_timesteps + self.every
         self._env = self._env or self.make_env()
         with stage(f"evaluating {self.episodes} episodes"):
-            returns = evaluate(self.model, self._env, self.episodes).returns
-        mean = float(np.mean(returns))
+            mean = float(np.mean(evaluate(self.model, self._env, self.episodes).returns))
         self.logger.record("eval/mean_reward", mean)
         self.logger.dump(self.num_timesteps)
         with self.folder.attempt("the best model"):
             earlier = read_rows(self.folder.evaluations, 2)
-            if not earlier or mean > max(row[1] for row in earlier):
+            if all(mean > best for _, best in earlier):
                 save(self.model, self.folder.path / "best_model.zip")
             with self.folder.evaluations.open("a", encoding="utf-8") as file:
                 file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
 
-    def _on_step(self) -> bool:
-        return True
-
     def close(self) -> None:
-        """Close the environments, however the training ended."""
+        """Close the environments."""
         if self._env is not None:
             self._env.close()

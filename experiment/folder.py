@@ -1,7 +1,7 @@
 """A run folder: everything that one training run leaves behind.
 
-``config.yaml`` (resolved), ``command.txt``, ``versions.txt``, ``results.json``, TensorBoard events, ``checkpoints/`` and
-``learning_curve.png``; of an agent ``episodes.csv`` and ``model.zip``, of a task ``model.pt``.
+``config.yaml`` (resolved), ``command.txt``, ``versions.txt``, ``results.json``, ``learning_curve.png``, TensorBoard
+events and ``checkpoints/``; of an agent ``episodes.csv`` and ``model.zip``, of a task ``model.pt``.
 """
 
 from __future__ import annotations

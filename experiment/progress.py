@@ -44,7 +44,7 @@ class Progress:
         with suppress(OSError):  # a terminal that has gone
             self._bar.start()
 
-    def update(self, completed: int, status: str) -> None:
+    def update(self, completed: int, _total: int = 0, status: str = "") -> None:
         """Show where the run is."""
         now = time.monotonic()
         speed = max(completed - self._first, 1) / max(now - self._began, 1e-9)

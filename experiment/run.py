@@ -8,85 +8,21 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..agents import Diverged
 from ..common.output import say, stage, warn
 from ..common.values import write
+from .agent import AgentJob
 from .config import Config
 from .folder import RunFolder, make_default_path
 from .provenance import processor
 from .stop import StopRequest
+from .task import TaskJob
 
-
-class Job(Protocol):
-    """What a run does: train an agent, or a model on a task."""
-
-    kind: ClassVar[str]
-    ending: ClassVar[str]  # of the files that it saves
-    unit: ClassVar[str]  # that its length is counted in
-    total: ClassVar[str]  # the option that says how many of these
-    may_change: ClassVar[tuple[str, ...]]  # options, when a run is continued
-    config: Config
-
-    @property
-    def name(self) -> str:
-        """Of the run, for its folder."""
-        ...
-
-    @property
-    def network(self) -> nn.Module:
-        """What is trained."""
-        ...
-
-    @property
-    def done(self) -> int:
-        """How much of its length lies behind it."""
-        ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def prepare(self, checkpoint: Path | None) -> None:
-        """Build everything, anew or as it was saved.
-
-        :raises ValueError: if something does not fit
-        """
-        ...
-
-    def plan(self) -> str:
-        """What an update learns from, in words."""
-        ...
-
-    def outcome(self) -> str | None:
-        """Why the training is over; None while it is not."""
-        ...
-
-    def is_whole(self, results: dict[str, Any]) -> bool:
-        """Whether results leave nothing to do where the training is over."""
-        ...
-
-    def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        """Train until it is over or a stop is asked for."""
-        ...
-
-    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate what was trained, and draw its curve.
-
-        :return: what there is to know
-        """
-        ...
-
-    def describe(self, folder: RunFolder) -> dict[str, Any]:
-        """What is known before an evaluation."""
-        ...
-
-    def save(self, file: Any) -> None:
-        """Write what a training goes on from."""
-        ...
+Job = AgentJob | TaskJob
 
 
 class Run:
@@ -170,7 +106,7 @@ class Run:
         except KeyboardInterrupt:
             self.stop.note()
         except Diverged:
-            folder.write_results(self._facts() | job.describe(folder) | {"outcome": "diverged"})
+            folder.write_results(self._facts() | job.describe() | {"outcome": "diverged"})
             raise
         except (Exception, SystemExit) as error:
             if all(parameter.isfinite().all() for parameter in job.network.parameters()):

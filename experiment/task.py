@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import textwrap
 import time
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..common.options import Count, Option, Positive, options_of
 from ..common.output import say, stage
@@ -18,6 +16,7 @@ from ..tasks import make_task
 from ..tasks.registry import TASKS, registered_tasks
 from .config import Config, Group, run_options
 from .folder import CheckpointSaver, RunFolder
+from .job import Job, named
 from .pictures import draw_task_curve
 from .progress import Progress
 from .room import ADAM, FLOAT, require_room, weights, without_content
@@ -26,28 +25,20 @@ from .tensorboard_log import tensorboard_logger
 
 HEAD = ("embedding_size", "net_arch")
 NO_OPTIONS = ("task", "core", "core_kwargs", "precision", "seed", "device", *HEAD)
-TITLE_WIDTH = 75  # characters that fit in a picture
 SHOWN_SECONDS = 1.0  # between two looks at the loss, which on a GPU has to be waited for
 LOGGED_SECONDS = 10.0  # between two points of its curve
 
 
-class TaskJob:
-    """Trains a model on a task.
-
-    :param config: the run's options
-    :param smoke: cut it down to a few seconds, to see whether it works
-    """
+class TaskJob(Job):
+    """Trains a model on a task."""
 
     kind, ending, unit, total = "task", ".pt", "updates", "total_updates"
-    may_change: ClassVar[tuple[str, ...]] = ("total_updates", "max_minutes", "device", "precision", "threads")
+    may_change = ("total_updates", "max_minutes", "device", "precision", "threads")
     trainer: SupervisedTrainer
 
-    def __init__(self, config: Config, smoke: bool = False) -> None:
-        if smoke:
-            batch_size = min(4, config["training.batch_size"])
-            config = config.but(total_updates=2, training__batch_size=batch_size)
-            config = config.but(training__eval_every=None, training__eval_size=4)
-        self.config, self.smoke = config, smoke
+    def cut(self, config: Config) -> Config:
+        config = config.but(total_updates=2, training__batch_size=min(4, config["training.batch_size"]))
+        return config.but(training__eval_every=None, training__eval_size=4)
 
     @staticmethod
     def groups(core: str, task: str) -> dict[str, Group]:
@@ -56,48 +47,35 @@ class TaskJob:
         :raises ValueError: if core or task is unknown
         """
         trainer = options_of(SupervisedTrainer)
-        cores = Literal[tuple(dict.fromkeys((*memories(), core)))]  # type: ignore[valid-type]
-        tasks = Literal[tuple(dict.fromkeys((*registered_tasks(), task)))]  # type: ignore[valid-type]
         of_core = options_of(memory_factory(core), skip=("input_size", "output_size"))
         return {
             "": run_options(
                 Option("total_updates", Count, 50_000, "gradient steps"),
                 Option("max_minutes", Positive | None, None, "the training ends after these; null is never"),
             ),
-            "task": Group(
-                f"task '{task}'", {"name": Option("name", tasks, task, "what to learn")} | TASKS.options(task)
-            ),
+            "task": named("task", task, registered_tasks(), TASKS.options(task)),
             "head": Group("the head", {name: trainer[name] for name in HEAD}),
-            "core": Group(f"core '{core}'", {"name": Option("name", cores, core, "the memory")} | of_core),
+            "core": named("core", core, memories(), of_core),
             "training": Group("the training", options_of(SupervisedTrainer, skip=NO_OPTIONS)),
         }
 
     @property
-    def name(self) -> str:
-        """What is trained, in a word: ``nth_farthest_stm_s0``."""
-        config = self.config
-        return f"{config['task.name']}_{config['core.name']}_s{config['seed']}".replace(":", ".")
+    def names(self) -> list[str]:
+        return [self.config["task.name"], self.config["core.name"]]
 
     @property
-    def network(self) -> nn.Module:
-        """The model."""
+    def network(self) -> SequenceModel:
         return self.trainer.model
 
     @property
     def done(self) -> int:
-        """Updates so far."""
         return self.trainer.updates
 
     @property
     def device(self) -> torch.device:
-        """Where the model is trained."""
         return self.trainer.device
 
     def prepare(self, checkpoint: Path | None) -> None:
-        """Build task, model and trainer.
-
-        :raises ValueError: if an option is out of range, there is no room for them, or the checkpoint does not fit
-        """
         config = self.config
         task = make_task(config["task.name"], **config.group("task"))
         head = config.group("head")
@@ -127,19 +105,15 @@ class TaskJob:
             self.trainer.restore(checkpoint)
 
     def plan(self) -> str:
-        """What an update learns from."""
         return f"batches of {self.trainer.batch_size}"
 
     def outcome(self) -> str | None:
-        """Why the training is over; None while it is not."""
         return self.trainer.outcome(self.config["total_updates"], self.config["max_minutes"])
 
     def is_whole(self, results: dict[str, Any]) -> bool:
-        """Whether the test took place."""
         return results.get("test") is not None
 
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        """Train until the trainer says why to end, or until a stop is asked for."""
         watch = Watch(self.trainer, self.config, folder, stop)
         try:
             self.trainer.learn(self.config["total_updates"], self.config["max_minutes"], watch)
@@ -147,32 +121,28 @@ class TaskJob:
             watch.close()
 
     def save(self, file: Any) -> None:
-        """Write the trainer."""
         self.trainer.save(file)
 
     def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-        """Test the best weights unless the run is to go on later, and draw the curve."""
         trainer, config = self.trainer, self.config
         outcome, test, metric = self.outcome(), None, trainer.task.metric
         if outcome is not None:
             with stop.immediate(), stage("testing the best weights"):  # else it is made up for when the run is resumed
                 test = trainer.test(config["training.eval_size"] if self.smoke else None)
-        names = f"{config['task.name']}: {config['core.name']}, seed {config['seed']}"
         with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
             draw_task_curve(
                 folder.curve,
                 trainer.history,
                 metric,
-                textwrap.fill(f"{names} ({folder.path.name})", TITLE_WIDTH),
+                self.title(config["task.name"], folder),
                 trainer.task.trivial("valid"),
                 test["test"][metric] if test else None,
             )
         scores = "".join(f" {metric} on {name}: {score[metric]:.4g}." for name, score in (test or {}).items())
         say(f"{(outcome or 'stopped').capitalize()} after {trainer.updates:,} updates.{scores}")
-        return self.describe(folder) | {"test": test}
+        return self.describe() | {"test": test}
 
-    def describe(self, folder: RunFolder) -> dict[str, Any]:
-        """What the training showed, without a test."""
+    def describe(self) -> dict[str, Any]:
         trainer, task = self.trainer, self.trainer.task
         epoch = trainer.updates_per_epoch
 
@@ -236,7 +206,7 @@ class Watch:
             self.logger.dump(trainer.updates)
             self.drawn = now
         if now - self.shown >= SHOWN_SECONDS:
-            self.progress.update(trainer.updates, self._status(trainer))
+            self.progress.update(trainer.updates, status=self._status(trainer))
             self.shown = now
         self.save(trainer, trainer.updates)
         return not self.stop

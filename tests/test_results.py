@@ -9,8 +9,8 @@ from filelock import FileLock
 
 from benchmarks import record_run, results, task_tables, tasks
 from relmem.cli import main
-from relmem.cli.callbacks import read_episodes
 from relmem.cli.options import parse
+from relmem.experiment.episodes import read_episodes
 
 TABLES = task_tables.read_tables()
 ROWS = {f"{table.name}/{run.name}": run for table in TABLES.values() for run in table.runs}
@@ -19,10 +19,10 @@ ROWS = {f"{table.name}/{run.name}": run for table in TABLES.values() for run in 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_has_a_config_and_a_limit(row):
     config = parse(list(ROWS[row].options)).config
-    assert config.max_minutes is not None
+    assert config["max_minutes"] is not None
     table = row.split("/")[0]
-    assert table.startswith(config.task["name"])
-    assert config.core["name"] in results.COLOURS
+    assert table.startswith(config["task.name"])
+    assert config["core.name"] in results.COLOURS
 
 
 def test_the_models_of_a_table_differ_in_nothing_but_core_minutes_and_a_rate_that_the_title_tells():
@@ -58,6 +58,12 @@ def trained(tmp_path_factory):
         run = next(run for run in table.runs if run.name == name)
         assert main(["train", *run.options, "--smoke", "--run_dir", str(folder / name)]) == 0
     return table, folder
+
+
+def without_nulls(config):
+    """Committed results name options that were left open, as null."""
+    kept = {key: without_nulls(value) if isinstance(value, dict) else value for key, value in config.items()}
+    return {key: value for key, value in kept.items() if value not in (None, {})}
 
 
 @pytest.fixture
@@ -170,4 +176,4 @@ def test_committed_results_are_what_the_tables_say():
             if table.result(run).exists():
                 found = json.loads(table.result(run).read_text())
                 asked = parse([*run.options, "--seed", str(found["seed"])]).config.as_dict()
-                assert found["config"] == asked, f"{table.name}/{run.name} was trained with other options"
+                assert without_nulls(found["config"]) == without_nulls(asked), f"{table.name}/{run.name} was trained with other options"

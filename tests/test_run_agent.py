@@ -24,16 +24,21 @@ from relmem.cli.train import prepare
 from relmem.envs import make_vec_env
 from relmem.experiment import agent
 from relmem.experiment import folder as run_folder
-from relmem.experiment.callbacks import Checkpoints, EpisodeLog, ProgressBar
+from relmem.experiment.callbacks import Watch
 from relmem.experiment.episodes import EpisodeFile, read_episodes
 from relmem.experiment.folder import RunFolder, make_default_path, save
 from relmem.experiment.pictures import running_mean
 from relmem.experiment.progress import Progress
+from relmem.experiment.stop import StopRequest
 from relmem.tasks import make_task
 
 CARTPOLE = ["train", "--core.name", "lstm", "--core.hidden_size", "8", "--env.id", "relmem/MaskedCartPole-v0"]
 PPO = [*CARTPOLE, "--env.n_envs", "4", "--algo.n_steps", "32", "--algo.n_epochs", "2"]
 A3C_ = [*CARTPOLE, "--algo.name", "a3c", "--algo.workers", "1", "--algo.envs_per_worker", "4"]
+
+
+def watch(folder: RunFolder, total_timesteps: int) -> Watch:
+    return Watch(folder, EpisodeFile(folder, 0), total_timesteps, 1, StopRequest())
 
 
 def one_sentence(capfd) -> str:
@@ -99,10 +104,10 @@ def test_every_episode_is_written_down(ppo_run):
 
 
 def test_the_log_of_episodes_tells_returns_from_lengths(tmp_path):
-    log = EpisodeLog(EpisodeFile(RunFolder(tmp_path), 0))
+    log = watch(RunFolder(tmp_path), 64)
     env = make_vec_env("CartPole-v1", 1, frame_skip=4, seed=0)  # up to four of reward for a step
     MemoryPPO("MemoryPolicy", env, n_steps=64).learn(64, log)
-    log.file.close()
+    log.close()
     _, returns, lengths, _ = read_episodes(tmp_path / "episodes.csv").T
     assert len(returns) and (returns > lengths).all()
 
@@ -124,7 +129,7 @@ def test_checkpoints_are_minutes_apart(tmp_path, monkeypatch):
     monkeypatch.setattr(run_folder, "FIRST_CHECKPOINT_SECONDS", 0.0)
     folder = RunFolder(tmp_path)
     folder.checkpoints.mkdir()
-    MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=4).learn(16, Checkpoints(folder))
+    MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=4).learn(16, watch(folder, 16))
     assert [path.name for path in folder.checkpoints.iterdir()] == ["step_000000000002.zip"]
 
 
@@ -267,7 +272,7 @@ def test_what_was_learned_survives_a_failure(tmp_path, monkeypatch, capfd):
         if callback.num_timesteps > 200:
             raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(EpisodeLog, "_on_rollout_end", fail)
+    monkeypatch.setattr(agent.Watch, "_on_rollout_end", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "512"])
     assert f"--resume {tmp_path / 'run'}" in capfd.readouterr().err
@@ -283,10 +288,10 @@ def test_spoiled_weights_are_not_saved(tmp_path, monkeypatch, checkpoint_at_once
                 callback.model.policy.value_net.weight.fill_(float("nan"))
             raise RuntimeError("overflow")
 
-    monkeypatch.setattr(EpisodeLog, "_on_rollout_end", fail)
+    monkeypatch.setattr(agent.Watch, "_on_rollout_end", fail)
     with pytest.raises(RuntimeError, match="overflow"):
         main([*PPO, "--run_dir", str(tmp_path / "run"), "--total_timesteps", "512"])
-    monkeypatch.setattr(EpisodeLog, "_on_rollout_end", lambda callback: None)
+    monkeypatch.setattr(agent.Watch, "_on_rollout_end", lambda callback: None)
     assert not (tmp_path / "run" / "model.zip").exists()
     assert main(["train", "--resume", str(tmp_path / "run")]) == 0
     assert load(tmp_path / "run").policy.value_net.weight.isfinite().all()
@@ -394,14 +399,16 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, checkpoint_at_once):
     env = make_vec_env("CartPole-v1", 2)
     folder = RunFolder(tmp_path)
     folder.checkpoints.mkdir()
-    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(16, Checkpoints(folder))
+    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(16, watch(folder, 16))
     names = sorted(path.name for path in folder.checkpoints.iterdir())
     assert names == [f"step_{step:012d}.zip" for step in (12, 14, 16)]
     assert MemoryPPO.load(folder.checkpoints / names[-1]).num_timesteps == 16
 
 
-def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
-    MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=64).learn(128, ProgressBar(128, seconds=0.0))
+def test_progress_without_a_terminal_is_a_line_now_and_then(tmp_path, capsys):
+    callback = watch(RunFolder(tmp_path), 128)
+    callback.progress.seconds = 0.0
+    MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=64).learn(128, callback)
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1].startswith("128 of 128 steps, ") and lines[-1].endswith("0:00:00 left")
     assert "return -" in lines[0] and "return -" not in lines[-1]
@@ -413,7 +420,7 @@ def test_no_time_is_left_beyond_the_end(capsys, monkeypatch):
     progress = Progress(1000, "steps", seconds=0.0)
     progress.start(0, "")
     now = 100.0
-    progress.update(2000, "")
+    progress.update(2000)
     progress.close()
     assert capsys.readouterr().out.endswith(" 0:00:00 left\n")
 
@@ -424,7 +431,7 @@ def test_time_left_of_a_run_that_has_not_moved(capsys, monkeypatch):
     progress = Progress(10**9, "steps", seconds=0.0)
     progress.start(0, "")
     now = 1000.0
-    progress.update(0, "")
+    progress.update(0)
     progress.close()
     assert "0 of 1,000,000,000 steps" in capsys.readouterr().out
 
@@ -436,7 +443,7 @@ def test_time_left_may_be_days_and_ends_with_the_limit(capsys, monkeypatch):
         now, progress = 0.0, Progress(1000, "steps", seconds=0.0, limit=limit)
         progress.start(100, "")
         now = 240.0
-        progress.update(101, "")
+        progress.update(101)
         progress.close()
     free, limited = capsys.readouterr().out.splitlines()
     assert free.endswith("2 days, 11:56:00 left") and limited.endswith("0:06:00 left")

@@ -156,7 +156,7 @@ def test_an_uninterrupted_run_plays_every_episode_of_its_evaluation_to_the_end(t
 def test_after_a_stop_the_evaluation_is_short_and_marked_as_cut_and_made_up_for_later(
     during, tmp_path, monkeypatch, capfd
 ):
-    run, evaluate, step, seconds = tmp_path / "run", agent.evaluate, agent.Stop._on_step, []
+    run, evaluate, step, seconds = tmp_path / "run", agent.evaluate, agent.Watch._on_step, []
 
     def stopped_step(callback):
         if during == "training" and callback.num_timesteps > 100:
@@ -169,7 +169,7 @@ def test_after_a_stop_the_evaluation_is_short_and_marked_as_cut_and_made_up_for_
             signal.raise_signal(signal.SIGINT)
         return evaluate(model, env, episodes, 1e-6, progress)
 
-    monkeypatch.setattr(agent.Stop, "_on_step", stopped_step)
+    monkeypatch.setattr(agent.Watch, "_on_step", stopped_step)
     monkeypatch.setattr(agent, "evaluate", stopped_evaluation)
     assert main([*SLOW, "--run_dir", str(run)]) == 128 + signal.SIGINT
     assert seconds == ([20.0] if during == "training" else [None, 20.0])
@@ -251,14 +251,14 @@ def test_results_and_picture_that_cannot_be_written_are_named(tmp_path, monkeypa
 
 
 def test_a_run_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
-    run, step, gone = tmp_path / "run", agent.Stop._on_step, []
+    run, step, gone = tmp_path / "run", agent.Watch._on_step, []
 
     def vanish(callback):
         if callback.num_timesteps > 100 and not gone:
             gone.append(shutil.rmtree(run))
         return step(callback)
 
-    monkeypatch.setattr(agent.Stop, "_on_step", vanish)
+    monkeypatch.setattr(agent.Watch, "_on_step", vanish)
     assert train(run) == 0
     assert MemoryPPO.load(run / "model.zip").num_timesteps == 256
     assert len(read_episodes(run / "episodes.csv")) == json.loads((run / "results.json").read_text())["episodes"]
@@ -315,7 +315,7 @@ def test_a_closed_terminal_ends_a_run_in_good_order_unless_below_nohup(tmp_path)
 
 
 def test_a_second_signal_during_the_save_ends_the_program_after_it(tmp_path, monkeypatch):
-    save, step = run_folder.save, agent.Stop._on_step
+    save, step = run_folder.save, agent.Watch._on_step
 
     def interrupted(model, path):
         signal.raise_signal(signal.SIGTERM)
@@ -326,7 +326,7 @@ def test_a_second_signal_during_the_save_ends_the_program_after_it(tmp_path, mon
         return step(callback)
 
     monkeypatch.setattr(run_folder, "save", interrupted)
-    monkeypatch.setattr(agent.Stop, "_on_step", stop)
+    monkeypatch.setattr(agent.Watch, "_on_step", stop)
     assert train(tmp_path / "run") == 128 + signal.SIGTERM
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 4
     assert not (tmp_path / "run" / "learning_curve.png").exists()
