@@ -63,8 +63,13 @@ def side_by_side(processes: int, names: Sequence[str]) -> int:
     command = [sys.executable, "-m", "relmem.experiment.queue", *names]
     workers = [subprocess.Popen(command) for _ in range(processes)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to every worker, which saves and ends
+
+    def forward(number: int, _: object) -> None:
+        for worker in workers:
+            worker.send_signal(number)
+
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: [worker.send_signal(number) for worker in workers])
+        signal.signal(number, forward)
     return max(abs(worker.wait()) for worker in workers)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
+from ..common.options import Option
 from ..common.registry import Registry
 from .base import Task
 
@@ -27,8 +27,8 @@ def registered_tasks() -> tuple[str, ...]:
     return TASKS.names()
 
 
-def task_options(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a task, by name, as the parameters of its constructor.
+def task_options(name: str) -> dict[str, Option]:
+    """The options of a task, by name, as its constructor declares them.
 
     :raises ValueError: if the task is unknown
     """
