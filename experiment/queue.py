@@ -111,6 +111,8 @@ def train(run: Run) -> int:
         code = relmem(["train", *run.options, "--run_dir", str(folder)])
     if code < 128 and is_over(folder):
         record(folder, run.result)
+    elif not code:
+        print(f"The run in {folder} left no final results: nothing is kept of it.", file=sys.stderr)
     return code
 
 
@@ -136,7 +138,8 @@ def record(folder: Path, result: Path) -> None:
     """Keep the figures and the picture of a finished run, and draw the tables anew."""
     with FileLock(RUNS / ".record"):
         result.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / "learning_curve.png", result.parent)
+        if (folder / "learning_curve.png").exists():  # a training that diverged draws none
+            shutil.copy(folder / "learning_curve.png", result.parent)
         partial = result.with_suffix(".partial")
         shutil.copy(folder / "results.json", partial)
         os.replace(partial, result)  # so that the result is whole wherever it exists

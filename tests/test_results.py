@@ -144,13 +144,15 @@ AGENT = {
 def test_the_results_of_agents_are_drawn_too(kept):
     whole, other = TABLES["pong/skip_4"].runs[1:3]
     cut = {"mean": 1.0, "episodes": 3, "returns": [1.0] * 3, "complete": False}
-    for run, result in ((whole, AGENT), (other, AGENT | {"evaluation": cut, "conditions": "Nothing else ran."})):
+    early = AGENT | {"evaluation": None, "mean_return_last_100": None, "curve": []}  # before the first episode ended
+    cut_off = AGENT | {"evaluation": cut, "conditions": "Nothing else ran."}
+    for run, result in ((whole, AGENT), (other, cut_off), (TABLES["pong/skip_4"].runs[3], early)):
         run.result.parent.mkdir(parents=True)
         run.result.write_text(json.dumps(result))
     tables.draw()
     text = (kept / "pong" / "README.md").read_text()
     assert "| -3.2 | +2.0 | 12,345 | 6.7 | 9,000 steps, 5.0 min | never | never | abc1234+ |" in text
-    assert "| +1.0 (3 games, then cut) |" in text
+    assert "| +1.0 (3 games, then cut) |" in text and "|  |  | 12,345 |" in text
     assert "2 threads of some CPU; relmem at commit abc1234+.\n" in text
     assert "relmem at commit abc1234+. Nothing else ran.\n" in text
     assert (kept / "pong" / "skip_4" / "curves.png").read_bytes().startswith(PNG)
@@ -169,6 +171,7 @@ class Trainings:
         folder.mkdir(parents=True, exist_ok=True)
         if self.outcome:
             (folder / "results.json").write_text(json.dumps(AGENT | {"outcome": self.outcome}))
+        if self.outcome == "finished":
             (folder / "learning_curve.png").write_bytes(PNG)
         return self.code
 
