@@ -118,7 +118,7 @@ def draw_models(
     figure, by_update, by_minute = _several_runs(title, "updates", label)
     styles: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", ":", "-.")))
     for name, result in results.items():
-        look = {"color": colour(result["core"]), "linestyle": next(styles[result["core"]])}
+        look: dict[str, Any] = {"color": colour(result["core"]), "linestyle": next(styles[result["core"]])}
         values = [entry[f"valid_{metric}"] for entry in result["history"]]
         by_update.plot([entry["update"] for entry in result["history"]], values, label=name, **look)
         by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values, **look)

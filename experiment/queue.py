@@ -63,8 +63,13 @@ def side_by_side(processes: int, names: Sequence[str]) -> int:
     command = [sys.executable, "-m", "relmem.experiment.queue", *names]
     workers = [subprocess.Popen(command) for _ in range(processes)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to every worker, which saves and ends
+
+    def forward(number: int, _: object) -> None:
+        for worker in workers:
+            worker.send_signal(number)
+
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: [worker.send_signal(number) for worker in workers])
+        signal.signal(number, forward)
     return max(abs(worker.wait()) for worker in workers)
 
 
@@ -106,6 +111,8 @@ def train(run: Run) -> int:
         code = relmem(["train", *run.options, "--run_dir", str(folder)])
     if code < 128 and is_over(folder):
         record(folder, run.result)
+    elif not code:
+        print(f"The run in {folder} left no final results: nothing is kept of it.", file=sys.stderr)
     return code
 
 
@@ -131,7 +138,8 @@ def record(folder: Path, result: Path) -> None:
     """Keep the figures and the picture of a finished run, and draw the tables anew."""
     with FileLock(RUNS / ".record"):
         result.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / "learning_curve.png", result.parent)
+        if (folder / "learning_curve.png").exists():  # a training that diverged draws none
+            shutil.copy(folder / "learning_curve.png", result.parent)
         partial = result.with_suffix(".partial")
         shutil.copy(folder / "results.json", partial)
         os.replace(partial, result)  # so that the result is whole wherever it exists

@@ -224,7 +224,7 @@ def agent_rows(table: Table, results: Mapping[Run, Results]) -> list[Sequence[st
     rows += [
         [
             link(run),
-            f"{r['mean_return_last_100']:+.1f}",
+            signed(r["mean_return_last_100"]),
             evaluation(r["evaluation"]),
             f"{r['steps']:,}",
             f"{r['minutes']:.1f}",
@@ -243,7 +243,11 @@ def evaluation(found: Mapping[str, Any] | None) -> str:
     if found["mean"] is None:
         return "no game ended"
     cut = found["complete"] is False and found["episodes"]
-    return f"{found['mean']:+.1f}" + (f" ({found['episodes']} games, then cut)" if cut else "")
+    return signed(found["mean"]) + (f" ({found['episodes']} games, then cut)" if cut else "")
+
+
+def signed(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1f}"
 
 
 def reached(level: Mapping[str, float] | None) -> str:

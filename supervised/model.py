@@ -46,18 +46,11 @@ class SequenceModel(nn.Module):
         embedding_size: Count | None = None,
         net_arch: Sequence[Count] | None = None,
     ) -> None:
-        super().__init__()
         memory_kwargs, net_arch = dict(memory_kwargs or {}), [] if net_arch is None else list(net_arch)
-        require_options(SequenceModel, locals())
-        self.arguments = _plain(
-            input_size=input_size,
-            output_size=output_size,
-            kind=kind,
-            memory=memory,
-            memory_kwargs=memory_kwargs,
-            embedding_size=embedding_size,
-            net_arch=net_arch,
-        )
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
+        require_options(SequenceModel, arguments)
+        super().__init__()
+        self.arguments = _plain(arguments)
         self.kind = kind
         self.autocast_dtype: torch.dtype | None = None
         self.embedding: nn.Module = nn.Identity()
@@ -125,7 +118,7 @@ def require_finite_weights(file: Any, weights: Iterable[Tensor]) -> None:
         raise ValueError(f"'{file}' holds weights that are not finite: the training that saved it has diverged")
 
 
-def _plain(**arguments: Any) -> dict[str, Any] | None:
+def _plain(arguments: dict[str, Any]) -> dict[str, Any] | None:
     """Arguments as a checkpoint may hold them, numbers of NumPy as Python's own; None where one is no plain value."""
     try:
         return json.loads(json.dumps(arguments, default=lambda value: value.tolist()))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from math import factorial
+from typing import Annotated
 
 import numpy as np
 import torch
 
+from ..common.options import Range, require_options
 from . import draw
 from .base import Batch, Task
 from .registry import register_task
 
 LETTERS, DIGITS = 26, 10
+LONGEST = 2 * LETTERS + 2
 
 
 @register_task("associative_retrieval")
@@ -34,10 +37,10 @@ class AssociativeRetrieval(Task):
     split_sizes = {"train": 100_000, "valid": 10_000, "test": 20_000}  # noqa: RUF012
     input_size, output_size = DIGITS + LETTERS + 1, DIGITS
 
-    def __init__(self, length: int = 30) -> None:
-        longest = 2 * LETTERS + 2
-        if length not in range(4, longest + 1, 2):
-            raise ValueError(f"length must be an even number from 4 to {longest}, got {length!r}")
+    def __init__(self, length: Annotated[int, Range(4, LONGEST)] = 30) -> None:
+        require_options(AssociativeRetrieval, locals())
+        if length % 2:
+            raise ValueError(f"length must be even, got {length}")
         self.pairs = length // 2 - 1
 
     def trivial(self, split: str | None = None) -> dict[str, float]:

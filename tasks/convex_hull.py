@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
-from ..common.checks import require_at_least, require_at_most, require_choice
+from ..common.options import Range, require_options
 from . import draw
 from .base import IGNORED, Batch, VaryingLengthTask
 from .points import GRID, classes, cross, labelled
@@ -36,10 +36,10 @@ class ConvexHull(VaryingLengthTask):
 
     kind = "classes"
 
-    def __init__(self, max_points: int = 20, order: Order = "counterclockwise") -> None:
-        require_at_least(5, max_points=max_points)
-        require_at_most(MAX_POINTS, max_points=max_points)
-        require_choice("order", order, get_args(Order))
+    def __init__(
+        self, max_points: Annotated[int, Range(5, MAX_POINTS)] = 20, order: Order = "counterclockwise"
+    ) -> None:
+        require_options(ConvexHull, locals())
         super().__init__(range(5, max_points + 1), (min(10, max_points), 5) if max_points > 5 else (5,))
         self.max_points, self.order = max_points, order
         self.output_size = classes(max_points)

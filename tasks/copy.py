@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..common.checks import require_at_least
+from ..common.options import Count, require_options
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .registry import register_task
@@ -28,8 +28,8 @@ class Copy(VaryingLengthTask):
     metric = "bit_errors"
     higher_is_better = False
 
-    def __init__(self, max_length: int = 20, bits: int = 32) -> None:
-        require_at_least(1, max_length=max_length, bits=bits)
+    def __init__(self, max_length: Count = 20, bits: Count = 32) -> None:
+        require_options(Copy, locals())
         super().__init__(range(1, max_length + 1), (max_length,))
         self.bits = bits
         self.input_size, self.output_size, self.answer_steps = bits + 2, bits, max_length

@@ -1,4 +1,4 @@
-"""Random draws that the tasks share, on the generator's device."""
+"""Random numbers of the tasks, drawn on the generator's device."""
 
 from __future__ import annotations
 

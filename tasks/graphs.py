@@ -12,16 +12,19 @@ in random order. The graphs of a batch differ in size; those with fewer than ``m
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..common.checks import require_at_least, require_at_most
+from ..common.options import Range, require_options
 from . import draw
 from .base import IGNORED, Batch, Task
 
 MIN_NODES, MIN_EDGES, MAX_WEIGHT = 5, 6, 10
+Nodes = Annotated[int, Range(MIN_NODES)]
+Edges = Annotated[int, Range(MIN_EDGES)]
 MAX_ROUNDS = 500
 FAR = 10**6
 """Weight of an edge that is not there: more than that of any path."""
@@ -65,9 +68,9 @@ class GraphTask(Task):
 
     kind = "classes"
 
-    def __init__(self, max_nodes: int = 20, max_edges: int = 30) -> None:
-        require_at_least(MIN_NODES, max_nodes=max_nodes)
-        require_at_least(max(MIN_EDGES, max_nodes - 1), "a path through max_nodes", max_edges=max_edges)
+    def __init__(self, max_nodes: Nodes = 20, max_edges: Edges = 30) -> None:
+        require_options(GraphTask, locals())
+        require_at_least(max_nodes - 1, "a path through max_nodes", max_edges=max_edges)
         require_at_most(max_nodes * (max_nodes - 1) // 2, "the pairs of max_nodes", max_edges=max_edges)
         self.max_nodes, self.max_edges = max_nodes, max_edges
         self.output_size = 2 * max_nodes

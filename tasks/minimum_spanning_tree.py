@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .base import Batch
-from .graphs import FAR, MIN_NODES, Graphs, GraphTask, Solution, closure, shown_edges
+from .graphs import FAR, MIN_NODES, Edges, Graphs, GraphTask, Nodes, Solution, closure, shown_edges
 from .registry import register_task
 
 
@@ -24,7 +24,7 @@ class MinimumSpanningTree(GraphTask):
     or on drawn samples.
     """
 
-    def __init__(self, max_nodes: int = 20, max_edges: int = 30) -> None:
+    def __init__(self, max_nodes: Nodes = 20, max_edges: Edges = 30) -> None:
         super().__init__(max_nodes, max_edges)
         self.answer_steps = 2 * (max_nodes - 1)
 

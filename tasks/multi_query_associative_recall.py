@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..common.checks import require_at_least
+from ..common.options import Count, require_options
 from . import draw
 from .base import IGNORED, Batch, Task
 from .registry import register_task
@@ -29,8 +30,8 @@ class MultiQueryAssociativeRecall(Task):
     kind = "classes"
     asks_while_answering = True
 
-    def __init__(self, pairs: int = 8, vocabulary: int = 64, length: int = 64) -> None:
-        require_at_least(1, pairs=pairs)
+    def __init__(self, pairs: Count = 8, vocabulary: Count = 64, length: Count = 64) -> None:
+        require_options(MultiQueryAssociativeRecall, locals())
         require_at_least(2 * pairs, "twice pairs", vocabulary=vocabulary)
         require_at_least(3 * pairs, "three times pairs", length=length)
         if vocabulary % 2:

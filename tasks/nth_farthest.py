@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from ..common.checks import require_at_least
+from ..common.options import Count, Range, require_options
 from . import draw
 from .base import Batch, Task
 from .registry import register_task
@@ -28,9 +30,8 @@ class NthFarthest(Task):
 
     kind = "class"
 
-    def __init__(self, objects: int = 8, features: int = 16) -> None:
-        require_at_least(2, objects=objects)
-        require_at_least(1, features=features)
+    def __init__(self, objects: Annotated[int, Range(2)] = 8, features: Count = 16) -> None:
+        require_options(NthFarthest, locals())
         self.objects, self.features = objects, features
         self.input_size, self.output_size = features + 3 * objects, objects
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..common.checks import require_at_least
+from ..common.options import Count, require_options
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .registry import register_task
@@ -27,8 +28,8 @@ class Parity(VaryingLengthTask):
     kind = "class"
     input_size = output_size = 2
 
-    def __init__(self, max_length: int = 40, long_length: int = 256) -> None:
-        require_at_least(1, max_length=max_length)
+    def __init__(self, max_length: Count = 40, long_length: Count = 256) -> None:
+        require_options(Parity, locals())
         require_at_least(max_length + 1, "more than max_length", long_length=long_length)
         super().__init__(range(1, max_length + 1), (max_length, long_length))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..common.checks import require_at_least, require_at_most
+from ..common.checks import require_at_most
+from ..common.options import Count, require_options
 from . import draw
 from .base import Batch, Task
 from .registry import register_task
@@ -29,8 +30,8 @@ class PrioritySort(Task):
     metric = "bit_errors"
     higher_is_better = False
 
-    def __init__(self, items: int = 20, answers: int = 16, bits: int = 32) -> None:
-        require_at_least(1, items=items, answers=answers, bits=bits)
+    def __init__(self, items: Count = 20, answers: Count = 16, bits: Count = 32) -> None:
+        require_options(PrioritySort, locals())
         require_at_most(items, "items", answers=answers)
         self.items, self.answer_steps, self.bits = items, answers, bits
         self.input_size, self.output_size = bits + 2, bits

@@ -28,7 +28,7 @@ def registered_tasks() -> tuple[str, ...]:
 
 
 def task_options(name: str) -> dict[str, Option]:
-    """The options of a task, by name.
+    """The options of a task, by name, as its constructor declares them.
 
     :raises ValueError: if the task is unknown
     """

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from fractions import Fraction
 from math import comb
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..common.checks import require_at_least, require_choice
+from ..common.options import Count, require_options
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .registry import register_task
@@ -52,9 +52,8 @@ class RelationalAssociativeRecall(VaryingLengthTask):
     metric = "bit_errors"
     higher_is_better = False
 
-    def __init__(self, variant: Variant = "as_executed", bits: int = 32) -> None:
-        require_choice("variant", variant, get_args(Variant))
-        require_at_least(1, bits=bits)
+    def __init__(self, variant: Variant = "as_executed", bits: Count = 32) -> None:
+        require_options(RelationalAssociativeRecall, locals())
         super().__init__(range(2, 6), (5, 4, 3, 2))
         self.variant, self.bits = variant, bits
         self.input_size, self.output_size = bits + 2, bits

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from . import draw
 from .base import Batch
-from .graphs import FAR, Graphs, GraphTask, Solution, closure, shown_edges
+from .graphs import FAR, Edges, Graphs, GraphTask, Nodes, Solution, closure, shown_edges
 from .registry import register_task
 
 
@@ -23,7 +23,7 @@ class ShortestPath(GraphTask):
     edges, any of them where there are several.
     """
 
-    def __init__(self, max_nodes: int = 20, max_edges: int = 30) -> None:
+    def __init__(self, max_nodes: Nodes = 20, max_edges: Edges = 30) -> None:
         super().__init__(max_nodes, max_edges)
         self.answer_steps = max_nodes
 

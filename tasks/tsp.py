@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 from torch import Tensor
 
-from ..common.checks import require_at_least, require_at_most
+from ..common.options import Range, require_options
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .held_karp import shortest_tour
@@ -38,9 +40,8 @@ class TravellingSalesman(VaryingLengthTask):
     output_size = classes(20)
     input_size = 2 + output_size
 
-    def __init__(self, max_points: int = 10) -> None:
-        require_at_least(5, max_points=max_points)
-        require_at_most(MAX_POINTS, max_points=max_points)
+    def __init__(self, max_points: Annotated[int, Range(5, MAX_POINTS)] = 10) -> None:
+        require_options(TravellingSalesman, locals())
         super().__init__(range(5, max_points + 1), (max_points, 5) if max_points > 5 else (5,))
         self.answer_steps = max_points + 1
         self._by_angle: dict[str | int, float] = {}  # the trivial level of each set and each N
