@@ -171,7 +171,7 @@ gymnasium.register(id="relmem-test/Spaces-v0", entry_point=Spaces)
     ],
 )
 def test_spaces_that_sb3_cannot_hold(env_kwargs, named):
-    with pytest.raises(ValueError, match=f"^cannot make 'relmem-test/Spaces-v0' .*{named}.*gymnasium.wrappers"):
+    with pytest.raises(ValueError, match=f"^cannot make 'relmem-test/Spaces-v0': .*{named}.*gymnasium.wrappers"):
         make_vec_env("relmem-test/Spaces-v0", env_kwargs=env_kwargs)
 
 
