@@ -90,8 +90,8 @@ def make_vec_env(
     try:
         env = env_util.make_vec_env(make_env, n_envs, seed)
     except Exception as error:  # which is up to the environment's constructor
-        what = f"'{id}' with {env_kwargs}" if env_kwargs else f"'{id}'"
-        raise ValueError(f"cannot make {what}: {_sentence(error)}") from error
+        given_kwargs = f" (env_kwargs: {env_kwargs})" if env_kwargs else ""
+        raise ValueError(f"cannot make '{id}': {_sentence(error)}{given_kwargs}") from error
     space = env.observation_space
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         env = VecTransposeImage(env)

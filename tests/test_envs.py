@@ -171,7 +171,7 @@ gymnasium.register(id="relmem-test/Spaces-v0", entry_point=Spaces)
     ],
 )
 def test_spaces_that_sb3_cannot_hold(env_kwargs, named):
-    with pytest.raises(ValueError, match=f"^cannot make 'relmem-test/Spaces-v0' .*{named}.*gymnasium.wrappers"):
+    with pytest.raises(ValueError, match=f"^cannot make 'relmem-test/Spaces-v0': .*{named}.*gymnasium.wrappers"):
         make_vec_env("relmem-test/Spaces-v0", env_kwargs=env_kwargs)
 
 
@@ -205,7 +205,7 @@ def test_whatever_a_constructor_raises_becomes_one_sentence(error):
 
     gymnasium.registry.pop("relmem-test/Fails-v0", None)
     gymnasium.register(id="relmem-test/Fails-v0", entry_point=fails)
-    message = rf"^cannot make 'relmem-test/Fails-v0' .*'size': 3.* {error.__name__} in test_envs.py, line .*is wrong"
+    message = rf"^cannot make 'relmem-test/Fails-v0': {error.__name__} in test_envs.py, line .*is wrong.*'size': 3"
     with pytest.raises(ValueError, match=message) as caught:
         make_vec_env("relmem-test/Fails-v0", env_kwargs={"size": 3})
     assert isinstance(caught.value.__cause__, error)
