@@ -146,8 +146,8 @@ class Chunk:
         return features, type(self.state)(item, last)
 
     def _loop(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Bindings [B, T, n keys, n queries, d] and values [B, T, n keys, d] of all steps, and the item memory after the
-        last one, mixed axis last."""
+        """Bindings [B, T, n keys, n queries, d] and values [B, T, n keys, d] of all steps, and the item memory after
+        the last one, mixed axis last."""
         length, (batch, d), n = len(self.left), self.left[0].shape, self.core.f3.out_features
         item = self.core.mixed_last(self.state.item).expand(batch, d, d)
         flow = self._flow(self.state.relation).expand(batch, d, d) if self.accumulates else None
