@@ -35,15 +35,15 @@ class RMCCore(MemoryCore):
 
     The output is the whole memory, flattened, followed by a linear map where ``output_size`` is given.
 
-    :param preset: sonnet (as in the authors' code, but for the weights of several blocks) or l0sg (a PyTorch port that others used as their baseline: layer
-        normalisation over all rows jointly, one weight shared by all layers of the attention network, a ReLU after
-        its last layer too, learned gate biases)
+    :param preset: sonnet (as in the authors' code, but see ``blocks``) or l0sg (a PyTorch port that others used as their
+        baseline: layer normalisation over all rows jointly, one weight shared by all layers of the attention network, a
+        ReLU after its last layer too, learned gate biases)
     :param slots: number S of memory slots
     :param heads: number of attention heads
     :param head_size: width of a head's values; a slot has width m = heads * head_size
     :param key_size: width of a head's queries and keys; None: that of its values
-    :param blocks: number of attention blocks per step. They share one set of weights in both presets; Sonnet 1 builds
-        new linear maps for the attention and the network of each block, so for more than one block its model is larger
+    :param blocks: number of attention blocks per step, which share all their weights. In Sonnet 1 they share only the
+        network after the attention: each has its own map to queries, keys and values and its own normalisations
     :param mlp_layers: layers of the network after the attention
     :param gate: one gate per unit, per slot (memory), or none
     :raises ValueError: if a size is not a positive integer, or the preset or the kind of gate is unknown
