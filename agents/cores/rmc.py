@@ -35,9 +35,9 @@ class RMCCore(MemoryCore):
 
     The output is the whole memory, flattened, followed by a linear map where ``output_size`` is given.
 
-    :param preset: sonnet (as in the authors' code, but see ``blocks``) or l0sg (a PyTorch port that others used as their
-        baseline: layer normalisation over all rows jointly, one weight shared by all layers of the attention network, a
-        ReLU after its last layer too, learned gate biases)
+    :param preset: sonnet (as in the authors' code, but see ``blocks``) or l0sg (a PyTorch port that others used as
+        their baseline: layer normalisation over all rows jointly, one weight shared by all layers of the attention
+        network, a ReLU after its last layer too, learned gate biases)
     :param slots: number S of memory slots
     :param heads: number of attention heads
     :param head_size: width of a head's values; a slot has width m = heads * head_size
