@@ -2,74 +2,27 @@
 
 import copy
 import pickle
-from collections import namedtuple
-from typing import NamedTuple
 
 import pytest
 import torch
-from torch import nn
+from small_cores import (
+    OUT,
+    VARIANTS,
+    B,
+    F,
+    T,
+    assert_equal,
+    core_inputs,
+    double,
+    loop_of_steps,
+    random_state,
+    sequence,
+    small,
+)
 
-from relmem.agents import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
-from relmem.agents.cores import core_options
-from relmem.agents.cores.registry import CORES
+from relmem.agents import make_core, registered_cores
 
-SMALL = {
-    "lstm": {"hidden_size": 8},
-    "gru": {"hidden_size": 8},
-    "stm": {"queries": 2, "item_size": 5, "relation_size": 3},
-    "rmc": {"slots": 3, "heads": 2, "head_size": 4},
-    "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
-}
-VARIANTS = [(name, {}) for name in registered_cores()] + [
-    *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),
-    ("stm", {"gated": False}),
-    *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
-    ("lstm_stm", {"preset": "released_rl"}),
-]
 every_core = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
-F, OUT, T, B = 6, 4, 11, 5
-
-
-def small(name, options=None, output_size=OUT, **kwargs):
-    return make_core(name, F, output_size, **{**SMALL.get(name, {}), **(options or {}), **kwargs})
-
-
-def double(name, options=None):
-    """In double precision, with every parameter away from its special start."""
-    core = small(name, options).double()
-    with torch.no_grad():
-        for parameter in core.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return core
-
-
-def sequence(dtype=torch.float64, p=0.25):
-    return torch.randn(T, B, F, dtype=dtype), torch.rand(T, B) < p
-
-
-def random_state(core, batch_size=B):
-    return type(core.initial_state(1))(
-        *(torch.randn(batch_size, *s, dtype=core.dtype) for s in core.state_spec.values())
-    )
-
-
-def loop_of_steps(core, x, state, starts):
-    """What ``forward`` has to equal, spelt out."""
-    outputs = []
-    for x_t, starts_t in zip(x, starts, strict=True):
-        rows = []
-        for new, old in zip(core.initial_state(len(starts_t)), state, strict=True):
-            rows.append(torch.stack([new[b] if start else old[b] for b, start in enumerate(starts_t)]))
-        y, state = core.step(x_t, type(state)(*rows))
-        outputs.append(y)
-    return torch.stack(outputs), state
-
-
-def assert_equal(got, expected, tolerance=1e-10):
-    (y, state), (expected_y, expected_state) = got, expected
-    torch.testing.assert_close(y, expected_y, rtol=0, atol=tolerance)
-    for leaf, expected_leaf in zip(state, expected_state, strict=True):
-        torch.testing.assert_close(leaf, expected_leaf, rtol=tolerance, atol=tolerance)
 
 
 @every_core
@@ -165,11 +118,6 @@ def test_the_state_is_what_the_core_says(name, options):
         assert [tuple(leaf.shape) for leaf in state] == [(B, *shape) for shape in core.state_spec.values()]
         assert {leaf.dtype for leaf in state} == {torch.float32}
     assert core.state_size == sum(leaf[0].numel() for leaf in end)
-
-
-def core_inputs(core):
-    x, starts = sequence(torch.float32)
-    return x, core.initial_state(B), starts
 
 
 @every_core
@@ -320,213 +268,6 @@ def test_gates_are_those_of_the_dtype_of_the_parameters(name):
     assert all(gate.dtype == torch.float64 for gate in gates.values())
 
 
-# ------------------------------------------------------------------------------------------------ stacks
-
-
-def test_a_stack_chains_its_cores_and_keeps_their_states_apart():
-    lstm, gru = make_core("lstm", F, hidden_size=3).double(), make_core("gru", 3, hidden_size=4).double()
-    stack, wide = StackedCore({"a": lstm, "b": gru}), StackedCore({"a": lstm, "b": gru}, concatenate=True)
-    assert stack.state_spec == {"a_hidden": (3,), "a_cell": (3,), "b_hidden": (4,)}
-    x, starts = sequence()
-    hidden, _ = lstm(x, lstm.initial_state(B), starts)
-    y, _ = gru(hidden, gru.initial_state(B), starts)
-    torch.testing.assert_close(stack.double()(x, stack.initial_state(B), starts)[0], y)
-    both, state = wide.double()(x, wide.initial_state(B), starts)
-    torch.testing.assert_close(both, torch.cat([y, hidden], dim=2))
-    torch.testing.assert_close(state.b_hidden, y[-1])
-
-
-def test_a_stack_refuses_cores_that_do_not_fit():
-    with pytest.raises(ValueError, match="core 'b' takes 5 features, but the one before it gives 3"):
-        StackedCore({"a": make_core("lstm", F, hidden_size=3), "b": make_core("gru", 5)})
-    with pytest.raises(ValueError, match="at least one core"):
-        StackedCore({})
-    with pytest.raises(ValueError, match="at least one core, each by its name"):
-        StackedCore([make_core("gru", 3)])
-
-
-@pytest.mark.parametrize("name", ["a.b", "1", 1, "_x", "type", "training", ""])
-def test_a_stack_refuses_names_that_its_state_cannot_have(name):
-    with pytest.raises(ValueError, match=f"'{name}' cannot be the name of a core"):
-        StackedCore({name: make_core("gru", 3)})
-
-
-def test_a_stack_refuses_two_leaves_of_one_name():
-    inner = StackedCore({"b": make_core("gru", F, hidden_size=3)})
-    with pytest.raises(ValueError, match="two leaves of the state would be named 'a_b_hidden'"):
-        StackedCore({"a": inner, "a_b": make_core("gru", 3, hidden_size=3)})
-
-
-def test_a_core_may_be_stacked_on_itself():
-    core = make_core("gru", F, hidden_size=F).double()
-    stack = StackedCore({"first": core, "second": core}).double()
-    x, starts = sequence()
-    whole, _ = stack(x, stack.initial_state(B), starts)
-    last, _ = stack(x, stack.initial_state(B), starts, since=-2)
-    torch.testing.assert_close(last, whole[-2:])
-
-
-def test_lstm_stm_takes_the_options_of_stm():
-    assert core_options("lstm_stm").keys() == core_options("stm").keys() | {"lstm_size"}
-    core = small("lstm_stm", output_size=None, preset="released_rl", lstm_size=7)
-    assert core.state_spec == {"lstm_hidden": (7,), "lstm_cell": (7,), "stm_item": (5, 5)}
-    assert core.output_size == 14
-
-
-# ------------------------------------------------------------------------------------------------ registry
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "message"),
-    [
-        ("lstn", {}, "unknown core 'lstn': did you mean 'lstm'?"),
-        ("lstm", {"hiden_size": 3}, "unknown option of core 'lstm' 'hiden_size': did you mean 'hidden_size'?"),
-        ("stm", {"querys": 3}, "did you mean 'queries'?"),
-        ("lstm_stm", {"lstm_sise": 3}, "did you mean 'lstm_size'?"),
-        ("lstm_stm", {"preset": "paperr"}, "did you mean 'paper'?"),
-    ],
-)
-def test_what_does_not_exist_is_named_with_its_nearest_neighbour(name, options, message):
-    with pytest.raises(ValueError) as error:
-        make_core(name, F, **options)
-    assert message in str(error.value)
-
-
-@pytest.mark.parametrize("name", registered_cores())
-@pytest.mark.parametrize("value", [-3, 0, float("nan"), 1.5, True])
-def test_bad_numbers_are_refused(name, value):
-    numbers = [key for key, p in core_options(name).items() if isinstance(p.default, int) and p.default is not True]
-    for option in numbers:
-        with pytest.raises(ValueError, match=f"{option} must be an integer of at least 1"):
-            make_core(name, F, **{option: value})
-    for sizes in ((value, None), (F, value)):
-        with pytest.raises(ValueError, match="must be an integer of at least 1"):
-            make_core(name, *sizes)
-
-
-def test_a_core_of_a_module_that_is_not_imported_yet(tmp_path, monkeypatch):
-    (tmp_path / "cores_of_mine.py").write_text(
-        "from relmem.agents import register_core\n"
-        "from relmem.agents.cores import GRUCore\n"
-        "@register_core('mine')\n"
-        "class Mine(GRUCore):\n"
-        "    pass\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    try:
-        assert type(make_core("cores_of_mine:mine", F, hidden_size=4)).__name__ == "Mine"
-    finally:
-        CORES._factories.pop("mine", None)
-    for name in ("cores_of_yours:mine", "./cores_of_yours:mine", ":mine"):
-        with pytest.raises(ValueError, match=f"core '{name}' needs a module that cannot be imported"):
-            make_core(name, F)
-    with pytest.raises(ValueError, match=r'a core needs a name: @register_core\("name"\)'):
-        register_core(type(make_core("gru", F)))
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        (
-            "input_size, output_size=None, **options",
-            r"must name its options one by one, instead of taking '\*\*options'",
-        ),
-        ("input_size, output_size=None, *sizes", r"must name its options one by one, instead of taking '\*sizes'"),
-        ("input_size, output_size, rate", "option 'rate' of core 'odd' must have a default"),
-        ("input_size, width=8", "core 'odd' must take input_size and output_size before its options"),
-    ],
-)
-def test_options_have_names_and_defaults(parameters, message):
-    with pytest.raises(ValueError, match=message):
-        register_core("odd")(eval(f"lambda {parameters}: None"))
-    assert "odd" not in registered_cores()
-
-
-def test_a_core_from_outside_the_package_is_a_core_like_any_other():
-    @register_core("mean_of_inputs")
-    class Mean(MemoryCore):
-        def __init__(self, input_size, output_size=None, rate: float = 0.5):
-            super().__init__(input_size, output_size or input_size, namedtuple("S", ["mean"]), ((input_size,),))
-            self.rate = rate
-            self.out = nn.Identity() if output_size is None else nn.Linear(input_size, output_size)
-
-        def step(self, x, state):
-            mean = torch.lerp(state.mean, x, self.rate)
-            return self.out(mean), type(state)(mean)
-
-    try:
-        core = make_core("mean_of_inputs", F, rate=0.25).double()
-        x, starts = sequence()
-        state = random_state(core)
-        assert_equal(core(x, state, starts), loop_of_steps(core, x, state, starts))
-        with pytest.raises(ValueError, match="did you mean 'rate'"):
-            make_core("mean_of_inputs", F, rat=1)
-        with pytest.raises(ValueError, match="registered already"):
-            register_core("mean_of_inputs")(type(make_core("gru", F)))
-    finally:
-        CORES._factories.pop("mean_of_inputs")
-
-
-class Lean(NamedTuple):
-    total: torch.Tensor
-
-
-class LeanCore(MemoryCore):
-    """A core whose ``forward`` takes no more than inputs, state and starts."""
-
-    def __init__(self, input_size, output_size=None):
-        super().__init__(input_size, output_size or input_size, Lean, ((input_size,),))
-        self.out = nn.Linear(input_size, self.output_size)
-
-    def step(self, x, state):
-        total = state.total + x
-        return self.out(total), Lean(total)
-
-    def forward(self, x, state, starts):
-        totals = []
-        for x_t, starts_t in zip(x, starts, strict=True):
-            state = Lean(self.reset(state, starts_t).total + x_t)
-            totals.append(state.total)
-        return self.out(torch.stack(totals)), state
-
-
-class LeanerCore(LeanCore):
-    """One that calls the other, with an option of its own."""
-
-    def forward(self, x, state, starts, scale=1.0):
-        y, state = super().forward(x, state, starts)
-        return scale * y, state
-
-
-class Mixin:
-    def forward(self, x, state, starts):
-        return super().forward(x, state, starts)
-
-
-class MixedCore(Mixin, LeanCore):
-    pass
-
-
-@pytest.mark.parametrize("core", [LeanCore, LeanerCore, MixedCore])
-def test_every_such_core_keeps_the_contract(core):
-    check_core(core(F, OUT))
-
-
-def test_a_forward_may_leave_out_since():
-    core = LeanCore(F, OUT)
-    x, starts = sequence(torch.float32)
-    y, end = core(x, core.initial_state(B), starts)
-    doubled = LeanerCore(F, OUT)
-    doubled.load_state_dict(core.state_dict())
-    torch.testing.assert_close(doubled(x, core.initial_state(B), starts, scale=2.0, since=-2)[0], 2 * y[-2:])
-    for since in (-3, 4):
-        last, same_end = core(x, core.initial_state(B), starts, since=since)
-        assert torch.equal(last, y[since:]) and torch.equal(end.total, same_end.total)
-    with pytest.raises(ValueError, match="since must be a step of the sequence"):
-        core(x, core.initial_state(B), starts, since=T)
-    check_core(StackedCore({"first": LeanCore(F, 3), "second": make_core("lstm", 3, OUT)}))
-
-
 @every_core
 def test_one_step_is_exported_with_resets_and_all(name, options):
     """What a rollout calls at every step has no branch on data, so that ``torch.export`` takes it."""
@@ -554,3 +295,42 @@ def test_the_gates_of_a_gru_are_what_their_names_say():
     weight_ih, weight_hh, bias_ih, bias_hh = (p.chunk(3)[2] for p in core.gru.parameters())
     new = (x @ weight_ih.T + bias_ih + gates["reset_gate"] * (state.hidden @ weight_hh.T + bias_hh)).tanh()
     torch.testing.assert_close(after.hidden, torch.lerp(new, state.hidden, gates["update_gate"]))
+
+
+# ------------------------------------------------------------------------------------------------ what is refused
+
+WRONG = {
+    "starts one step short": lambda x, state, starts: (x, state, starts[:-1]),
+    "starts of one step": lambda x, state, starts: (x, state, starts[0]),
+    "starts batch first": lambda x, state, starts: (x, state, starts.T),
+    "a state of one row": lambda x, state, starts: (x, type(state)(*(leaf[:1] for leaf in state)), starts),
+    "a state of one row more": lambda x, state, starts: (
+        x,
+        type(state)(*(torch.cat([leaf, leaf[:1]]) for leaf in state)),
+        starts,
+    ),
+    "no step": lambda x, state, starts: (x[:0], state, starts[:0]),
+    "no row": lambda x, state, starts: (x[:, :0], type(state)(*(leaf[:0] for leaf in state)), starts[:, :0]),
+    "another width": lambda x, state, starts: (x[..., :-1], state, starts),
+    "one step without a time axis": lambda x, state, starts: (x[0], state, starts[0]),
+    "a plain tuple as state": lambda x, state, starts: (x, tuple(state), starts),
+    "no state": lambda x, state, starts: (x, None, starts),
+}
+
+
+@every_core
+@pytest.mark.parametrize("length", [1, T])
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_what_does_not_fit_is_refused_in_one_sentence(name, options, change, length):
+    core = small(name, options)
+    x, state, starts = core_inputs(core)
+    wrong = change(x[:length], state, starts[:length])
+    with pytest.raises(ValueError, match=r"^(x|starts|the state|'\w+' of the state) must be") as error:
+        core(*wrong)
+    assert "\n" not in str(error.value)
+
+
+def test_the_state_of_another_core_is_refused():
+    x, starts = sequence(torch.float32)
+    with pytest.raises(ValueError, match=r"hidden.*LSTMState"):
+        make_core("gru", F)(x, make_core("lstm", F).initial_state(B), starts)

@@ -118,7 +118,7 @@ def test_gate_biases_are_learned_in_the_port_only():
         ({"slots": 0}, "slots must be an integer of at least 1, got 0"),
         ({"heads": -3}, "heads must be an integer of at least 1, got -3"),
         ({"head_size": 1.5}, "head_size must be an integer of at least 1, got 1.5"),
-        ({"key_size": True}, "key_size must be an integer of at least 1, got True"),
+        ({"key_size": True}, "key_size must be an integer of at least 1 or null, got True"),
         ({"blocks": float("nan")}, "blocks must be an integer of at least 1, got nan"),
         ({"mlp_layers": 0}, "mlp_layers must be an integer of at least 1, got 0"),
     ],

@@ -69,7 +69,7 @@ class MemoryCore(nn.Module):
             )
         self.input_size = input_size
         self.output_size = output_size
-        self._state_type = state
+        self._state_type: Any = state
         self.state_spec: dict[str, tuple[int, ...]] = dict(zip(names, shapes, strict=True))
         # Not a parameter: it only remembers device and dtype for cores that have no parameters.
         self.register_buffer("_like", torch.zeros(()), persistent=False)

@@ -13,8 +13,6 @@ from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 from .scan import in_segments
 
-FUSED = 4  # steps from which on the fused kernel is the faster one
-
 
 class GRUState(NamedTuple):
     hidden: Tensor  # [B, H]
@@ -40,8 +38,7 @@ class GRUCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
-        # Not the fused kernel, which for a single step spends most of its time on rearranging the weights.
-        hidden = torch.gru_cell(x, state.hidden, *self.gru.parameters())
+        hidden = self._cell(x, state)
         return self.out(hidden), GRUState(hidden)
 
     def sequence(self, x: Tensor, state: GRUState, starts: Tensor, since: int) -> tuple[Tensor, GRUState]:
@@ -50,12 +47,15 @@ class GRUCore(MemoryCore):
 
     def _segment(self, x: Tensor, state: GRUState) -> tuple[Tensor, GRUState]:
         """Steps without a reset: x [S, B, F] -> hidden states [S, B, H]."""
-        hidden = state.hidden
-        if len(x) < FUSED:
-            states = [hidden := torch.gru_cell(x_t, hidden, *self.gru.parameters()) for x_t in x]
-            return torch.stack(states), GRUState(hidden)
-        states, last = self.gru(x, hidden.unsqueeze(0))
+        if len(x) == 1:
+            hidden = self._cell(x[0], state)
+            return hidden.unsqueeze(0), GRUState(hidden)
+        states, last = self.gru(x, state.hidden.unsqueeze(0))
         return states, GRUState(last.squeeze(0))
+
+    def _cell(self, x: Tensor, state: GRUState) -> Tensor:
+        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        return torch.gru_cell(x, state.hidden, *self.gru.parameters())
 
     @full_precision
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:

@@ -13,8 +13,6 @@ from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 from .scan import in_segments
 
-FUSED = 4  # steps from which on the fused kernel is the faster one
-
 
 class LSTMState(NamedTuple):
     hidden: Tensor  # [B, H]
@@ -43,8 +41,7 @@ class LSTMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        # Not the fused kernel, which for a single step spends most of its time on rearranging the weights.
-        state = LSTMState(*torch.lstm_cell(x, state, *self.lstm.parameters()))
+        state = self._cell(x, state)
         return self.out(state.hidden), state
 
     def sequence(self, x: Tensor, state: LSTMState, starts: Tensor, since: int) -> tuple[Tensor, LSTMState]:
@@ -53,11 +50,15 @@ class LSTMCore(MemoryCore):
 
     def _segment(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """Steps without a reset: x [S, B, F] -> hidden states [S, B, H]."""
-        if len(x) < FUSED:
-            states = [state := LSTMState(*torch.lstm_cell(x_t, state, *self.lstm.parameters())) for x_t in x]
-            return torch.stack([s.hidden for s in states]), state
+        if len(x) < 3:
+            states = [state := self._cell(x_t, state) for x_t in x]
+            return torch.stack([after.hidden for after in states]), state
         hidden, (last, cell) = self.lstm(x, (state.hidden.unsqueeze(0), state.cell.unsqueeze(0)))
         return hidden, LSTMState(last.squeeze(0), cell.squeeze(0))
+
+    def _cell(self, x: Tensor, state: LSTMState) -> LSTMState:
+        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        return LSTMState(*torch.lstm_cell(x, state, *self.lstm.parameters()))
 
     @full_precision
     def gates(self, x: Tensor, state: LSTMState) -> dict[str, Tensor]:

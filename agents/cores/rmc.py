@@ -35,14 +35,15 @@ class RMCCore(MemoryCore):
 
     The output is the whole memory, flattened, followed by a linear map where ``output_size`` is given.
 
-    :param preset: sonnet (as in the authors' code) or l0sg (a PyTorch port that others used as their baseline: layer
-        normalisation over all rows jointly, one weight shared by all layers of the attention network, a ReLU after
-        its last layer too, learned gate biases)
+    :param preset: sonnet (as in the authors' code, but see ``blocks``) or l0sg (a PyTorch port that others used as
+        their baseline: layer normalisation over all rows jointly, one weight shared by all layers of the attention
+        network, a ReLU after its last layer too, learned gate biases)
     :param slots: number S of memory slots
     :param heads: number of attention heads
     :param head_size: width of a head's values; a slot has width m = heads * head_size
     :param key_size: width of a head's queries and keys; None: that of its values
-    :param blocks: number of attention blocks per step, which share their weights
+    :param blocks: number of attention blocks per step, which share all their weights. In Sonnet 1 they share only the
+        network after the attention: each has its own map to queries, keys and values and its own normalisations
     :param mlp_layers: layers of the network after the attention
     :param gate: one gate per unit, per slot (memory), or none
     :raises ValueError: if a size is not a positive integer, or the preset or the kind of gate is unknown
@@ -113,14 +114,13 @@ class RMCCore(MemoryCore):
     def sequence(self, x: Tensor, state: RMCState, starts: Tensor, since: int) -> tuple[Tensor, RMCState]:
         """The loop over steps, but inputs are projected and outputs mapped for all steps at once."""
         row, gates = self._project(x)
-        inputs = [
-            Projection(*parts) for parts in zip(row, gates if gates is not None else [None] * len(row), strict=True)
-        ]
+        gates_of_steps = [None] * len(row) if gates is None else gates
+        inputs = [Projection(*parts) for parts in zip(row, gates_of_steps, strict=True)]
         memories, state = loop(self._step, self.reset, inputs, state, starts)
         return self.out(torch.stack(memories[since:]).flatten(2)), state
 
     def _step(self, projection: Projection, state: RMCState) -> tuple[Tensor, RMCState]:
-        """The update: the memory [B, S, m], and the state that holds it."""
+        """The update, for a projected input: the next memory [B, S, m], and the state that holds it."""
         memory, rows = state.memory, torch.cat([state.memory, projection.row.unsqueeze(1)], dim=1)  # [B, S + 1, m]
         for _ in range(self.blocks):
             rows = self.attention_norm(rows + self._attend(rows))
@@ -160,5 +160,5 @@ class RMCCore(MemoryCore):
 
     def _gates(self, from_input: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Input and forget gate, each [B, S, m] or [B, S, 1]."""
-        input_gate, forget_gate = (self.gate_memory(memory.tanh()) + from_input.unsqueeze(1)).chunk(2, dim=2)
+        input_gate, forget_gate = (self.gate_memory(squash(memory)) + from_input.unsqueeze(1)).chunk(2, dim=2)
         return torch.sigmoid(input_gate + self.input_bias), torch.sigmoid(forget_gate + self.forget_bias)

@@ -7,19 +7,19 @@ zero, so that it may have overflowed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def loop(step: Callable, reset: Callable, x: Tensor, state: Any, starts: Tensor) -> tuple[list[Any], Any]:
+def loop(step: Callable, reset: Callable, x: Iterable[Any], state: Any, starts: Tensor) -> tuple[list[Any], Any]:
     """One step after the other.
 
-    :param step: (x [B, ...], state) -> (output, state)
+    :param step: (input of a step, state) -> (output, state)
     :param reset: (state, starts [B]) -> state
-    :param x: inputs [T, B, ...]
+    :param x: inputs [T, B, ...], or anything else with an item for each step
     :param starts: whether an episode begins at a step, bool [T, B]
     :return: the output of every step, and the state after the last
     """
@@ -127,7 +127,8 @@ def matrix_scan(
         first = torch.where(begins, torch.arange(q.shape[1], device=q.device), 0).cummax(1).values  # of the episode
         of_origin = (left.gather(2, first.unsqueeze(2)).squeeze(2) * rate.gather(1, first)).unsqueeze(2)  # [B, C, 1]
         begun = episode.unsqueeze(2) > 0  # in this chunk, so from the initial memory [B, C, 1]
-        old = of_origin * torch.where(begun, torch.bmm(q, initial), torch.bmm(q, state))
+        of_state = torch.bmm(torch.where(begun, 0, q), state)  # where an episode has begun, it has no gradient either
+        old = of_origin * torch.where(begun, torch.bmm(q, initial), of_state)
         reads.append((old + torch.bmm(torch.bmm(q, k.mT) * left, v)).transpose(0, 1))
         origin = of_origin[:, -1:] * torch.where(begun[:, -1:], initial, state)
         state = torch.baddbmm(origin, (k * left[:, -1].unsqueeze(2)).mT, v)

@@ -83,7 +83,7 @@ class Chunk:
         if initial is not None and self.begins[0]:
             state = initial if starts[0].all() else core.reset(state, starts[0])
             starts, self.begins[0] = torch.cat([torch.zeros_like(starts[:1]), starts[1:]]), False
-        self.initial = initial if any(self.begins) else None
+        self.initial: Any = initial if any(self.begins) else None
         self.state, self.starts = state, starts
         self.fade, self.gain = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # λ, g: [n]
 
@@ -92,13 +92,14 @@ class Chunk:
         write = core.project(x)
         left, right = write.factors if self.variant.mix == "columns" else write.factors[::-1]
         self.left, self.right, self.cue = left.unbind(), right.unbind(), write.cue  # of each step [B, d]
-        self.gate, gates = None, None
         if self.variant.gated:
-            self.gate, gates = core.gate_memory.weight, write.gates  # [2 * d, d], [T, B, 2 * d]
+            self.gate: Tensor = core.gate_memory.weight  # [2 * d, d]
+            gates = write.gates  # [T, B, 2 * d]
             if core.gate_memory.bias is not None:
                 gates = gates + core.gate_memory.bias
             if self.variant.averages:  # gates that sum to one depend on the difference of their logits
-                self.gate, gates = (torch.sub(*both.chunk(2, dim=i)) for both, i in ((self.gate, 0), (gates, 2)))
+                self.gate = torch.sub(*self.gate.chunk(2))  # [d, d]
+                gates = torch.sub(*gates.chunk(2, dim=2))
             self.gates = gates.unsqueeze(2).unbind()
         self.transfer, self.transfer_bias = core.alpha3 * core.transfer.weight, core.alpha3 * core.transfer.bias
         self.accumulates = self.variant.carries_relation and self.variant.transfer_from == "accumulated"
@@ -165,7 +166,7 @@ class Chunk:
     def _steps(self, steps: range, carry: Carry) -> tuple[list[tuple[Tensor, Tensor]], Carry]:
         factors = []
         for t in steps:
-            if self.begins[t] and self.initial is not None:
+            if self.begins[t]:
                 carry = self._reset(carry, self.starts[t].view(-1, 1, 1))
             of_step, carry = self._step(t, carry)
             factors.append(of_step)

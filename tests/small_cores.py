@@ -1,0 +1,67 @@
+"""Small cores, sequences and the loop that ``forward`` has to equal: what tests of cores share."""
+
+import torch
+
+from relmem.agents import make_core, registered_cores
+
+SMALL = {
+    "lstm": {"hidden_size": 8},
+    "gru": {"hidden_size": 8},
+    "stm": {"queries": 2, "item_size": 5, "relation_size": 3},
+    "rmc": {"slots": 3, "heads": 2, "head_size": 4},
+    "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
+}
+VARIANTS = [(name, {}) for name in registered_cores()] + [
+    *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),
+    ("stm", {"gated": False}),
+    *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
+    ("lstm_stm", {"preset": "released_rl"}),
+]
+F, OUT, T, B = 6, 4, 11, 5
+
+
+def small(name, options=None, output_size=OUT, **kwargs):
+    return make_core(name, F, output_size, **{**SMALL.get(name, {}), **(options or {}), **kwargs})
+
+
+def double(name, options=None):
+    """In double precision, with every parameter away from its special start."""
+    core = small(name, options).double()
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return core
+
+
+def sequence(dtype=torch.float64, p=0.25):
+    return torch.randn(T, B, F, dtype=dtype), torch.rand(T, B) < p
+
+
+def random_state(core, batch_size=B):
+    return type(core.initial_state(1))(
+        *(torch.randn(batch_size, *s, dtype=core.dtype) for s in core.state_spec.values())
+    )
+
+
+def loop_of_steps(core, x, state, starts):
+    """What ``forward`` has to equal, spelt out."""
+    outputs = []
+    for x_t, starts_t in zip(x, starts, strict=True):
+        rows = []
+        for new, old in zip(core.initial_state(len(starts_t)), state, strict=True):
+            rows.append(torch.stack([new[b] if start else old[b] for b, start in enumerate(starts_t)]))
+        y, state = core.step(x_t, type(state)(*rows))
+        outputs.append(y)
+    return torch.stack(outputs), state
+
+
+def assert_equal(got, expected, tolerance=1e-10):
+    (y, state), (expected_y, expected_state) = got, expected
+    torch.testing.assert_close(y, expected_y, rtol=0, atol=tolerance)
+    for leaf, expected_leaf in zip(state, expected_state, strict=True):
+        torch.testing.assert_close(leaf, expected_leaf, rtol=tolerance, atol=tolerance)
+
+
+def core_inputs(core):
+    x, starts = sequence(torch.float32)
+    return x, core.initial_state(B), starts

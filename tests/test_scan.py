@@ -1,0 +1,141 @@
+"""Ways through a sequence: each is the plain loop, in values and gradients, wherever episodes begin."""
+
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from relmem.agents import MemoryCore, check_core
+from relmem.agents.cores.scan import in_segments, linear_scan, loop, matrix_scan, reset_free_segments
+
+LENGTHS = pytest.mark.parametrize("T", [1, 2, 63, 64, 65, 300])
+EPISODES = pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
+B, K, V = 3, 4, 5
+
+
+def draw(*shape):
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+def rates(*shape):
+    return torch.rand(*shape, dtype=torch.float64).requires_grad_()
+
+
+def assert_same(got, expected, sources):
+    """The same tensors, and the same gradients."""
+    weights = [torch.randn_like(tensor) for tensor in expected]
+    gradients = []
+    for tensors in (got, expected):
+        total = sum((tensor * weight).sum() for tensor, weight in zip(tensors, weights, strict=True))
+        gradients.append(
+            torch.autograd.grad(total, sources, retain_graph=True, allow_unused=True, materialize_grads=True)
+        )
+    for one, other in zip((*got, *gradients[0]), (*expected, *gradients[1]), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@LENGTHS
+@EPISODES
+def test_the_linear_scan_is_the_loop(T, p):
+    sources = decay, write, state, initial = rates(T, B, K), draw(T, B, K), draw(B, K), draw(K)
+    starts, h, expected = torch.rand(T, B) < p, state, []
+    for t in range(T):
+        h = torch.where(starts[t].unsqueeze(1), initial, h) * decay[t] + write[t]
+        expected.append(h)
+    assert_same([linear_scan(decay, write, state, starts, initial)], [torch.stack(expected)], sources)
+
+
+@LENGTHS
+@EPISODES
+def test_the_scan_of_matrices_is_the_loop(T, p):
+    sources = query, key, value, decay, state, initial = (
+        draw(T, B, K), draw(T, B, K), draw(T, B, V), rates(T, B), draw(B, K, V), draw(K, V),
+    )  # fmt: skip
+    with torch.no_grad():
+        decay[T // 2] = 0  # forgets everything
+    starts, memory, expected = torch.rand(T, B) < p, state, []
+    for t in range(T):
+        memory = torch.where(starts[t].view(B, 1, 1), initial, memory) * decay[t].view(B, 1, 1)
+        memory = memory + key[t].unsqueeze(2) * value[t].unsqueeze(1)
+        expected.append((query[t].unsqueeze(1) @ memory).squeeze(1))
+    got = matrix_scan(query, key, value, decay, state, starts, initial)
+    assert_same(got, (torch.stack(expected), memory), sources)
+
+
+@LENGTHS
+@EPISODES
+def test_loop_and_segments_are_the_loop(T, p):
+    x, state, starts = draw(T, B, K), draw(B, K), torch.rand(T, B) < p
+
+    def step(x, h):
+        h = torch.tanh(h + x)
+        return 2 * h, h
+
+    def reset(h, starts):
+        return torch.where(starts.unsqueeze(1), torch.full_like(h, 0.5), h)
+
+    def run(x, h):
+        outputs = []
+        for x_t in x:
+            y, h = step(x_t, h)
+            outputs.append(y)
+        return torch.stack(outputs), h
+
+    h, expected = state, []
+    for t in range(T):
+        y, h = step(x[t], reset(h, starts[t]))
+        expected.append(y)
+    outputs, end = loop(step, reset, x, state, starts)
+    assert_same([torch.stack(outputs), end], [torch.stack(expected), h], [x, state])
+    assert_same(in_segments(run, reset, x, state, starts), [torch.stack(expected), h], [x, state])
+
+
+def test_segments_end_before_every_reset():
+    starts = torch.zeros(6, 2, dtype=torch.bool)
+    assert reset_free_segments(starts) == [(0, 6)]
+    starts[2, 1] = starts[3, 0] = True
+    assert reset_free_segments(starts) == [(0, 2), (2, 3), (3, 6)]
+
+
+@pytest.mark.parametrize("junk", [float("inf"), float("nan")])
+def test_what_has_overflowed_does_not_pass_a_reset(junk):
+    T = 70
+    starts = torch.zeros(T, B, dtype=torch.bool)
+    starts[[0, 66], 0] = True
+    decay, write, query, value = rates(T, B), draw(T, B, K), draw(T, B, K), draw(T, B, V)
+    state, matrix = draw(B, K) * junk, draw(B, K, V) * junk
+    h = linear_scan(decay.unsqueeze(2), write, state, starts)
+    y, end = matrix_scan(query, write, value, decay, matrix, starts)
+    for tensor in (h[:, 0], y[:, 0], end[0]):
+        assert tensor.isfinite().all()
+    gradients = torch.autograd.grad(h[:, 0].sum() + y[:, 0].sum(), [write, query, value])
+    assert all(gradient[:, 0].isfinite().all() for gradient in gradients)
+
+
+class Matrix(NamedTuple):
+    memory: torch.Tensor  # [B, k, v]
+
+
+class LinearAttention(MemoryCore):
+    """A core of a later kind: a matrix memory with a learned decay, in about thirty lines."""
+
+    def __init__(self, input_size, output_size=None, key_size=4):
+        super().__init__(input_size, output_size or 8, Matrix, ((key_size, output_size or 8),))
+        self.query, self.key = torch.nn.Linear(input_size, key_size), torch.nn.Linear(input_size, key_size)
+        self.value, self.rate = torch.nn.Linear(input_size, self.output_size), torch.nn.Linear(input_size, 1)
+
+    def project(self, x):
+        return self.query(x), self.key(x), self.value(x), self.rate(x).sigmoid().squeeze(-1)
+
+    def step(self, x, state):
+        query, key, value, decay = self.project(x)
+        memory = torch.addcmul(key.unsqueeze(2) * value.unsqueeze(1), decay.view(-1, 1, 1), state.memory)
+        return (query.unsqueeze(1) @ memory).squeeze(1), Matrix(memory)
+
+    def sequence(self, x, state, starts, since):
+        y, memory = matrix_scan(*self.project(x), state.memory, starts, self.initial_state(1).memory)
+        return y[since:], Matrix(memory)
+
+
+def test_a_core_of_matrices_keeps_the_contract():
+    check_core(LinearAttention(6).double())
