@@ -110,7 +110,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         super().__init__(
             policy,
             _make_env(env, seed),
-            learning_rate=learning_rate,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
             n_steps=n_steps,
             gamma=gamma,
             gae_lambda=gae_lambda,

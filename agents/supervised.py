@@ -12,8 +12,7 @@ import torch
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
-from ..common.checks import require_number
-from ..common.options import Count, Fraction, NonNegative, Positive, Rate, require_options
+from ..common.options import Count, Fraction, NonNegative, Positive, Rate, require_option, require_options
 from ..tasks.base import Batch, Task
 from .allocator import keep_freed_memory
 from .cores import MemoryCore
@@ -77,7 +76,7 @@ class SupervisedTrainer:
         device: torch.device | str = "auto",
     ) -> None:
         require_options(SupervisedTrainer, locals())
-        require_number("stop_at", stop_at, high=1 if task.metric == "accuracy" else math.inf, optional=True)
+        require_option("stop_at", (Fraction if task.metric == "accuracy" else NonNegative) | None, stop_at)
         for split in ("valid", "test"):
             if split not in task.split_sizes:
                 raise ValueError(

@@ -176,4 +176,6 @@ def test_committed_results_are_what_the_tables_say():
             if table.result(run).exists():
                 found = json.loads(table.result(run).read_text())
                 asked = parse([*run.options, "--seed", str(found["seed"])]).config.as_dict()
-                assert without_nulls(found["config"]) == without_nulls(asked), f"{table.name}/{run.name} was trained with other options"
+                assert without_nulls(found["config"]) == without_nulls(asked), (
+                    f"{table.name}/{run.name} was trained with other options"
+                )

@@ -149,7 +149,7 @@ def test_an_uninterrupted_run_plays_every_episode_of_its_evaluation_to_the_end(t
     monkeypatch.setattr(agent, "EVALUATION_SECONDS", 1e-6)
     assert main([*SLOW, "--run_dir", str(tmp_path / "run")]) == 0
     evaluation = json.loads((tmp_path / "run" / "results.json").read_text())["evaluation"]
-    assert evaluation == {"mean": 60.0, "episodes": 8, "returns": [60.0] * 8, "complete": True}
+    assert evaluation == {"mean": 60.0, "episodes": 8, "returns": [60.0] * 8, "lengths": [60] * 8, "complete": True}
 
 
 @pytest.mark.parametrize("during", ["training", "evaluation"])

@@ -136,7 +136,7 @@ class A3C(BaseAlgorithm):
             policy,
             # The main process only asks it for its spaces, but callbacks may look at it.
             None if self._env_factory is None else build_env(self._env_factory, envs_per_worker, seed or 0),
-            learning_rate=learning_rate,  # type: ignore[arg-type]
+            learning_rate=learning_rate,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
