@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterable
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any
 
 LISTED = 20  # names in one message
@@ -26,30 +25,6 @@ def require_at_most(high: int, why: str = "", /, **values: int) -> None:
     for name, value in values.items():
         if value > high:
             raise ValueError(f"{name} must be at most {high}{why and f' ({why})'}, got {value}")
-
-
-def require_number(
-    name: str,
-    value: Any,
-    high: float = math.inf,
-    zero_allowed: bool = True,
-    optional: bool = False,
-    schedule: bool = False,
-) -> None:
-    """Raise a ValueError unless ``value`` is a finite number in [0, high].
-
-    :param zero_allowed: 0 passes too
-    :param optional: None passes too
-    :param schedule: so does a callable, which gives numbers over the training
-    """
-    if (schedule and callable(value)) or (optional and value is None):
-        return
-    number = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    if number and 0 <= value <= high and (zero_allowed or value > 0):
-        return
-    at_least = "at least 0" if zero_allowed else "greater than 0"
-    at_most = "" if high == math.inf else f" and at most {high:g}"
-    raise ValueError(f"{name} must be a number {at_least}{at_most}, got {value!r}")
 
 
 def require_choice(kind: str, name: Any, valid: Iterable[str]) -> None:

@@ -171,14 +171,13 @@ class AgentJob(Job):
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
         env = self._make_env(1, config["seed"])
         spaces_ = env.observation_space, env.action_space
-        policy = without_content(
-            lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, optimizer_kwargs={}, **self._policy_kwargs())
-        )
+        arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
+        policy = without_content(lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, **arguments))
         one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
         env.close()
         if policy is None:
             return
-        state, obs = FLOAT * policy.core.state_size, _bytes(env.observation_space)
+        state, obs = FLOAT * int(policy.core.state_size), _bytes(env.observation_space)
         n_steps = algo["n_steps"] if self.ppo else algo["t_max"]
         sequences = n_steps // (algo["bptt_length"] or n_steps) if self.ppo else 1
         needs = {
@@ -198,13 +197,9 @@ class AgentJob(Job):
         """What an update learns from, in words."""
         algo = self.config.group("algo")
         if self.ppo:
-            length, sequences = minibatch_shape(
-                algo["n_steps"], self.model.n_envs, algo["bptt_length"], algo["batch_size"]
-            )
-            return (
-                f"rollouts of {self.model.n_envs} environments x {algo['n_steps']} steps, minibatches of "
-                f"{sequences} x {length}"
-            )
+            n_steps, n_envs = algo["n_steps"], self.model.n_envs
+            length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
+            return f"rollouts of {n_envs} environments x {n_steps} steps, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
         return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
 
@@ -267,12 +262,7 @@ class AgentJob(Job):
             draw_learning_curve(
                 folder.curve, steps, returns, self.title(self.config["env.id"], folder), self._frames_per_step(), mean
             )
-        found = result and {
-            "mean": mean,
-            "episodes": len(result.returns),
-            "returns": result.returns,
-            "complete": result.complete,
-        }
+        found = result and {"mean": mean, "episodes": len(result.returns), **result._asdict()}
         return self.describe() | {"evaluation": found}
 
     def describe(self) -> dict[str, Any]:

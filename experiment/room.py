@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
+
+T = TypeVar("T", bound=nn.Module)
 
 FLOAT = 4  # bytes
 ADAM = 4  # copies of the weights: themselves, their gradients, and two that Adam keeps
@@ -37,34 +41,18 @@ def require_room(needs: dict[str, float], available: float | None = None) -> Non
 
 def available_memory() -> float | None:
     """Bytes of main memory that this process may still take, in a container too; None where the system does not say."""
-    free: list[float] = []
-    try:
+    free, group = [], Path("/sys/fs/cgroup")
+    with suppress(OSError, KeyError, ValueError):
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free.append(1024 * float(fields["MemAvailable"].split()[0]))
-    except (OSError, KeyError, ValueError):
-        pass
-    for limit, used in (
-        ("memory.max", "memory.current"),  # of control groups, version 2
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),  # and 1
-    ):
-        try:
-            root = Path("/sys/fs/cgroup")
-            # Files count as used there, but give way.
-            free.append(float((root / limit).read_text()) - float((root / used).read_text()) + _cached(root))
-        except (OSError, ValueError):  # ValueError: "max", which is no limit
-            continue
+    with suppress(OSError, KeyError, ValueError):  # ValueError: no limit, which is called "max"
+        limit, used = (float((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        files = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["file"]
+        free.append(limit - used + float(files))  # which give way
     return min(free, default=None)
 
 
-def _cached(root: Path) -> float:
-    for name in ("memory.stat", "memory/memory.stat"):
-        if (root / name).exists():
-            fields = dict(line.split() for line in (root / name).read_text().splitlines())
-            return float(fields.get("file", fields.get("cache", 0)))
-    return 0.0
-
-
-def without_content(make: Callable[[], nn.Module]) -> nn.Module | None:
+def without_content(make: Callable[[], T]) -> T | None:
     """A module whose tensors have shapes, but take no memory; None where it cannot be made in that way.
 
     :raises ValueError: if its arguments are out of range

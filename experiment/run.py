@@ -46,6 +46,10 @@ class Run:
             return 1
         except KeyboardInterrupt:
             return self.stop.exit_code or 130
+        except SystemExit as error:
+            raise RuntimeError(
+                "the environment, or something else that the training called, ended the program"
+            ) from error
         finally:
             self.folder.release()
 
@@ -75,11 +79,11 @@ class Run:
 
     def _introduce(self) -> None:
         """Say where the run is, and what it consists of."""
-        job, folder = self.job, self.folder
-        facts = self._facts()
+        job, folder, facts = self.job, self.folder, self._facts()
+        left = max(0, job.config[job.total] - job.done)  # a rollout may reach beyond the end
         say(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}")
         say(
-            f"Training {job.name} for {job.config[job.total] - job.done:,} {job.unit}: {facts['parameters']:,} "
+            f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} "
             f"parameters, {job.plan()}; on {facts['device']} ({job.device}), {facts['threads']} thread(s)"
         )
 
@@ -108,12 +112,10 @@ class Run:
         except Diverged:
             folder.write_results(self._facts() | job.describe() | {"outcome": "diverged"})
             raise
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit):
             if all(parameter.isfinite().all() for parameter in job.network.parameters()):
                 folder.save(job)
             warn(f"The training failed. To go on from where it was: --resume {folder.path}")
-            if isinstance(error, SystemExit):
-                raise RuntimeError("the environment, or what else the training called, ended the program") from error
             raise
 
 
@@ -159,7 +161,7 @@ def _one_sentence() -> Iterator[None]:
         yield
     except ValueError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if sys.flags.dev_mode:
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -13,6 +13,7 @@ from relmem.cli.config_files import shipped_configs
 from relmem.cli.options import parse
 from relmem.common.options import options_of
 from relmem.common.values import write
+from relmem.experiment import room
 
 PLAIN = ["--core.name", "lstm", "--env.id", "CartPole-v1", "--env.n_envs", "2"]
 A3C_PLAIN = [*PLAIN[:-2], "--algo.name", "a3c"]
@@ -324,7 +325,13 @@ TASK = ["--task.name", "copy"]
 )
 def test_what_is_larger_than_the_machine_is_refused_at_once(flags, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(room, "available_memory", lambda: 20e9)
     begin = time.monotonic()
     assert main(["train", *flags]) == 2
     assert re.search("GB of memory.* available", one_sentence(capfd)) and time.monotonic() - begin < 10
     assert list(tmp_path.iterdir()) == []
+
+
+def test_there_is_a_figure_of_the_memory_where_linux_gives_one():
+    available = room.available_memory()
+    assert available is None or 1e6 < available < 1e15

@@ -149,7 +149,7 @@ def test_an_uninterrupted_run_plays_every_episode_of_its_evaluation_to_the_end(t
     monkeypatch.setattr(agent, "EVALUATION_SECONDS", 1e-6)
     assert main([*SLOW, "--run_dir", str(tmp_path / "run")]) == 0
     evaluation = json.loads((tmp_path / "run" / "results.json").read_text())["evaluation"]
-    assert evaluation == {"mean": 60.0, "episodes": 8, "returns": [60.0] * 8, "complete": True}
+    assert evaluation == {"mean": 60.0, "episodes": 8, "returns": [60.0] * 8, "lengths": [60] * 8, "complete": True}
 
 
 @pytest.mark.parametrize("during", ["training", "evaluation"])
@@ -439,13 +439,14 @@ def test_a_schedule_that_is_stretched_is_mentioned(tmp_path, capfd):
 # -------------------------------------------------------------------- preparing
 
 
-def test_whatever_fails_before_the_training_is_one_sentence_and_leaves_no_folder(tmp_path, monkeypatch, capfd):
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError, AssertionError, SystemExit])
+def test_whatever_fails_before_the_training_is_one_sentence_and_leaves_no_folder(kind, tmp_path, monkeypatch, capfd):
     def broken():
-        raise KeyError("a file of the environment's")
+        raise kind("a file of the environment's")
 
-    gymnasium.register("Broken-v0", broken)
+    gymnasium.register(f"Broken{kind.__name__}-v0", broken)
     monkeypatch.chdir(tmp_path)
-    assert main(["train", *FLAGS, "--env.id", "Broken-v0"]) == 2
+    assert main(["train", *FLAGS, "--env.id", f"Broken{kind.__name__}-v0"]) == 2
     errors = [line for line in capfd.readouterr().err.splitlines() if not line.endswith(" ...")]
     assert len(errors) == 1 and "a file of the environment's" in errors[0] and list(tmp_path.iterdir()) == []
 
