@@ -3,6 +3,7 @@
 python -m benchmarks.run                   # all, into results/bench
 python -m benchmarks.run --quick           # a smoke run: do they still run? Its figures mean nothing
 python -m benchmarks.run --only stm rmc    # some groups, printed only
+python -m benchmarks.run --before ../old   # this tree beside another checkout, printed only
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import a3c, cores, ppo, rmc, stm
+from benchmarks import a3c, cores, ppo, rmc, stm, trees
 from benchmarks.measure import ROOT, Group, Table, Target, number
 from relmem.experiment.provenance import PACKAGES, commit, processor
 
@@ -44,11 +45,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of measurements that count")
     parser.add_argument("--only", nargs="+", choices=GROUPS, default=list(GROUPS), metavar="GROUP", help=str([*GROUPS]))
     parser.add_argument("--out", type=Path, help="folder of the results; default: results/bench for a whole run")
+    parser.add_argument(
+        "--before", type=Path, help="another checkout, beside which this one is timed, and nothing else"
+    )
     args = parser.parse_args()
 
     begin = time.perf_counter()
     about = conditions()
     groups = {}
+    if args.before is not None:
+        groups["trees"] = trees.measure(args.before.resolve(), args.quick, 1 if args.quick else args.rounds)
+        args.only = []
     for name in args.only:
         print(f"{name} ...", file=sys.stderr, flush=True)
         groups[name] = GROUPS[name](args.quick, 1 if args.quick else args.rounds)

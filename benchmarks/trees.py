@@ -19,6 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+if __name__ != "__main__":  # there the modules of this folder cannot be imported, and are not needed
+    from benchmarks.measure import ROOT, Group, Spread, Table, Target, speedup
+
 PACKAGES = ("agents", "cli", "common", "configs", "envs", "experiment", "supervised", "tasks")
 RELEASED = dict(preset="released", alpha_start=0.03, queries=8, item_size=96, relation_size=96)
 PONG_STM = dict(queries=4, item_size=32, relation_size=32)
@@ -37,6 +40,26 @@ LEARNERS = {
     "PPO STM n=4 d=32, Pong skip 4, 32 x 32": dict(core="stm", core_kwargs=PONG_STM, n_envs=32, n_steps=32),
     "PPO RMC, Pong skip 4, 32 x 32": dict(core="rmc", n_envs=32, n_steps=32),
 }
+
+
+def measure(before: Path, quick: bool, rounds: int) -> Group:
+    """Both trees at every piece of work.
+
+    :param before: folder of the other checkout
+    """
+    rows, targets = [], []
+    for name in [*CORES][3:4] if quick else [*CORES, *LEARNERS]:
+        seconds = seconds_in_turns(before, ROOT, name, rounds)
+        ratio = speedup(seconds["before"], seconds["now"])
+        milliseconds = {tree: Spread.of([1e3 * s for s in mine]) for tree, mine in seconds.items()}
+        rows.append(
+            {"work": name, "ms before": milliseconds["before"], "ms now": milliseconds["now"], "times as fast": ratio}
+        )
+        if name.startswith("STM"):
+            targets.append(Target(f"{name}: now against before", ratio, 0.8, 1.0))
+    gib = [{"work": name} | peak_in_each(before, ROOT, name) for name in CORES if "B=128" in name and not quick]
+    note = "A core's work is a forward and a backward pass, a learner's a rollout and the update from it."
+    return Group(targets, [Table(f"Before ({before.name}) and now", note, rows), Table("Peak memory, GiB", "", gib)])
 
 
 class Tree:
