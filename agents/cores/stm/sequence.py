@@ -102,6 +102,7 @@ class Chunk:
                 gates = torch.sub(*gates.chunk(2, dim=2))
             self.gates = gates.unsqueeze(2).unbind()
         self.transfer, self.transfer_bias = core.alpha3 * core.transfer.weight, core.alpha3 * core.transfer.bias
+        self.origin_reads: Tensor | None = None
         self.accumulates = self.variant.carries_relation and self.variant.transfer_from == "accumulated"
         if self.variant.carries_relation:
             self._prepare_reads(core.alpha2 * write.address)
@@ -109,21 +110,20 @@ class Chunk:
     def _prepare_reads(self, address: Tensor) -> None:
         """What each step will read from the memory that its episode or the chunk began with, and the weights of what it
         will read from the steps before it; address: α2 softmax(f3(x)) [T, B, n]."""
+        core = self.core
         step = torch.arange(len(address), device=address.device)
         first = torch.where(self.starts, step.unsqueeze(1), 0).cummax(0).values  # of the episode [T, B]
         self.age, self.episode = step.unsqueeze(1) - first, self.starts.cumsum(0)  # [T, B]
         faded = address * self.fade ** self.age.unsqueeze(2)
-        reads = self.core.read_relation(faded, self.cue, self.state.relation)  # [T, B, d]
+        self.origin_reads = core.read_relation(faded, self.cue, self.state.relation).transpose(0, 1)  # [B, T, d]
         if self.initial is not None:
-            begun = self.core.read_relation(faded, self.cue, self.initial.relation)
-            reads = torch.where(self.episode.unsqueeze(2) > 0, begun, reads)
-        self.origin_reads = reads.unbind()
+            self.initial_reads = core.read_relation(faded, self.cue, self.initial.relation).transpose(0, 1)
         lag = step - step.unsqueeze(1) - 1  # [τ, t]
         weights = torch.where(lag.unsqueeze(2) >= 0, self.gain * self.fade ** lag.clamp(min=0).unsqueeze(2), 0)
         self.later = torch.einsum("utn,tbn->ubnt", weights, address).unsqueeze(2).unbind()  # of step τ [B, 1, n, t]
         self.cues = self.cue.permute(1, 2, 0)  # [B, d, T]
         # The map of an outer product is one of its right factor.
-        self.mapped_cue = F.linear(self.cue, self.core.qkv.weight).unbind() if self.variant.mix == "columns" else ()
+        self.mapped_cue = F.linear(self.cue, core.qkv.weight).unbind() if self.variant.mix == "columns" else ()
 
     def run(self, since: int) -> tuple[list[Tensor], Any]:
         """Features G2(M^r) of the steps from ``since`` on, as a list of none or one [T - since, B, n, r], and the state
@@ -152,8 +152,7 @@ class Chunk:
         length, (batch, d), n = len(self.left), self.left[0].shape, self.core.f3.out_features
         item = self.core.mixed_last(self.state.item).expand(batch, d, d)
         flow = self._flow(self.state.relation).expand(batch, d, d) if self.accumulates else None
-        reads = item.new_zeros(batch, length, d) if self.variant.carries_relation else None
-        carry, factors = Carry(item, flow, reads), []
+        carry, factors = Carry(item, flow, self.origin_reads), []
         kept = batch * d * (6 * d + n * (7 + 2 * n))  # by one step: memories, gates, what SAM needs
         segment = length if not torch.is_grad_enabled() else min(length, max(1, KEEP // kept))
         for begin in range(0, length, segment):
@@ -177,7 +176,9 @@ class Chunk:
         item = torch.where(starts, self.core.mixed_last(self.initial.item), item)
         if flow is not None:
             flow = torch.where(starts, self._flow(self.initial.relation), flow)
-        return Carry(item, flow, None if reads is None else reads.masked_fill(starts, 0))
+        if reads is not None:
+            reads = torch.where(starts, self.initial_reads, reads)
+        return Carry(item, flow, reads)
 
     def _step(self, t: int, carry: Carry) -> tuple[tuple[Tensor, Tensor], Carry]:
         """``STMCore.step`` up to the relational memory: bindings [B, n keys, n queries, d], values [B, n keys, d], and
@@ -200,7 +201,7 @@ class Chunk:
         # Equations 4 to 6, of M^i + α2 v^r ⊗ f2(x).
         rows = F.linear(written, self.core.qkv.weight, self.core.qkv.bias)  # [B, d, 3 n]
         if reads is not None:
-            read = self.origin_reads[t] + reads[:, t]  # α2 v^r
+            read = reads[:, t]  # α2 v^r
             if v.mix == "columns":
                 rows = torch.addcmul(rows, read.unsqueeze(2), self.mapped_cue[t].unsqueeze(1))
             else:
