@@ -99,6 +99,12 @@ class Inexact(SumCore):
         return 1.01 * y, state
 
 
+class InexactSequence(SumCore):
+    def sequence(self, x, state, starts, since):
+        y, state = super().sequence(x, state, starts, since)
+        return 1.01 * y, state
+
+
 class Deaf(SumCore):
     def forward(self, x, state, starts, since=0):
         y, state = super().forward(x, state, starts)
@@ -134,6 +140,7 @@ def test_our_cores_keep_the_contract(name):
         (Remembering, "step must be pure"),
         (Mixing, "rows of a batch must not mix"),
         (Inexact, "forward must return what a loop over step does"),
+        (InexactSequence, "forward must return what a loop over step does"),
         (Deaf, "with since=-1, forward must return the last output alone"),
         (Leaking, "an episode must begin with the initial state"),
     ],

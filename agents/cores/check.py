@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .core import MemoryCore, State
+from .scan import loop
 
 T, B = 6, 3
 
@@ -47,10 +48,11 @@ def _check(core: MemoryCore) -> None:
 
     starts = none.clone()
     for promise in ("forward must return what a loop over step does", "forward must reset the rows that begin"):
-        loop = MemoryCore.forward(core, x, initial, starts)
-        _require_equal(promise, core(x, initial, starts), loop)
+        outputs, end = loop(core.step, core.reset, x, initial, starts)
+        y = torch.stack(outputs)
+        _require_equal(promise, core(x, initial, starts), (y, end))
         last = core(x, initial, starts, since=-1)
-        _require_equal("with since=-1, forward must return the last output alone", last, (loop[0][-1:], loop[1]))
+        _require_equal("with since=-1, forward must return the last output alone", last, (y[-1:], end))
         starts[2, 0] = starts[4, 0] = starts[3, 1] = True  # and the last row goes on
 
     others = x.clone()

@@ -130,13 +130,14 @@ class STMCore(MemoryCore):
         if variant.input_skip:
             self.skip = nn.Linear(input_size, self.output_size)
         self._create_alphas(n)
-        self._create_initial_state(n, d)
+        if variant.learned_initial_state:
+            self.initial_item = nn.Parameter(torch.empty(d, d).uniform_(-1, 1) / math.sqrt(2 * d))
+            self.initial_relation = nn.Parameter(torch.empty(n, d, d).uniform_(-1, 1) / math.sqrt(2 * d + n))
         if variant.glorot_init:
-            for module in self.modules():
-                if isinstance(module, nn.Linear):
-                    nn.init.xavier_uniform_(module.weight)
-                    if module.bias is not None:
-                        nn.init.zeros_(module.bias)
+            for module in (module for module in self.modules() if isinstance(module, nn.Linear)):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def _create_alphas(self, n: int) -> None:
         """α1, α2 and α3: learned parameters, or buffers where they are held fixed; and the decay per query."""
@@ -149,11 +150,6 @@ class STMCore(MemoryCore):
         if self.variant.relation_update == "decay":
             # Time constants from 2 to 32 steps: λ = 1 - 1 / τ = sigmoid(log(τ - 1)).
             self.decay = nn.Parameter(torch.linspace(0.0, math.log(31.0), n))
-
-    def _create_initial_state(self, n: int, d: int) -> None:
-        if self.variant.learned_initial_state:
-            self.initial_item = nn.Parameter(torch.empty(d, d).uniform_(-1, 1) / math.sqrt(2 * d))
-            self.initial_relation = nn.Parameter(torch.empty(n, d, d).uniform_(-1, 1) / math.sqrt(2 * d + n))
 
     def initial_state(self, batch_size: int) -> Any:
         if not self.variant.learned_initial_state:

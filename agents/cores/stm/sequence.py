@@ -14,7 +14,6 @@ factors, and the memory itself, n * d * d numbers a step, is hardly ever formed:
 What the input alone decides is projected for all steps at once. The loop over steps that remains is the recurrence of
 the item memory. Where a sequence would keep too much for the backward pass, segments and blocks of it are computed
 again (``torch.utils.checkpoint``).
-
 In this file, item memories lie such that the axis that linear maps mix is the last one (``STMCore.mixed_last``).
 """
 
@@ -49,8 +48,7 @@ class Carry(NamedTuple):
 
 
 def has_fast_path(core: STMCore) -> bool:
-    """Whether this variant has a fast path: the transfer from an accumulated memory is carried along as one matrix,
-    so all queries have to fade alike."""
+    """Whether there is one: what an accumulated memory transfers is one matrix only if all queries fade alike."""
     return core.variant.transfer_from == "fresh" or core.variant.relation_update != "decay"
 
 
@@ -87,8 +85,7 @@ class Chunk:
         self.state, self.starts = state, starts
         self.fade, self.gain = (rate.expand(core.f3.out_features, 1).squeeze(1) for rate in core.rates())  # λ, g: [n]
 
-        n, d = core.f3.out_features, core.f1.out_features
-        self._shape = n, d, d  # of M^r
+        self._shape = core.f3.out_features, core.f1.out_features, core.f1.out_features  # n, d, d: of M^r
         write = core.project(x)
         left, right = write.factors if self.variant.mix == "columns" else write.factors[::-1]
         self.left, self.right, self.cue = left.unbind(), right.unbind(), write.cue  # of each step [B, d]
@@ -102,6 +99,7 @@ class Chunk:
                 gates = torch.sub(*gates.chunk(2, dim=2))
             self.gates = gates.unsqueeze(2).unbind()
         self.transfer, self.transfer_bias = core.alpha3 * core.transfer.weight, core.alpha3 * core.transfer.bias
+        self.origin_reads: Tensor | None = None
         self.accumulates = self.variant.carries_relation and self.variant.transfer_from == "accumulated"
         if self.variant.carries_relation:
             self._prepare_reads(core.alpha2 * write.address)
@@ -113,11 +111,9 @@ class Chunk:
         first = torch.where(self.starts, step.unsqueeze(1), 0).cummax(0).values  # of the episode [T, B]
         self.age, self.episode = step.unsqueeze(1) - first, self.starts.cumsum(0)  # [T, B]
         faded = address * self.fade ** self.age.unsqueeze(2)
-        reads = self.core.read_relation(faded, self.cue, self.state.relation)  # [T, B, d]
+        self.origin_reads = self.core.read_relation(faded, self.cue, self.state.relation).transpose(0, 1)  # [B, T, d]
         if self.initial is not None:
-            begun = self.core.read_relation(faded, self.cue, self.initial.relation)
-            reads = torch.where(self.episode.unsqueeze(2) > 0, begun, reads)
-        self.origin_reads = reads.unbind()
+            self.initial_reads = self.core.read_relation(faded, self.cue, self.initial.relation).transpose(0, 1)
         lag = step - step.unsqueeze(1) - 1  # [τ, t]
         weights = torch.where(lag.unsqueeze(2) >= 0, self.gain * self.fade ** lag.clamp(min=0).unsqueeze(2), 0)
         self.later = torch.einsum("utn,tbn->ubnt", weights, address).unsqueeze(2).unbind()  # of step τ [B, 1, n, t]
@@ -134,17 +130,14 @@ class Chunk:
         if not self.variant.carries_relation:
             return [self._read_fresh(bindings, values, since)] if since < length else [], type(self.state)(item)
         last = self._relation_after(length - 1, bindings, values)
-        features = []
-        if since == length - 1:
-            features = [core.read_features(last).unsqueeze(0)]
-        elif since < length:
-            begin = self._relation_after(since - 1, bindings, values) if since else self.state.relation
-            before, initial = core.read_features(begin), None
-            if self.initial is not None:
-                initial = core.read_features(self.initial.relation)
-            fresh = self.gain.unsqueeze(1) * self._read_fresh(bindings, values, since)  # [T - since, B, n, r]
-            features = [linear_scan(self.fade.unsqueeze(1), fresh, before, self.starts[since:], initial)]
-        return features, type(self.state)(item, last)
+        if since >= length - 1:
+            features = [core.read_features(last).unsqueeze(0)] if since == length - 1 else []
+            return features, type(self.state)(item, last)
+        begin = self._relation_after(since - 1, bindings, values) if since else self.state.relation
+        initial = None if self.initial is None else core.read_features(self.initial.relation)
+        fresh = self.gain.unsqueeze(1) * self._read_fresh(bindings, values, since)  # [T - since, B, n, r]
+        before, fade = core.read_features(begin), self.fade.unsqueeze(1)
+        return [linear_scan(fade, fresh, before, self.starts[since:], initial)], type(self.state)(item, last)
 
     def _loop(self) -> tuple[Tensor, Tensor, Tensor]:
         """Bindings [B, T, n keys, n queries, d] and values [B, T, n keys, d] of all steps, and the item memory after
@@ -152,8 +145,7 @@ class Chunk:
         length, (batch, d), n = len(self.left), self.left[0].shape, self.core.f3.out_features
         item = self.core.mixed_last(self.state.item).expand(batch, d, d)
         flow = self._flow(self.state.relation).expand(batch, d, d) if self.accumulates else None
-        reads = item.new_zeros(batch, length, d) if self.variant.carries_relation else None
-        carry, factors = Carry(item, flow, reads), []
+        carry, factors = Carry(item, flow, self.origin_reads), []
         kept = batch * d * (6 * d + n * (7 + 2 * n))  # by one step: memories, gates, what SAM needs
         segment = length if not torch.is_grad_enabled() else min(length, max(1, KEEP // kept))
         for begin in range(0, length, segment):
@@ -173,11 +165,10 @@ class Chunk:
         return factors, carry
 
     def _reset(self, carry: Carry, starts: Tensor) -> Carry:
-        item, flow, reads = carry
-        item = torch.where(starts, self.core.mixed_last(self.initial.item), item)
-        if flow is not None:
-            flow = torch.where(starts, self._flow(self.initial.relation), flow)
-        return Carry(item, flow, None if reads is None else reads.masked_fill(starts, 0))
+        item = torch.where(starts, self.core.mixed_last(self.initial.item), carry.item)
+        flow = None if carry.flow is None else torch.where(starts, self._flow(self.initial.relation), carry.flow)
+        reads = None if carry.reads is None else torch.where(starts, self.initial_reads, carry.reads)
+        return Carry(item, flow, reads)
 
     def _step(self, t: int, carry: Carry) -> tuple[tuple[Tensor, Tensor], Carry]:
         """``STMCore.step`` up to the relational memory: bindings [B, n keys, n queries, d], values [B, n keys, d], and
@@ -200,7 +191,7 @@ class Chunk:
         # Equations 4 to 6, of M^i + α2 v^r ⊗ f2(x).
         rows = F.linear(written, self.core.qkv.weight, self.core.qkv.bias)  # [B, d, 3 n]
         if reads is not None:
-            read = self.origin_reads[t] + reads[:, t]  # α2 v^r
+            read = reads[:, t]  # α2 v^r
             if v.mix == "columns":
                 rows = torch.addcmul(rows, read.unsqueeze(2), self.mapped_cue[t].unsqueeze(1))
             else:

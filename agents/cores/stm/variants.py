@@ -15,7 +15,7 @@ Preset = Literal["default", "paper", "released", "released_rl"]
 
 @dataclasses.dataclass(frozen=True)
 class STMVariant:
-    """One way to build the cell.
+    """One way to build the cell; what is not given is as in the authors' supervised code.
 
     :param normalized_input: whether f1(x) and f2(x) are brought to zero mean and unit variance, so that their product
         neither saturates nor vanishes with the scale of the input
@@ -45,23 +45,23 @@ class STMVariant:
     :raises ValueError: if an option has no such value, or can be seen to have no effect on this variant
     """
 
-    normalized_input: bool
-    write: Literal["auto", "hetero"]
-    gated: bool
-    squash_write: bool
-    sigmoid_gates: bool
-    item_update: Literal["sum", "average"]
-    mix: Literal["columns", "rows"]
-    qkv_norm: Literal["joint", "columns", "items"]
-    read_axis: Literal["key", "value"]
-    relation_update: Literal["add", "leak", "decay", "rebuild"]
-    transfer_from: Literal["fresh", "accumulated"]
-    readout_norm: bool
-    readout_mlp: bool
-    input_skip: bool
-    learned_initial_state: bool
-    glorot_init: bool
-    alpha_start: float
+    normalized_input: bool = False
+    write: Literal["auto", "hetero"] = "auto"
+    gated: bool = True
+    squash_write: bool = True
+    sigmoid_gates: bool = True
+    item_update: Literal["sum", "average"] = "sum"
+    mix: Literal["columns", "rows"] = "columns"
+    qkv_norm: Literal["joint", "columns", "items"] = "joint"
+    read_axis: Literal["key", "value"] = "key"
+    relation_update: Literal["add", "leak", "decay", "rebuild"] = "leak"
+    transfer_from: Literal["fresh", "accumulated"] = "fresh"
+    readout_norm: bool = False
+    readout_mlp: bool = True
+    input_skip: bool = False
+    learned_initial_state: bool = True
+    glorot_init: bool = False
+    alpha_start: float = 0.0
     fixed_alpha1: float | None = None
     fixed_alpha2: float | None = None
     fixed_alpha3: float | None = None
@@ -86,57 +86,27 @@ class STMVariant:
         return self.gated and self.item_update == "average"
 
 
-RELEASED = STMVariant(
-    normalized_input=False,
-    write="auto",
-    gated=True,
-    squash_write=True,
-    sigmoid_gates=True,
-    item_update="sum",
-    mix="columns",
-    qkv_norm="joint",
-    read_axis="key",
-    relation_update="leak",
-    transfer_from="fresh",
-    readout_norm=False,
-    readout_mlp=True,
-    input_skip=False,
-    learned_initial_state=True,
-    glorot_init=False,
-    alpha_start=0.0,
-)
-
 PRESETS: dict[Preset, STMVariant] = {
     # Equations 4-14 and appendix D. The appendix prints no sigmoid around the gates, but a gate is one, and without it
     # the item memory overflows within a hundred steps. The relational memory grows without bound.
     "paper": STMVariant(
-        normalized_input=False,
         write="hetero",
-        gated=True,
         squash_write=False,
-        sigmoid_gates=True,
-        item_update="sum",
         mix="rows",
         qkv_norm="items",
         read_axis="value",
         relation_update="add",
         transfer_from="accumulated",
-        readout_norm=False,
         readout_mlp=False,
-        input_skip=False,
         learned_initial_state=False,
-        glorot_init=False,
         alpha_start=0.1,
     ),
     # What produced the published supervised results.
-    "released": RELEASED,
+    "released": STMVariant(),
     # The cell of the published Pong figure.
-    "released_rl": dataclasses.replace(
-        RELEASED, qkv_norm="columns", relation_update="rebuild", readout_norm=True, glorot_init=True
-    ),
+    "released_rl": STMVariant(qkv_norm="columns", relation_update="rebuild", readout_norm=True, glorot_init=True),
     # What we recommend: bounded memories, and a gradient for every parameter from the first step.
-    "default": dataclasses.replace(
-        RELEASED,
+    "default": STMVariant(
         normalized_input=True,
         write="hetero",
         item_update="average",
@@ -151,7 +121,6 @@ PRESETS: dict[Preset, STMVariant] = {
 def stm_variant(preset: Preset, **options: Any) -> STMVariant:
     """A preset with some of its options changed.
 
-    :param preset: name of a preset
     :param options: by name; None leaves the preset's value
     :raises ValueError: if the preset or the value of an option is unknown
     """
