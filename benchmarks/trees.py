@@ -75,7 +75,8 @@ class Tree:
         for name in PACKAGES:
             if (root / name).is_dir():
                 (package / name).symlink_to((root / name).resolve())
-        environment = os.environ | {"PYTHONPATH": self._links.name}
+        # With a fixed threshold: glibc otherwise raises it, and what is freed in pieces adds a GiB or two by chance.
+        environment = os.environ | {"PYTHONPATH": self._links.name, "MALLOC_MMAP_THRESHOLD_": "131072"}
         command = [sys.executable, str(Path(__file__).resolve())]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
