@@ -60,7 +60,7 @@ class Reverse(Task):
     def batch(self, size, generator):
         symbols = integers(3, (2, size), generator)
         targets = torch.stack([symbols[1], torch.where(symbols[0] == symbols[1], IGNORED, symbols[0])])
-        return Batch(torch.cat([one_hot(symbols, 3), torch.zeros(2, size, 3)]), targets)
+        return Batch(torch.cat([(shown := one_hot(symbols, 3)), torch.zeros_like(shown)]), targets)
 
 
 SMALL = {"core": "lstm", "core_kwargs": {"hidden_size": 16}, "optimizer": "adam", "learning_rate": 1e-2}
@@ -383,14 +383,14 @@ def test_evaluation_is_without_dropout():
 
 
 def test_a_checkpoint_of_another_device_goes_on_with_other_samples():
-    trainer, file = SupervisedTrainer(First(), **SMALL), io.BytesIO()
+    trainer, file = SupervisedTrainer(First(), **SMALL, device="cpu"), io.BytesIO()
     trainer.learn(3)
     trainer.save(file)
     state = torch.load(io.BytesIO(file.getvalue()))
     state["generator"] = state["generator"][:16]  # as long as CUDA's
     torch.save(state, file := io.BytesIO())
     file.seek(0)
-    other = SupervisedTrainer(First(), **SMALL)
+    other = SupervisedTrainer(First(), **SMALL, device="cpu")
     other.restore(file)
     assert other.learn(6) == "finished" and other.updates == 6
     assert other._generator.initial_seed() == trainer._generator.initial_seed() + 3

@@ -25,9 +25,10 @@ def check_core(core: MemoryCore) -> None:
     training = core.training
     core.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             _check(core)
-        _check_gradients(core)
+        with torch.backends.cudnn.flags(enabled=False):  # whose recurrences have no gradients in evaluation mode
+            _check_gradients(core)
     finally:
         core.train(training)
 
