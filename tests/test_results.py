@@ -18,6 +18,7 @@ from relmem.experiment import pictures, queue, tables
 TABLES = tables.read_tables()
 RUNS = {f"{run.table}/{run.name}": run for table in TABLES.values() for run in table.runs}
 TASK_TABLES = [table for table in TABLES.values() if table.name.startswith("tasks/")]
+KINDS = {name.partition("/")[0] for name in TABLES}
 PNG = b"\x89PNG"
 
 
@@ -91,7 +92,7 @@ def kept(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(queue, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # which would hold for all tests that follow
-    for kind in tables.KINDS:
+    for kind in KINDS:
         (tmp_path / kind).mkdir()
     (tmp_path / "runs").mkdir()
     return tmp_path
@@ -128,6 +129,56 @@ def test_models_are_compared_within_equal_updates(higher, best):
     result = {"metric": "score", "higher_is_better": higher, "history": history}
     assert tables.best_within(14, result) == best
     assert math.isnan(tables.best_within(4, result))
+
+
+TINY = """
+models: {}
+tables:
+  cartpole/masked:
+    title: CartPole, velocities hidden
+    options: --config cartpole/masked_lstm --total_timesteps 600 --env.n_envs 2 --algo.n_steps 50 --algo.batch_size 50
+      --core.hidden_size 4 --eval.episodes 2 --threads 1
+    levels: [10, 18]
+    runs:
+      lstm: {title: LSTM, seeds: [1, 2]}
+      gru: {title: GRU, options: --core.name gru}
+      diverging: {title: far too fast, options: --algo.learning_rate 1e38 --algo.max_grad_norm 1e38}
+  tasks/parity:
+    title: Parity
+    options: --task.name parity --task.max_length 8 --total_updates 20 --training.eval_every 5 --training.batch_size 8
+      --training.eval_size 50
+    runs:
+      diverging: {title: far too fast, options: --core.name lstm --training.learning_rate 1e38}
+      gru: {title: GRU, options: --core.name gru, seeds: [1, 2]}
+"""
+
+
+@pytest.mark.slow
+def test_the_queue_trains_agents_and_models_and_draws_what_they_showed(kept, monkeypatch):
+    monkeypatch.setattr(tables, "LIST", kept / "runs.yaml")
+    tables.LIST.write_text(TINY)
+    assert queue.main([]) == 1  # two have diverged
+    for table in tables.read_tables().values():
+        found = {run.name: result for run, result in table.read().items()}
+        assert {name for name, result in found.items() if result["outcome"] != "finished"} == {"diverging"}
+        assert found.pop("diverging")["outcome"] == "diverged" and len(found) == len(table.runs) - 1
+        assert (kept / table.name / "curves.png").read_bytes().startswith(PNG)
+        assert all((kept / table.name / name / "learning_curve.png").exists() for name in found)
+    agents, models = ((kept / kind / "README.md").read_text() for kind in ("cartpole", "tasks"))
+    assert (
+        "| [LSTM, seed 2](masked/lstm_s2/results.json) | +" in agents and "| above 10 | above 18 | commit |" in agents
+    )
+    assert "| **LSTM, mean of 2 (lowest to highest)** | +" in agents and ", diverged |" in agents
+    assert "| **GRU, mean of 2 (lowest to highest)** | " in models and "| diverged after " in models
+    assert all("* far too fast: `relmem train " in page and "Not trained yet" not in page for page in (agents, models))
+    stamps = {path: path.stat().st_mtime_ns for path in kept.rglob("results.json")}
+    assert queue.main([]) == 0 and stamps == {path: path.stat().st_mtime_ns for path in kept.rglob("results.json")}
+
+
+def test_of_several_seeds_the_mean_and_the_range_are_shown():
+    assert tables.spread([1.0, 2.0, 6.0], ".1f") == "3.0 (1.0 to 6.0)"
+    assert tables.spread([2], ",.0f") == tables.spread([2, 2], ",.0f") == "2"
+    assert tables.spread([1.0, None], ".1f") == tables.spread([], ".1f") == ""
 
 
 AGENT = {
@@ -279,12 +330,12 @@ def test_pictures_of_one_run(tmp_path):
 
 
 def test_the_committed_tables_are_those_of_the_committed_figures():
-    for kind in tables.KINDS:
+    for kind in KINDS:
         assert (tables.RESULTS / kind / "README.md").read_text() == tables.page(kind)
 
 
 def test_every_committed_result_is_a_run_of_the_list():
-    found = {path for kind in tables.KINDS for path in (tables.RESULTS / kind).glob("*/*/results.json")}
+    found = {path for kind in KINDS for path in (tables.RESULTS / kind).glob("*/*/results.json")}
     assert found <= {run.result for run in RUNS.values()}
 
 
