@@ -7,7 +7,6 @@ figures. Nothing in a ``README.md`` or a picture below ``results`` is typed ther
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,15 +104,11 @@ def draw() -> None:
 def draw_picture(table: Table, results: Mapping[Run, Results]) -> None:
     """Draw the curves of all runs of a table."""
     first = next(iter(results.values()))
-    levels: dict[str, float]
-    if is_agent(results):
-        axes, levels = (
-            ("agent steps", "mean return of 100 episodes"),
-            {f"{level:+d}": level for level in table.levels[-1:]},
-        )
-    else:
-        which = (first["metric"].replace("_", " "), table.tests.get("test"), "validation")
-        axes, levels = ("updates", ", ".join(filter(None, which))), task_of(first).trivial("valid")
+    levels: dict[str, float] = {f"{level:+d}": level for level in table.levels[-1:]}
+    axes = "agent steps", "mean return of 100 episodes"
+    if not is_agent(results):
+        levels = task_of(first).trivial("valid")
+        axes = "updates", comma(first["metric"].replace("_", " "), table.tests.get("test"), "validation")
     rows = {row: [curve(results[run]) for run in runs] for row, runs in by_row(results).items()}
     draw_curves(RESULTS / table.name / "curves.png", rows, table.title, *axes, levels)
 
@@ -146,7 +141,10 @@ def section(table: Table, results: Mapping[Run, Results]) -> str:
         f"Paper: {table.source}." if table.source else "",
         text(RESULTS / table.name / "note.md"),
         f"![Learning curves]({table.name.partition('/')[2]}/curves.png)",
-        "\n".join(f"* {run.title}{picture_of(run)}: {origin(result)}" for run, result in results.items()),
+        "\n".join(
+            f"* {run.title} ({link(run, 'learning_curve.png', 'learning curve') or 'no curve'}): {origin(result)}"
+            for run, result in results.items()
+        ),
     ]
     return "\n\n".join(filter(None, parts))
 
@@ -159,14 +157,14 @@ def is_agent(results: Mapping[Run, Results]) -> bool:
     return next(iter(results.values())).get("kind") == "agent"
 
 
+def comma(*parts: str | None) -> str:
+    return ", ".join(filter(None, parts))
+
+
 def link(run: Run, file: str, words: str) -> str:
-    return f"[{words}]({run.table.partition('/')[2]}/{run.name}/{file})"
-
-
-def picture_of(run: Run) -> str:
-    """A link to the learning curve of a run. One that diverged has none."""
-    exists = run.result.with_name("learning_curve.png").exists()
-    return f" ({link(run, 'learning_curve.png', 'learning curve')})" if exists else ""
+    """To a file of a run; nothing where there is none, as a training that diverged draws no curve."""
+    exists = run.result.with_name(file).exists()
+    return f"[{words}]({run.table.partition('/')[2]}/{run.name}/{file})" if exists else ""
 
 
 def origin(result: Results) -> str:
@@ -227,12 +225,11 @@ def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]
 
 def evaluation(found: Sequence[Results]) -> str:
     """Mean return of the games at the end, and how many there were if not all of them ended."""
-    games = [r["evaluation"] or {"mean": None} for r in found]
-    mean = spread([game["mean"] for game in games], "+.1f")
-    if len(found) > 1 or found[0]["evaluation"] is None:
+    games = [r["evaluation"] or {} for r in found]
+    mean = spread([game.get("mean") for game in games], "+.1f")
+    if len(games) > 1 or games[0].get("complete", True) is not False:
         return mean
-    cut = games[0]["complete"] is False and games[0]["episodes"]
-    return (mean or "no game ended") + (f" ({cut} games, then cut)" if cut else "")
+    return f"{mean} ({games[0]['episodes']} games, then cut)" if mean else "no game ended"
 
 
 def reached(moments: Sequence[Mapping[str, float] | None]) -> str:
@@ -245,13 +242,11 @@ def reached(moments: Sequence[Mapping[str, float] | None]) -> str:
 def task_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:
     """What the models of a task reached, and below them the trivial levels."""
     first = next(iter(results.values()))
-    tests: Mapping[str, Any] = next(
-        (r["test"] for r in results.values() if r["test"]), {}
-    )  # None: the training diverged
+    tests: Results = next((r["test"] for r in results.values() if r["test"]), {})  # none where the training diverged
     scores = [(name, score) for name, found in tests.items() for score in found if score != "loss"]
-    sets = {name: table.tests.get(name, "" if name == "test" else name) for name in tests}
-    measured = [", ".join(filter(None, (score.replace("_", " "), sets[name]))) for name, score in scores]
-    within = shared_updates(results.values())
+    sets = {"test": ""} | {name: name for name in tests if name != "test"} | table.tests
+    within = shared_updates(r for r in results.values() if r["outcome"] != "diverged")
+    measured = [comma(score.replace("_", " "), sets[name]) for name, score in scores]
     best = f"best validation in {within:,} updates"
     heads = ["", *measured, "paper", best, "parameters", "trained for", "best after", "minutes"]
     lines = [heads, ["---"] * len(heads)]
@@ -283,13 +278,14 @@ def form(score: str) -> str:
 
 def shared_updates(results: Iterable[Results]) -> int:
     """The last update at which all models were evaluated. The last evaluation of one is often none of the others'."""
-    return max(set.intersection(*({entry["update"] for entry in r["history"]} for r in results)), default=0)
+    evaluated = [{entry["update"] for entry in r["history"]} for r in results]
+    return max(set.intersection(*evaluated), default=0) if evaluated else 0
 
 
-def best_within(updates: int, result: Results) -> float:
-    """The best score on the validation set in the first updates; NaN where there was no evaluation."""
+def best_within(updates: int, result: Results) -> float | None:
+    """The best score on the validation set in the first updates; None where there was no evaluation."""
     found = [entry[f"valid_{result['metric']}"] for entry in result["history"] if entry["update"] <= updates]
-    return (max if result["higher_is_better"] else min)(found, default=math.nan)
+    return (max if result["higher_is_better"] else min)(found, default=None)
 
 
 def task_of(result: Results) -> Task:
