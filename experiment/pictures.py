@@ -116,9 +116,8 @@ def draw_curves(
     by_step.set(ylabel=y)
     by_step.xaxis.set_major_formatter("{x:,.0f}")
     figure.suptitle(title)
-    figure.legend(
-        *by_step.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
-    )
+    lines = by_step.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
@@ -129,10 +128,11 @@ def _draw_seeds(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], colo
         return
     for x, y in lines:
         axes.plot(x, y, color=color, alpha=0.4, linewidth=0.7)
-    x = np.linspace(max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines), 200)
-    values = np.array([np.interp(x, *line) for line in lines])  # [seeds, 200]
-    axes.plot(x, values.mean(axis=0), color=color, **look)
-    axes.fill_between(x, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
+    begin, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    shared = np.linspace(begin, max(begin, end), 200)
+    values = np.array([np.interp(shared, x, y) for x, y in lines])  # [seeds, 200]
+    axes.plot(shared, values.mean(axis=0), color=color, **look)
+    axes.fill_between(shared, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:

@@ -52,10 +52,10 @@ class Table:
 
     name: str  # of its folder: its kind, and its own below that
     title: str
-    source: str  # of the paper's figures
-    tests: dict[str, str] = field(hash=False)  # the sizes of a task's test sets, by name, where the title does not say
-    levels: tuple[int, ...]  # mean returns of agents, of which it is shown when they were passed
     runs: tuple[Run, ...]
+    source: str = ""  # of the paper's figures
+    tests: Mapping[str, str] = field(default_factory=dict, hash=False)  # sizes of test sets that the title does not say
+    levels: Sequence[int] = field(default=(), hash=False)  # mean returns, of which it is shown when agents passed them
 
     def read(self) -> dict[Run, Results]:
         """The results that exist."""
@@ -86,8 +86,8 @@ def _table(name: str, table: dict, models: dict) -> Table:
             suffix, named = (f"_s{seed}", f", seed {seed}") if seeds else ("", "")
             of_seed = (*options, "--seed", str(seed))
             runs.append(Run(name, row + suffix, title, title + named, of_seed, chain[-1].get("paper", "")))
-    texts = table["title"], table.get("source", "")
-    return Table(name, *texts, table.get("tests", {}), tuple(table.get("levels", ())), tuple(runs))
+    own = {key: value for key, value in table.items() if key not in ("options", "runs")}
+    return Table(name, runs=tuple(runs), **own)
 
 
 def draw() -> None:
@@ -244,7 +244,7 @@ def task_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:
     first = next(iter(results.values()))
     tests: Results = next((r["test"] for r in results.values() if r["test"]), {})  # none where the training diverged
     scores = [(name, score) for name, found in tests.items() for score in found if score != "loss"]
-    sets = {"test": ""} | {name: name for name in tests if name != "test"} | table.tests
+    sets = {"test": ""} | {name: name for name in tests if name != "test"} | dict(table.tests)
     within = shared_updates(r for r in results.values() if r["outcome"] != "diverged")
     measured = [comma(score.replace("_", " "), sets[name]) for name, score in scores]
     best = f"best validation in {within:,} updates"

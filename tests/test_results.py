@@ -331,6 +331,15 @@ def test_pictures_of_one_run(tmp_path):
     assert pictures.running_mean(returns)[9] == pytest.approx(4.5)
 
 
+def test_seeds_are_drawn_however_far_each_went(tmp_path):
+    seeds = [pictures.Curve("stm", *np.array([[1.0, 5.0], [0.1, 0.5], [0.0, n]])) for n in range(3)]
+    late = pictures.Curve("stm", *np.array([[9.0], [0.9], [1.0]]))
+    for name, curves in (("both", seeds), ("apart", [*seeds, late])):
+        rows = {"STM": curves, "LSTM": [late._replace(core="lstm")]}
+        pictures.draw_curves(tmp_path / f"{name}.png", rows, "Seeds", "steps", "score", {"guessing": 0.5})
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+
+
 def test_the_committed_tables_are_those_of_the_committed_figures():
     for kind in KINDS:
         assert (tables.RESULTS / kind / "README.md").read_text() == tables.page(kind)
