@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,7 +22,6 @@ COLOURS = {
     "gru": "tab:purple",
     "lstm_stm": "tab:cyan",
 }  # of a core's lines in every picture of several runs; all cores of users share one more
-SOLVED = 18  # the mean return on Pong that a dashed line marks
 
 
 def draw_learning_curve(
@@ -35,10 +34,8 @@ def draw_learning_curve(
 ) -> None:
     """Save the learning curve of an agent: every episode as a dot, and the mean of the last 100.
 
-    :param path: the PNG file
     :param steps: agent steps at the end of each episode [E]
     :param returns: return of each episode [E]
-    :param title: of the picture
     :param frames_per_step: emulator frames per agent step; above 1 an axis of frames is added
     :param evaluation: mean return of a final evaluation, drawn at the end
     """
@@ -68,10 +65,7 @@ def draw_task_curve(
 ) -> None:
     """Save the learning curve of a task: the metric on the validation set, beside the trivial levels.
 
-    :param path: the PNG file
     :param history: a trainer's
-    :param metric: name of the metric
-    :param title: of the picture
     :param trivial: levels by name, drawn as constant lines
     :param test: the metric on the test set, drawn at the end
     """
@@ -86,52 +80,59 @@ def draw_task_curve(
     figure.savefig(path, dpi=120)
 
 
-def draw_agents(path: Path, results: Mapping[str, Mapping[str, Any]], title: str) -> None:
-    """Save the mean return of several agents against agent steps and minutes, a colour for each core.
+class Curve(NamedTuple):
+    """What one run scored as it went on."""
 
-    :param results: of each run, by its title
-    """
-    figure, by_step, by_minute = _several_runs(title, "agent steps", "mean return of 100 episodes")
-    for result in results.values():
-        steps, minutes, means = zip(*result["curve"], strict=True)
-        by_step.plot(steps, means, color=colour(result["core"]))
-        by_minute.plot(minutes, means, color=colour(result["core"]))
-    for axes in (by_step, by_minute):
-        axes.axhline(SOLVED, linestyle="--", color="tab:gray", linewidth=1)
-    for core in sorted({result["core"] for result in results.values()}):
-        by_step.plot([], [], color=colour(core), label=core.upper())
-    by_step.legend(frameon=False)
-    figure.savefig(path, dpi=110)
+    core: str
+    steps: np.ndarray  # [N], or updates
+    minutes: np.ndarray  # [N]
+    scores: np.ndarray  # [N]
 
 
-def draw_models(
-    path: Path, results: Mapping[str, Mapping[str, Any]], title: str, trivial: Mapping[str, float], which: str = ""
+def draw_curves(
+    path: Path, rows: Mapping[str, Sequence[Curve]], title: str, x: str, y: str, levels: Mapping[str, float]
 ) -> None:
-    """Save the metric of several models of one task on the validation set, against updates and minutes.
+    """Save the curves of several runs, against steps and minutes: a line for each row, a colour for each core.
 
-    :param results: of each run, by its title
-    :param trivial: levels by name, drawn as constant lines
-    :param which: what the validation set is of, where the title does not say
+    :param rows: the runs of each row, which differ in nothing but their seeds
+    :param x: what the steps are
+    :param y: what the scores are
+    :param levels: by name, drawn as constant lines
     """
-    metric = next(iter(results.values()))["metric"]
-    label = ", ".join(filter(None, (metric.replace("_", " "), which, "validation")))
-    figure, by_update, by_minute = _several_runs(title, "updates", label)
+    figure = Figure(figsize=(10, 4.8), layout="constrained")
+    by_step, by_minute = figure.subplots(1, 2, sharey=True)
     styles: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", ":", "-.")))
-    for name, result in results.items():
-        look: dict[str, Any] = {"color": colour(result["core"]), "linestyle": next(styles[result["core"]])}
-        values = [entry[f"valid_{metric}"] for entry in result["history"]]
-        by_update.plot([entry["update"] for entry in result["history"]], values, label=name, **look)
-        by_minute.plot([entry["seconds"] / 60 for entry in result["history"]], values, **look)
-    for axes in (by_update, by_minute):
-        _draw_levels(axes, trivial)
-        axes.set_ylim(bottom=0)
-    figure.legend(*by_update.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    for name, curves in rows.items():
+        core = curves[0].core
+        look: dict[str, Any] = {"color": COLOURS.get(core, "tab:brown"), "linestyle": next(styles[core])}
+        _draw_seeds(by_step, [(curve.steps, curve.scores) for curve in curves], label=name, **look)
+        _draw_seeds(by_minute, [(curve.minutes, curve.scores) for curve in curves], **look)
+    for axes, label in ((by_step, x), (by_minute, "minutes")):
+        axes.set(xlabel=label)
+        axes.grid(alpha=0.3)
+        _draw_levels(axes, levels)
+    if all((curve.scores >= 0).all() for curves in rows.values() for curve in curves):
+        by_step.set_ylim(bottom=0)
+    by_step.set(ylabel=y)
+    by_step.xaxis.set_major_formatter("{x:,.0f}")
+    figure.suptitle(title)
+    lines = by_step.get_legend_handles_labels()
+    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 
 
-def colour(core: str) -> str:
-    """Of a core's lines; one for all cores of a user's own."""
-    return COLOURS.get(core, "tab:brown")
+def _draw_seeds(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], color: str, **look: Any) -> None:
+    """One line; or, of several seeds, thin ones, and as far as all of them went their mean in a band of their range."""
+    if len(lines) == 1:
+        axes.plot(*lines[0], color=color, **look)
+        return
+    for x, y in lines:
+        axes.plot(x, y, color=color, alpha=0.4, linewidth=0.7)
+    begin, end = max(x[0] for x, _ in lines), min(x[-1] for x, _ in lines)
+    shared = np.linspace(begin, max(begin, end), 200)
+    values = np.array([np.interp(shared, x, y) for x, y in lines])  # [seeds, 200]
+    axes.plot(shared, values.mean(axis=0), color=color, **look)
+    axes.fill_between(shared, values.min(axis=0), values.max(axis=0), color=color, alpha=0.15, linewidth=0)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
@@ -155,16 +156,3 @@ def _one_run(title: str, x: str, y: str) -> tuple[Figure, Axes]:
     axes.ticklabel_format(axis="x", style="sci", scilimits=(-3, 4), useMathText=True)
     axes.grid(alpha=0.3)
     return figure, axes
-
-
-def _several_runs(title: str, x: str, y: str) -> tuple[Figure, Axes, Axes]:
-    """A picture of two halves: by ``x``, and by minutes."""
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    for axes, label in ((left, x), (right, "minutes")):
-        axes.set(xlabel=label)
-        axes.grid(alpha=0.3)
-    left.set(ylabel=y)
-    left.xaxis.set_major_formatter("{x:,.0f}")
-    figure.suptitle(title)
-    return figure, left, right

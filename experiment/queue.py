@@ -11,13 +11,12 @@ earlier start left unfinished. Run folders are below runs/.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -26,6 +25,8 @@ from filelock import FileLock, Timeout
 from ..cli import main as relmem
 from ..common.checks import require_choice
 from . import tables
+from .files import replacing
+from .folder import RunFolder
 from .tables import Run
 
 RUNS = Path("runs")
@@ -44,10 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def choose(names: Sequence[str]) -> list[Run]:
-    """The runs of these names, in the order of the list.
-
-    :raises ValueError: if a name is unknown
-    """
+    """The runs of these names, in the order of the list."""
     found = tables.read_tables()
     every = {f"{run.table}/{run.name}": run for table in found.values() for run in table.runs}
     for name in names:
@@ -56,10 +54,7 @@ def choose(names: Sequence[str]) -> list[Run]:
 
 
 def side_by_side(processes: int, names: Sequence[str]) -> int:
-    """Start this module several times, and wait for all.
-
-    :return: the greatest exit code
-    """
+    """Start this module several times, and wait for all. The exit code is the greatest of theirs."""
     command = [sys.executable, "-m", "relmem.experiment.queue", *names]
     workers = [subprocess.Popen(command) for _ in range(processes)]
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends Ctrl-C to every worker, which saves and ends
@@ -84,19 +79,16 @@ def work(runs: Sequence[Run]) -> int:
     for run in sorted(runs, key=lambda run: not has_checkpoint(folder_of(run))):  # otherwise in the order of the list
         folder = folder_of(run)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(folder.with_name(f".{folder.name}.queue"), blocking=False):
-                code = 0 if run.result.exists() else train(run)
-        except Timeout:  # another process trains it
-            continue
-        if code >= 128:
-            return code
-        worst = max(worst, code)
+        with suppress(Timeout), FileLock(folder.with_name(f".{folder.name}.queue"), blocking=False):  # no other has it
+            code = 0 if run.result.exists() else train(run)
+            if code >= 128:
+                return code
+            worst = max(worst, code)
     return worst
 
 
 def train(run: Run) -> int:
-    """Train until the run is over, then record it.
+    """Train until the run is over, then keep its figures and its picture, and draw the tables anew.
 
     :return: exit code of the training
     """
@@ -126,12 +118,10 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def is_over(folder: Path) -> bool:
-    """Whether a run has its results, and they are final."""
-    try:
-        found = json.loads((folder / "results.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return found["outcome"] != "stopped" and found.get("test", True) is not None  # None: the tests are still to come
+    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
+    found = RunFolder(folder).read_results()
+    outcome = found.get("outcome", "stopped")
+    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)
 
 
 def record(folder: Path, result: Path) -> None:
@@ -140,9 +130,8 @@ def record(folder: Path, result: Path) -> None:
         result.parent.mkdir(parents=True, exist_ok=True)
         if (folder / "learning_curve.png").exists():  # a training that diverged draws none
             shutil.copy(folder / "learning_curve.png", result.parent)
-        partial = result.with_suffix(".partial")
-        shutil.copy(folder / "results.json", partial)
-        os.replace(partial, result)  # so that the result is whole wherever it exists
+        with replacing(result) as file:  # so that it is whole wherever it exists
+            file.write((folder / "results.json").read_bytes())
         tables.draw()
 
 

@@ -7,23 +7,23 @@ figures. Nothing in a ``README.md`` or a picture below ``results`` is typed ther
 from __future__ import annotations
 
 import json
-import math
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import yaml
 
 from ..tasks import Task, make_task
-from .pictures import draw_agents, draw_models
+from .pictures import Curve, draw_curves
+from .provenance import COMMIT
 
 RESULTS = Path(__file__).parents[1] / "results"  # in a clone of the repository
 LIST = RESULTS / "runs.yaml"
-KINDS = ("pong", "tasks")
-COMMIT = "relmem at commit "  # how a line of ``versions`` names it
-LEVELS = ("0", "10", "18")  # of the mean return on Pong
 
 Results = Mapping[str, Any]
 """What ``results.json`` holds."""
@@ -31,20 +31,14 @@ Results = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A row of a table, or one seed of it.
-
-    :param table: name of its table, such as tasks/copy
-    :param name: of its folder, below that of its table
-    :param title: the model and its sizes
-    :param options: of ``relmem train``, without the run folder
-    :param paper: what the paper reports; empty where it has no such row
-    """
+    """A row of a table, or one seed of it."""
 
     table: str
-    name: str
-    title: str
-    options: tuple[str, ...]
-    paper: str
+    name: str  # of its folder, below that of its table
+    row: str  # the model and its sizes
+    title: str  # the same, and the seed where the row has several
+    options: tuple[str, ...]  # of ``relmem train``, without the run folder
+    paper: str  # what the paper reports; empty where it has no such row
 
     @property
     def result(self) -> Path:
@@ -54,17 +48,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Table:
-    """Runs that are compared with each other.
+    """Runs that are compared with each other."""
 
-    :param source: of the paper's figures
-    :param tests: of what length or size the test sets are, by name, where the title does not say
-    """
-
-    name: str
+    name: str  # of its folder: its kind, and its own below that
     title: str
-    source: str
-    tests: dict[str, str] = field(hash=False)
     runs: tuple[Run, ...]
+    source: str = ""  # of the paper's figures
+    tests: Mapping[str, str] = field(default_factory=dict, hash=False)  # sizes of test sets that the title does not say
+    levels: Sequence[int] = field(default=(), hash=False)  # mean returns, of which it is shown when agents passed them
 
     def read(self) -> dict[Run, Results]:
         """The results that exist."""
@@ -94,24 +85,40 @@ def _table(name: str, table: dict, models: dict) -> Table:
         for seed in seeds or [1]:
             suffix, named = (f"_s{seed}", f", seed {seed}") if seeds else ("", "")
             of_seed = (*options, "--seed", str(seed))
-            runs.append(Run(name, row + suffix, title + named, of_seed, chain[-1].get("paper", "")))
-    return Table(name, table["title"], table.get("source", ""), table.get("tests", {}), tuple(runs))
+            runs.append(Run(name, row + suffix, title, title + named, of_seed, chain[-1].get("paper", "")))
+    own = {key: value for key, value in table.items() if key not in ("options", "runs")}
+    return Table(name, runs=tuple(runs), **own)
 
 
 def draw() -> None:
     """Write a page for each kind of run, and a picture for each table that has results."""
-    tables = read_tables().values()
-    for kind in KINDS:
+    tables = read_tables()
+    for kind in {name.partition("/")[0] for name in tables}:
+        (RESULTS / kind).mkdir(exist_ok=True)
         (RESULTS / kind / "README.md").write_text(page(kind))
-    for table in tables:
-        results = {run.title: found for run, found in table.read().items() if found.get("curve", True)}
-        if not results:
-            continue
-        path, first = RESULTS / table.name / "curves.png", next(iter(results.values()))
-        if is_agent(first):
-            draw_agents(path, results, table.title)
-        else:
-            draw_models(path, results, table.title, task_of(first).trivial("valid"), table.tests.get("test", ""))
+    for table in tables.values():
+        if results := {run: result for run, result in table.read().items() if result.get("curve", True)}:
+            draw_picture(table, results)
+
+
+def draw_picture(table: Table, results: Mapping[Run, Results]) -> None:
+    """Draw the curves of all runs of a table."""
+    first = next(iter(results.values()))
+    levels: dict[str, float] = {f"{level:+d}": level for level in table.levels[-1:]}
+    axes = "agent steps", "mean return of 100 episodes"
+    if not is_agent(results):
+        levels = task_of(first).trivial("valid")
+        axes = "updates", comma(first["metric"].replace("_", " "), table.tests.get("test"), "validation")
+    rows = {row: [curve(results[run]) for run in runs] for row, runs in by_row(results).items()}
+    draw_curves(RESULTS / table.name / "curves.png", rows, table.title, *axes, levels)
+
+
+def curve(result: Results) -> Curve:
+    """How the mean return of an agent went, or the metric of a model on the validation set."""
+    points = result.get("curve") or [
+        (entry["update"], entry["seconds"] / 60, entry[f"valid_{result['metric']}"]) for entry in result["history"]
+    ]
+    return Curve(result["core"], *np.array(points, dtype=float).T)
 
 
 def page(kind: str) -> str:
@@ -122,21 +129,20 @@ def page(kind: str) -> str:
     missing = {table: [run.title for run in table.runs if run not in results] for table, results in found.items()}
     if lines := [f"* {table.title}: {'; '.join(titles)}" for table, titles in missing.items() if titles]:
         parts.append("\n".join(["## Not trained yet", "", *lines]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def section(table: Table, results: Mapping[Run, Results]) -> str:
     """A table in Markdown, with its note, its picture, and how each run came about."""
-    folder = table.name.partition("/")[2]
-    rows = (agent_rows if is_agent(next(iter(results.values()))) else task_rows)(table, results)
+    lines = (agent_lines if is_agent(results) else task_lines)(table, results)
     parts = [
         f"## {table.title}",
-        "\n".join(f"| {' | '.join(row)} |" for row in rows),
+        "\n".join(f"| {' | '.join(line)} |" for line in lines),
         f"Paper: {table.source}." if table.source else "",
         text(RESULTS / table.name / "note.md"),
-        f"![Learning curves]({folder}/curves.png)",
+        f"![Learning curves]({table.name.partition('/')[2]}/curves.png)",
         "\n".join(
-            f"* {run.title} ([learning curve]({folder}/{run.name}/learning_curve.png)): {provenance(result)}"
+            f"* {run.title} ({link(run, 'learning_curve.png', 'learning curve') or 'no curve'}): {origin(result)}"
             for run, result in results.items()
         ),
     ]
@@ -147,58 +153,139 @@ def text(path: Path) -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def is_agent(result: Results) -> bool:
-    return result.get("kind") == "agent"
+def is_agent(results: Mapping[Run, Results]) -> bool:
+    return next(iter(results.values())).get("kind") == "agent"
 
 
-def heads(*names: str) -> list[Sequence[str]]:
-    """The first two lines of a Markdown table."""
-    return [names, ["---"] * len(names)]
+def comma(*parts: str | None) -> str:
+    return ", ".join(filter(None, parts))
 
 
-def link(run: Run) -> str:
-    return f"[{run.title}]({run.table.partition('/')[2]}/{run.name}/results.json)"
+def link(run: Run, file: str, words: str) -> str:
+    """To a file of a run; nothing where there is none, as a training that diverged draws no curve."""
+    exists = run.result.with_name(file).exists()
+    return f"[{words}]({run.table.partition('/')[2]}/{run.name}/{file})" if exists else ""
 
 
-def task_rows(table: Table, results: Mapping[Run, Results]) -> list[Sequence[str]]:
+def origin(result: Results) -> str:
+    """The commands of a run, what else went on, the hardware and the commits."""
+    threads = result["threads"] and f"{result['threads']} thread" + "s" * (result["threads"] > 1)
+    machine = " of ".join(filter(None, (threads, result["device"])))
+    source = [f"relmem at commit {commit}" for commit in commits(result)]
+    facts = [*(f"`{command}`" for command in result["commands"]), machine, *source]
+    return "; ".join(filter(None, facts)) + ". " * bool(result.get("conditions")) + result.get("conditions", ".")
+
+
+def commits(result: Results) -> list[str]:
+    return [line.removeprefix(COMMIT).strip() for line in result["versions"] if COMMIT in line] or ["unknown"]
+
+
+def by_row(results: Mapping[Run, Results]) -> dict[str, list[Run]]:
+    """The runs that differ in nothing but their seeds, by the row that they are of."""
+    return {row: list(runs) for row, runs in groupby(results, key=lambda run: run.row)}
+
+
+def entries(results: Mapping[Run, Results]) -> Iterator[tuple[str, Run, list[Results]]]:
+    """What the lines of a table begin with and are about: each run, and all seeds of a row together."""
+    for row, runs in by_row(results).items():
+        yield from ((link(run, "results.json", run.title), run, [results[run]]) for run in runs)
+        if len(runs) > 1:
+            yield f"**{row}, mean of {len(runs)} (lowest to highest)**", runs[0], [results[run] for run in runs]
+
+
+def spread(values: Sequence[float | None], form: str) -> str:
+    """One number; or, of several seeds, mean and range. Nothing where one has none."""
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
+        return ""
+    mean, low, high = (format(f(numbers), form) for f in (fmean, min, max))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:
+    """What agents reached, and when."""
+    passed = [f"above {level}" for level in table.levels]
+    heads = ["", "return at the end", "of most probable actions", "agent steps", "minutes", *passed, "commit"]
+    lines = [heads, ["---"] * len(heads)]
+    for begin, _, found in entries(results):
+        diverged = len(found) == 1 and found[0]["outcome"] == "diverged"
+        lines.append(
+            [
+                begin,
+                spread([r["mean_return_last_100"] for r in found], "+.1f"),
+                evaluation(found),
+                spread([r["steps"] for r in found], ",.0f") + ", diverged" * diverged,
+                spread([r["minutes"] for r in found], ".1f"),
+                *(reached([r["first_reached"][str(level)] for r in found]) for level in table.levels),
+                commits(found[0])[0] if len(found) == 1 else "",
+            ]
+        )
+    return lines
+
+
+def evaluation(found: Sequence[Results]) -> str:
+    """Mean return of the games at the end, and how many there were if not all of them ended."""
+    games = [r["evaluation"] or {} for r in found]
+    mean = spread([game.get("mean") for game in games], "+.1f")
+    if len(games) > 1 or games[0].get("complete", True) is not False:
+        return mean
+    return f"{mean} ({games[0]['episodes']} games, then cut)" if mean else "no game ended"
+
+
+def reached(moments: Sequence[Mapping[str, float] | None]) -> str:
+    """When a level was passed; of several seeds, how often."""
+    if len(moments) > 1:
+        return f"{sum(map(bool, moments))} of {len(moments)}"
+    return f"{moments[0]['agent_steps']:,} steps, {moments[0]['minutes']:.1f} min" if moments[0] else "never"
+
+
+def task_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:
     """What the models of a task reached, and below them the trivial levels."""
     first = next(iter(results.values()))
-    scores = [(name, metric) for name, found in first["test"].items() for metric in found if metric != "loss"]
-    sets = {name: table.tests.get(name, "" if name == "test" else name) for name, _ in scores}
-    measured = [", ".join(filter(None, (metric.replace("_", " "), sets[name]))) for name, metric in scores]
-    within = shared_updates(results.values())
+    tests: Results = next((r["test"] for r in results.values() if r["test"]), {})  # none where the training diverged
+    scores = [(name, score) for name, found in tests.items() for score in found if score != "loss"]
+    sets = {"test": ""} | {name: name for name in tests if name != "test"} | dict(table.tests)
+    within = shared_updates(r for r in results.values() if r["outcome"] != "diverged")
+    measured = [comma(score.replace("_", " "), sets[name]) for name, score in scores]
     best = f"best validation in {within:,} updates"
-    rows = heads("", *measured, "paper", best, "parameters", "trained for", "best after", "minutes")
-    rows += [
-        [
-            link(run),
-            *(show(metric, r["test"][name][metric]) for name, metric in scores),
-            run.paper,
-            show(r["metric"], best_within(within, r)),
-            f"{r['parameters']:,}",
-            f"{r['outcome']} after {progress(r, r['updates'])}",
-            progress(r, r["best"]["updates"]) if r["best"] else "",  # the training diverged before any evaluation
-            f"{r['minutes']:.0f}",
-        ]
-        for run, r in results.items()
-    ]
-    task = task_of(first)
-    trivial = {name: task.trivial(name) for name in first["test"]}
-    for level in trivial["test"]:
-        values = [show(metric, trivial[name][level]) if metric == first["metric"] else "" for name, metric in scores]
-        rows.append([f"*{level}*", *values, "", "", "", "", "", ""])
-    return rows
+    heads = ["", *measured, "paper", best, "parameters", "trained for", "best after", "minutes"]
+    lines = [heads, ["---"] * len(heads)]
+    for begin, run, found in entries(results):
+        r = found[0]
+        lines.append(
+            [
+                begin,
+                *(spread([r["test"] and r["test"][name][score] for r in found], form(score)) for name, score in scores),
+                run.paper,
+                spread([best_within(within, r) for r in found], form(r["metric"])),
+                spread([r["parameters"] for r in found], ",.0f"),
+                f"{r['outcome']} after {progress(r, r['updates'])}" if len(found) == 1 else "",
+                progress(r, r["best"]["updates"]) if len(found) == 1 and r["best"] else "",
+                spread([r["minutes"] for r in found], ".0f"),
+            ]
+        )
+    task, metric = task_of(first), first["metric"]
+    trivial = {name: task.trivial(name) for name in tests}
+    for level in trivial.get("test", {}):
+        values = [format(trivial[name][level], form(score)) if score == metric else "" for name, score in scores]
+        lines.append([f"*{level}*", *values, "", "", "", "", "", ""])
+    return lines
+
+
+def form(score: str) -> str:
+    return ".1%" if score in ("accuracy", "exact") else ".2f"
 
 
 def shared_updates(results: Iterable[Results]) -> int:
     """The last update at which all models were evaluated. The last evaluation of one is often none of the others'."""
-    return max(set.intersection(*({entry["update"] for entry in r["history"]} for r in results)), default=0)
+    evaluated = [{entry["update"] for entry in r["history"]} for r in results]
+    return max(set.intersection(*evaluated), default=0) if evaluated else 0
 
 
-def best_within(updates: int, result: Results) -> float:
-    """The best score on the validation set in the first updates; NaN where there was no evaluation."""
-    scores = [entry[f"valid_{result['metric']}"] for entry in result["history"] if entry["update"] <= updates]
-    return (max if result["higher_is_better"] else min)(scores, default=math.nan)
+def best_within(updates: int, result: Results) -> float | None:
+    """The best score on the validation set in the first updates; None where there was no evaluation."""
+    found = [entry[f"valid_{result['metric']}"] for entry in result["history"] if entry["update"] <= updates]
+    return (max if result["higher_is_better"] else min)(found, default=None)
 
 
 def task_of(result: Results) -> Task:
@@ -211,59 +298,6 @@ def progress(result: Results, updates: int) -> str:
     if result.get("epochs"):
         return f"{result['epochs'] * updates / result['updates']:.1f} epochs"
     return f"{updates:,} updates"
-
-
-def show(metric: str, value: float) -> str:
-    return f"{value:.1%}" if metric in ("accuracy", "exact") else f"{value:.2f}"
-
-
-def agent_rows(table: Table, results: Mapping[Run, Results]) -> list[Sequence[str]]:
-    """What agents reached, and when."""
-    passed = [f"above {level}" for level in LEVELS]
-    rows = heads("", "return at the end", "of most probable actions", "agent steps", "minutes", *passed, "commit")
-    rows += [
-        [
-            link(run),
-            signed(r["mean_return_last_100"]),
-            evaluation(r["evaluation"]),
-            f"{r['steps']:,}",
-            f"{r['minutes']:.1f}",
-            *(reached(r["first_reached"][level]) for level in LEVELS),
-            commits(r)[0].removeprefix(COMMIT),
-        ]
-        for run, r in results.items()
-    ]
-    return rows
-
-
-def evaluation(found: Mapping[str, Any] | None) -> str:
-    """Mean return of the games at the end, and how many there were if not all of them ended."""
-    if found is None:
-        return ""
-    if found["mean"] is None:
-        return "no game ended"
-    cut = found["complete"] is False and found["episodes"]
-    return signed(found["mean"]) + (f" ({found['episodes']} games, then cut)" if cut else "")
-
-
-def signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+.1f}"
-
-
-def reached(level: Mapping[str, float] | None) -> str:
-    return "never" if level is None else f"{level['agent_steps']:,} steps, {level['minutes']:.1f} min"
-
-
-def provenance(result: Results) -> str:
-    """The commands of a run, what else went on, the hardware and the commits."""
-    threads = result["threads"] and f"{result['threads']} thread" + "s" * (result["threads"] > 1)
-    machine = " of ".join(filter(None, (threads, result["device"])))
-    facts = [*(f"`{command}`" for command in result["commands"]), machine, *commits(result)]
-    return "; ".join(filter(None, facts)) + ". " * bool(result.get("conditions")) + result.get("conditions", ".")
-
-
-def commits(result: Results) -> list[str]:
-    return [line.removeprefix("# ") for line in result["versions"] if COMMIT in line] or [f"{COMMIT}unknown"]
 
 
 if __name__ == "__main__":

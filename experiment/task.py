@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from ..agents import Diverged
 from ..common.options import Count, Option, Positive, options_of
 from ..common.output import say, stage
 from ..supervised import SequenceModel, SupervisedTrainer, memories, memory_factory
@@ -116,9 +117,14 @@ class TaskJob(Job):
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
         watch = Watch(self.trainer, self.config, folder, stop)
         try:
-            self.trainer.learn(self.config["total_updates"], self.config["max_minutes"], watch)
+            outcome = self.trainer.learn(self.config["total_updates"], self.config["max_minutes"], watch)
         finally:
             watch.close()
+        if outcome == "diverged":
+            raise Diverged(
+                f"loss, gradient or weights are not finite any more after {self.done:,} updates: a smaller "
+                "training.learning_rate may help"
+            )
 
     def save(self, file: Any) -> None:
         self.trainer.save(file)

@@ -22,7 +22,6 @@ class AttentionalLSTM(nn.Module):
     :param output_size: number of output features O; None: hidden state and context side by side
     :param hidden_size: number of cells H of each of the two
     :param attention_size: width A of the attention's hidden layer; None: ``hidden_size``
-    :raises ValueError: if a size is not a positive integer
     """
 
     def __init__(

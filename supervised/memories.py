@@ -22,24 +22,16 @@ def memories() -> tuple[str, ...]:
 
 
 def memory_factory(name: str) -> Callable[..., Any]:
-    """The class or function behind a name.
-
-    :raises ValueError: if the name is unknown
-    """
+    """The class or function behind a name."""
     return _registry(name).factory(name)
 
 
 def make_memory(name: str, input_size: int, output_size: int | None = None, **options: Any) -> Any:
-    """Build a core or a baseline, as ``make_core`` does.
-
-    :raises ValueError: for an unknown name or option, or an option out of range
-    """
+    """Build a core or a baseline, as ``make_core`` does."""
     return _registry(name).make(name, input_size, output_size, **options)
 
 
 def _registry(name: str) -> Registry[Any]:
-    if name in BASELINES.names() and name not in CORES.names():
-        return BASELINES
-    if ":" not in name:
+    if ":" not in name:  # else it is a core of a module of the user's
         require_choice("core", name, memories())
-    return CORES
+    return BASELINES if name in BASELINES.names() and name not in CORES.names() else CORES

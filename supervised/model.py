@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..agents.cores import MemoryCore
 from ..common.options import Count, require_options
-from ..tasks.base import Kind
-from .losses import LOSSES
+from ..tasks.base import IGNORED, Kind
 from .memories import make_memory
 
 
@@ -33,7 +33,6 @@ class SequenceModel(nn.Module):
     :param memory_kwargs: its options
     :param embedding_size: width of a linear map without bias before the memory, which embeds one-hot tokens; None: none
     :param net_arch: sizes of hidden ReLU layers between memory and logits; the memory then has its natural width
-    :raises ValueError: if the memory or an option is unknown, or a size is not a positive integer
     """
 
     def __init__(
@@ -46,10 +45,10 @@ class SequenceModel(nn.Module):
         embedding_size: Count | None = None,
         net_arch: Sequence[Count] | None = None,
     ) -> None:
+        super().__init__()
         memory_kwargs, net_arch = dict(memory_kwargs or {}), [] if net_arch is None else list(net_arch)
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         require_options(SequenceModel, arguments)
-        super().__init__()
         self.arguments = _plain(arguments)
         self.kind = kind
         self.autocast_dtype: torch.dtype | None = None
@@ -59,12 +58,9 @@ class SequenceModel(nn.Module):
             nn.init.normal_(self.embedding.weight)  # as in nn.Embedding
             input_size = embedding_size
         self.memory = make_memory(memory, input_size, None if net_arch else output_size, **memory_kwargs)
-        layers: list[nn.Module] = []
-        if net_arch:
-            for before, after in pairwise([self.memory.output_size, *net_arch]):
-                layers += [nn.Linear(before, after), nn.ReLU()]
-            layers.append(nn.Linear(net_arch[-1], output_size))
-        self.head = nn.Sequential(*layers)
+        sizes = [self.memory.output_size, *net_arch, output_size] if net_arch else []
+        layers = [layer for before, after in pairwise(sizes) for layer in (nn.ReLU(), nn.Linear(before, after))]
+        self.head = nn.Sequential(*layers[1:])
 
     def forward(self, inputs: Tensor, steps: int, first: Tensor | None = None) -> Tensor:
         """inputs [T, B, F] -> logits of the last ``steps`` steps [S, B, O].
@@ -85,8 +81,11 @@ class SequenceModel(nn.Module):
         return self.head(y)
 
     def loss(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss of the logits [S, B, O] against a task's targets, a scalar."""
-        return LOSSES[self.kind](logits, targets)
+        """Mean cross entropy of the logits [S, B, O] against a task's targets, per class or bit: a scalar."""
+        if self.kind == "bits":
+            return F.binary_cross_entropy_with_logits(logits, targets)
+        logits = logits[-1] if self.kind == "class" else logits.flatten(0, 1)
+        return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SequenceModel:
@@ -98,23 +97,35 @@ class SequenceModel(nn.Module):
         :raises ValueError: if there is no such file, it is something else, or its weights are not finite
         """
         file = Path(path, "model.pt") if Path(path).is_dir() else Path(path)
-        try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-        except FileNotFoundError:
-            raise ValueError(f"there is no saved model at '{file}'") from None
-        except Exception as error:  # torch.load documents none of those that it raises
-            raise ValueError(f"'{file}' holds no model of a supervised training") from error
-        if not isinstance(saved, dict) or not saved.get("arguments"):
-            raise ValueError(f"'{file}' does not say how to build its model: an older version saved it, or another one")
+        saved = read_saved(file)
+        if not saved.get("arguments"):
+            raise ValueError(f"'{file}' does not say how to build its model: its options are no plain values")
         model = cls(**saved["arguments"])
-        model.load_state_dict(saved["best"] or saved["model"])
-        require_finite_weights(file, model.parameters())
+        weights = saved["best"] or saved["model"]
+        require_finite(file, model, weights)
+        model.load_state_dict(weights)
         return model.eval()
 
 
-def require_finite_weights(file: Any, weights: Iterable[Tensor]) -> None:
-    """Raise a ValueError if not all weights that a file holds are finite."""
-    if not all(weight.isfinite().all() for weight in weights):
+def read_saved(file: Any) -> dict[str, Any]:
+    """What ``SupervisedTrainer.save`` wrote, on the CPU.
+
+    :raises ValueError: if there is no such file, or it is something else
+    """
+    try:
+        saved = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise ValueError(f"there is no saved model at '{file}'") from None
+    except Exception as error:  # torch.load documents none of those that it raises
+        raise ValueError(f"'{file}' holds no model of a supervised training") from error
+    if not isinstance(saved, dict) or not saved.keys() >= {"model", "best", "optimizer", "history"}:
+        raise ValueError(f"'{file}' holds no model of a supervised training")
+    return saved
+
+
+def require_finite(file: Any, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Raise a ValueError unless the weights of a file are finite. Buffers of a model need not be, such as masks."""
+    if not all(weights[name].isfinite().all() for name, _ in model.named_parameters() if name in weights):
         raise ValueError(f"'{file}' holds weights that are not finite: the training that saved it has diverged")
 
 

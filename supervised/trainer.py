@@ -17,9 +17,10 @@ from ..agents.allocator import keep_freed_memory
 from ..agents.cores import MemoryCore
 from ..agents.precision import autocast_dtype
 from ..agents.schedule import as_schedule
+from ..common.checks import require_at_most
 from ..common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ..tasks.base import Batch, Task
-from .model import SequenceModel, require_finite_weights
+from .model import SequenceModel, read_saved, require_finite
 
 UPDATES_PER_EVALUATION = 500  # where no fixed training set gives epochs
 TRAINING_SEED = 2**31  # plus the run's seed; with one below 10^9 the sum is the seed of no fixed set
@@ -52,7 +53,6 @@ class SupervisedTrainer:
     :param seed: of weights and of training samples, or of their order where a set of them is fixed; validation and
         test sets are the same for all seeds
     :param device: cpu, cuda or auto
-    :raises ValueError: if an argument is unknown or out of range, or the task lacks the set ``valid`` or ``test``
     """
 
     def __init__(
@@ -80,19 +80,15 @@ class SupervisedTrainer:
         require_options(SupervisedTrainer, locals())
         if stop_at is not None and task.metric == "accuracy" and stop_at > 1:
             raise ValueError(f"stop_at must be at most 1, as the task's metric is an accuracy, got {stop_at}")
-        for split in ("valid", "test"):
-            if split not in task.split_sizes:
-                raise ValueError(
-                    f"a task needs the fixed sets valid and test, but this has {', '.join(task.split_sizes)}"
-                )
+        if not {"valid", "test"} <= task.split_sizes.keys():
+            raise ValueError(f"a task needs the fixed sets valid and test, but this has {', '.join(task.split_sizes)}")
         self.task = task
         self.device = get_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
         torch.manual_seed(seed)
-        self.model = SequenceModel(
-            task.input_size, task.output_size, task.kind, core, core_kwargs, embedding_size, net_arch
-        ).to(self.device)
+        sizes = task.input_size, task.output_size
+        self.model = SequenceModel(*sizes, task.kind, core, core_kwargs, embedding_size, net_arch).to(self.device)
         if task.asks_while_answering and not isinstance(self.model.memory, MemoryCore):
             raise ValueError(f"{core} reads its inputs before it answers, but this task goes on asking: choose a core")
         self.model.autocast_dtype = autocast_dtype(precision, self.device)
@@ -103,20 +99,14 @@ class SupervisedTrainer:
             else torch.optim.RMSprop(parameters, alpha=alpha, momentum=momentum)
         )
         self.learning_rate = as_schedule(learning_rate)
-        self.batch_size = batch_size
+        self.batch_size, self.stop_at = batch_size, stop_at
         self.max_grad_value, self.max_grad_norm = max_grad_value, max_grad_norm
-        self.eval_size, self.stop_at = eval_size, stop_at
 
-        self._training_set: Batch | None = None
-        if task.fixed:
-            self._training_set = task.split("train").to(self.device)
-            if self._training_set.size < batch_size:
-                raise ValueError(
-                    f"batch_size must be at most {self._training_set.size}, the size of the training set, "
-                    f"got {batch_size}"
-                )
+        self._training_set = task.split("train").to(self.device) if task.fixed else None
+        if self._training_set is not None:
+            require_at_most(self._training_set.size, "the size of the training set", batch_size=batch_size)
+        self._validation_set = task.split("valid").rows(slice(eval_size))
         self.eval_every = eval_every or self.updates_per_epoch or UPDATES_PER_EVALUATION
-        self._validation_set = task.split("valid")
         self._generator = torch.Generator(self.device).manual_seed(TRAINING_SEED + seed)
         self._order = torch.empty(0, dtype=torch.int64, device=self.device)  # what is left of this epoch
         self._loss_sum = torch.zeros((), device=self.device)  # since the last evaluation
@@ -143,16 +133,16 @@ class SupervisedTrainer:
 
         :param total_updates: updates in all, those of earlier calls and of a restored checkpoint included
         :param max_minutes: minutes in all, likewise
-        :param callback: called after every update; the training ends where it returns False
+        :param callback: called after every update that left finite weights; the training ends where it returns False
         :return: the outcome; None where the callback ended the training
         """
         began = time.monotonic() - self.seconds
         while (outcome := self.outcome(total_updates, max_minutes)) is None:
-            diverged = not self._update(1 - self.updates / total_updates)
+            updated = self._update(1 - self.updates / total_updates)
             self.seconds = time.monotonic() - began
-            if diverged or self.updates % self.eval_every == 0 or self.outcome(total_updates, max_minutes):
-                self._log_evaluation(math.nan if diverged else self.train_loss)
-            if callback is not None and callback(self) is False:
+            if not updated or self.updates % self.eval_every == 0 or self.outcome(total_updates, max_minutes):
+                self._log_evaluation(self.train_loss if updated else math.nan)
+            if updated and callback is not None and callback(self) is False:
                 return None
         return outcome
 
@@ -171,16 +161,19 @@ class SupervisedTrainer:
         """The evaluation that reached ``stop_at``: the last, as the training ends there."""
         if self.stop_at is None or not self.history:
             return None
-        sign = 1 if self.task.higher_is_better else -1
-        latest = self.history[-1]
-        return latest if sign * latest[f"valid_{self.task.metric}"] >= sign * self.stop_at else None
+        goal = self.stop_at if self.task.higher_is_better else -self.stop_at
+        return self.history[-1] if self._score(self.history[-1]) >= goal else None
 
     @property
     def best_evaluation(self) -> dict[str, float] | None:
         """The entry of ``history`` that belongs to ``best``. Diverged weights never are, whatever their score."""
-        sign = 1 if self.task.higher_is_better else -1
-        finite = (entry for entry in self.history if math.isfinite(entry["valid_loss"]))
-        return max(finite, key=lambda e: sign * e[f"valid_{self.task.metric}"], default=None)
+        finite = (entry for entry in self.history if math.isfinite(entry["train_loss"]))
+        return max(finite, key=self._score, default=None)
+
+    def _score(self, entry: dict[str, float]) -> float:
+        """What is the higher the better."""
+        score = entry[f"valid_{self.task.metric}"]
+        return score if self.task.higher_is_better else -score
 
     @property
     def train_loss(self) -> float:
@@ -193,8 +186,7 @@ class SupervisedTrainer:
     @torch.no_grad()
     def evaluate(self, data: Batch) -> dict[str, float]:
         """The loss and the task's metrics on a set of samples, the metrics over all of them at once."""
-        data = data.rows(slice(None)).to(self.device)
-        logits = []
+        data, logits = data.to(self.device), []
         self.model.eval()
         for begin in range(0, data.size, self.batch_size):
             part = data.rows(slice(begin, begin + self.batch_size))
@@ -209,7 +201,7 @@ class SupervisedTrainer:
 
         :param size: samples of each set that are looked at; None: all
         """
-        latest = {name: value.clone() for name, value in self.model.state_dict().items()}
+        latest = self._weights()
         self.model.load_state_dict(self.best or latest)
         names = [name for name in self.task.split_sizes if name.startswith("test")]
         try:
@@ -217,9 +209,12 @@ class SupervisedTrainer:
         finally:
             self.model.load_state_dict(latest)
 
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.clone() for name, value in self.model.state_dict().items()}
+
     def _update(self, remaining: float) -> bool:
-        """One gradient step, or none: False where the loss, its gradient or the step is not finite, which leaves the
-        weights as they were."""
+        """One gradient step. False where the training has diverged: there is no step after a loss or gradient that is
+        not finite, and one after which the weights are not finite is the last."""
         batch, parameters = self._next_batch(), list(self.model.parameters())
         loss = self.model.loss(self.model(batch.inputs, batch.answer_steps, batch.first), batch.targets)
         for group in self.optimizer.param_groups:
@@ -228,19 +223,19 @@ class SupervisedTrainer:
         loss.backward()
         if self.max_grad_value is not None:
             nn.utils.clip_grad_value_(parameters, self.max_grad_value)
-        limit = math.inf if self.max_grad_norm is None else self.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(parameters, limit)
+        norm = nn.utils.clip_grad_norm_(parameters, self.max_grad_norm or math.inf)
         if not (loss.isfinite() & norm.isfinite()):
             return False
-        before = [parameter.detach().clone() for parameter in parameters]
         self.optimizer.step()
-        if not nn.utils.get_total_norm(parameters).isfinite():
-            for parameter, value in zip(parameters, before, strict=True):
-                parameter.data.copy_(value)
+        if not self._has_finite_weights():
             return False
         self._loss_sum += loss.detach()
         self.updates += 1
         return True
+
+    def _has_finite_weights(self) -> bool:
+        """Whether the weights, and their squares, are finite."""
+        return bool(nn.utils.get_total_norm(self.model.parameters()).isfinite())
 
     def _next_batch(self) -> Batch:
         if self._training_set is None:
@@ -253,7 +248,7 @@ class SupervisedTrainer:
 
     def _log_evaluation(self, train_loss: float) -> None:
         """Add an evaluation to the history, and keep the weights if it is the best."""
-        scores = self.evaluate(self._validation_set.rows(slice(self.eval_size)))
+        scores = self.evaluate(self._validation_set)
         self.history.append(
             {
                 "update": self.updates,
@@ -265,16 +260,16 @@ class SupervisedTrainer:
         )
         self._loss_sum.zero_()
         if self.best_evaluation is self.history[-1]:
-            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+            self.best = self._weights()
 
     def save(self, file: str | Path | IO[bytes]) -> None:
         """Write everything that a training needs to go on as if nothing had been (see ``restore``), and the model (see
         ``SequenceModel.load``).
 
-        :raises Diverged: if the weights are not finite, which a training never makes them
+        :raises Diverged: if the weights are not finite
         """
-        if not all(parameter.isfinite().all() for parameter in self.model.parameters()):
-            raise Diverged("the weights are not finite: they are not saved")
+        if not self._has_finite_weights():
+            raise Diverged("the weights are not finite any more: they are not saved")
         state = {
             "arguments": self.model.arguments,
             "model": self.model.state_dict(),
@@ -298,21 +293,15 @@ class SupervisedTrainer:
 
         :raises ValueError: if the file is no checkpoint, does not fit, or its weights are not finite
         """
-        try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch.load documents none of those that it raises
-            raise ValueError(f"'{file}' is no checkpoint of a supervised training") from error
-        if not isinstance(state, dict) or "history" not in state:
-            raise ValueError(f"'{file}' is no checkpoint of a supervised training")
-        names = dict(self.model.named_parameters())
-        kept = (*state["model"].items(), *state["best"].items())
-        require_finite_weights(file, (value for name, value in kept if name in names))
+        state = read_saved(file)
+        for weights in (state["model"], state["best"]):
+            require_finite(file, self.model, weights)
         try:
             if ("betas" in state["optimizer"]["param_groups"][0]) != isinstance(self.optimizer, torch.optim.Adam):
                 raise ValueError("another optimizer")
             self.model.load_state_dict(state["model"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except (IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        except (RuntimeError, ValueError) as error:
             raise ValueError(f"checkpoint '{file}' is of another model or optimizer") from error
         self.best = {name: value.to(self.device) for name, value in state["best"].items()}
         self._order, self._loss_sum = state["order"].to(self.device), state["loss_sum"].to(self.device)

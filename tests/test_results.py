@@ -1,7 +1,6 @@
 """The list of runs and the tables: every run can be trained, and what it showed is drawn as it came out."""
 
 import json
-import math
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from relmem.experiment import pictures, queue, tables
 TABLES = tables.read_tables()
 RUNS = {f"{run.table}/{run.name}": run for table in TABLES.values() for run in table.runs}
 TASK_TABLES = [table for table in TABLES.values() if table.name.startswith("tasks/")]
+KINDS = {name.partition("/")[0] for name in TABLES}
 PNG = b"\x89PNG"
 
 
@@ -91,7 +91,7 @@ def kept(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "RESULTS", tmp_path)
     monkeypatch.setattr(queue, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # which would hold for all tests that follow
-    for kind in tables.KINDS:
+    for kind in KINDS:
         (tmp_path / kind).mkdir()
     (tmp_path / "runs").mkdir()
     return tmp_path
@@ -119,7 +119,7 @@ def test_results_are_drawn_as_they_came_out(trained, kept):
 def test_models_are_compared_where_all_were_evaluated():
     ended_early, other = ([{"update": u} for u in updates] for updates in ((5, 10, 13), (5, 10, 15, 20)))
     assert tables.shared_updates([{"history": ended_early}, {"history": other}]) == 10
-    assert tables.shared_updates([{"history": ended_early}, {"history": []}]) == 0
+    assert tables.shared_updates([{"history": ended_early}, {"history": []}]) == tables.shared_updates([]) == 0
 
 
 @pytest.mark.parametrize(("higher", "best"), [(True, 0.4), (False, 0.3)])
@@ -127,7 +127,60 @@ def test_models_are_compared_within_equal_updates(higher, best):
     history = [{"update": u, "valid_score": s} for u, s in ((5, 0.4), (10, 0.3), (15, 0.9), (20, 0.1))]
     result = {"metric": "score", "higher_is_better": higher, "history": history}
     assert tables.best_within(14, result) == best
-    assert math.isnan(tables.best_within(4, result))
+    assert tables.best_within(4, result) is None
+
+
+TINY = """
+models: {}
+tables:
+  cartpole/masked:
+    title: CartPole, velocities hidden
+    options: --config cartpole/masked_lstm --total_timesteps 600 --env.n_envs 2 --algo.n_steps 50 --algo.batch_size 50
+      --core.hidden_size 4 --eval.episodes 2 --threads 1
+    levels: [10, 18]
+    runs:
+      lstm: {title: LSTM, seeds: [1, 2]}
+      gru: {title: GRU, options: --core.name gru}
+      diverging: {title: far too fast, options: --algo.learning_rate 1e38 --algo.max_grad_norm 1e38}
+  tasks/parity:
+    title: Parity
+    options: --task.name parity --task.max_length 8 --total_updates 20 --training.eval_every 5 --training.batch_size 8
+      --training.eval_size 50
+    runs:
+      diverging: {title: far too fast, options: --core.name lstm --training.learning_rate 1e38}
+      gru: {title: GRU, options: --core.name gru, seeds: [1, 2]}
+"""
+
+
+@pytest.mark.slow
+def test_the_queue_trains_agents_and_models_and_draws_what_they_showed(kept, monkeypatch):
+    monkeypatch.setattr(tables, "LIST", kept / "runs.yaml")
+    tables.LIST.write_text(TINY)
+    assert queue.main([]) == 1  # two have diverged
+    for table in tables.read_tables().values():
+        found = {run.name: result for run, result in table.read().items()}
+        assert {name for name, result in found.items() if result["outcome"] != "finished"} == {"diverging"}
+        assert found.pop("diverging")["outcome"] == "diverged" and len(found) == len(table.runs) - 1
+        assert (kept / table.name / "curves.png").read_bytes().startswith(PNG)
+        assert all((kept / table.name / name / "learning_curve.png").exists() for name in found)
+    agents, models = ((kept / kind / "README.md").read_text() for kind in ("cartpole", "tasks"))
+    assert (
+        "| [LSTM, seed 2](masked/lstm_s2/results.json) | +" in agents and "| above 10 | above 18 | commit |" in agents
+    )
+    assert "| **LSTM, mean of 2 (lowest to highest)** | +" in agents and ", diverged |" in agents
+    assert "| **GRU, mean of 2 (lowest to highest)** | " in models and "| diverged after " in models
+    assert all(
+        "* far too fast (no curve): `relmem train " in page and "Not trained yet" not in page
+        for page in (agents, models)
+    )
+    stamps = {path: path.stat().st_mtime_ns for path in kept.rglob("results.json")}
+    assert queue.main([]) == 0 and stamps == {path: path.stat().st_mtime_ns for path in kept.rglob("results.json")}
+
+
+def test_of_several_seeds_the_mean_and_the_range_are_shown():
+    assert tables.spread([1.0, 2.0, 6.0], ".1f") == "3.0 (1.0 to 6.0)"
+    assert tables.spread([2], ",.0f") == tables.spread([2, 2], ",.0f") == "2"
+    assert tables.spread([1.0, None], ".1f") == tables.spread([], ".1f") == ""
 
 
 AGENT = {
@@ -278,13 +331,22 @@ def test_pictures_of_one_run(tmp_path):
     assert pictures.running_mean(returns)[9] == pytest.approx(4.5)
 
 
+def test_seeds_are_drawn_however_far_each_went(tmp_path):
+    seeds = [pictures.Curve("stm", *np.array([[1.0, 5.0], [0.1, 0.5], [0.0, n]])) for n in range(3)]
+    late = pictures.Curve("stm", *np.array([[9.0], [0.9], [1.0]]))
+    for name, curves in (("both", seeds), ("apart", [*seeds, late])):
+        rows = {"STM": curves, "LSTM": [late._replace(core="lstm")]}
+        pictures.draw_curves(tmp_path / f"{name}.png", rows, "Seeds", "steps", "score", {"guessing": 0.5})
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+
+
 def test_the_committed_tables_are_those_of_the_committed_figures():
-    for kind in tables.KINDS:
+    for kind in KINDS:
         assert (tables.RESULTS / kind / "README.md").read_text() == tables.page(kind)
 
 
 def test_every_committed_result_is_a_run_of_the_list():
-    found = {path for kind in tables.KINDS for path in (tables.RESULTS / kind).glob("*/*/results.json")}
+    found = {path for kind in KINDS for path in (tables.RESULTS / kind).glob("*/*/results.json")}
     assert found <= {run.result for run in RUNS.values()}
 
 

@@ -124,7 +124,7 @@ def test_a_raised_limit_is_remembered(copied):
     assert json.loads((copied / "results.json").read_text())["config"]["max_minutes"] == 5
 
 
-def test_a_diverged_run_leaves_json_that_every_parser_reads(tmp_path, monkeypatch):
+def test_a_diverged_run_leaves_no_model_and_json_that_every_parser_reads(tmp_path, monkeypatch, capfd):
     prepare = TaskJob.prepare
 
     def diverging(job, checkpoint):
@@ -132,9 +132,10 @@ def test_a_diverged_run_leaves_json_that_every_parser_reads(tmp_path, monkeypatc
         torch.nn.init.constant_(job.trainer.model.memory.out.bias, float("nan"))
 
     monkeypatch.setattr(TaskJob, "prepare", diverging)
-    assert main([*RUN, "--total_updates", "25", "--run_dir", str(tmp_path / "run")]) == 0
+    assert main([*RUN, "--total_updates", "25", "--run_dir", str(tmp_path / "run")]) == 1
+    assert "not finite" in capfd.readouterr().err.splitlines()[-1] and not list((tmp_path / "run").rglob("*.pt"))
     results = json.loads((tmp_path / "run" / "results.json").read_text(), parse_constant=pytest.fail)
-    assert results["outcome"] == "diverged" and results["best"] is None
+    assert results["outcome"] == "diverged" and results["best"] is None and results["test"] is None
     assert results["history"][0]["train_loss"] is None
 
 
@@ -327,7 +328,10 @@ def test_help_shows_the_options_of_the_task(capsys):
             ["--task.name", "minimum_spanning_tree", "--task.max_nodes", "30", "--task.max_edges", "200"],
             "hardly ever have a single optimum: choose a smaller max_edges",
         ),
-        (["--task.name", "convex_hull", "--task.max_points", "51"], "max_points must be at most 50, got 51"),
+        (
+            ["--task.name", "convex_hull", "--task.max_points", "51"],
+            "max_points must be an integer from 5 to 50, got 51",
+        ),
         ([*TINY, "--device", "gpu"], "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
         ([*TINY, "--total_updates", "0"], "total_updates must be an integer of at least 1, got"),
     ],
