@@ -16,6 +16,7 @@ from .buffer import SequenceBuffer
 from .cores import State
 from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_observations, require_rewards
 from .policy import MemoryActorCriticPolicy
+from .spaces import map_obs
 
 
 class Step(NamedTuple):
@@ -121,10 +122,7 @@ def values_after_timeout(
     values = torch.zeros(len(dones), device=policy.device)
     cut = [i for i in dones.nonzero()[0].tolist() if infos[i].get("TimeLimit.truncated", False)]
     if cut:
-        final = [infos[i]["terminal_observation"] for i in cut]
-        stacked = (
-            {k: np.stack([f[k] for f in final]) for k in final[0]} if isinstance(final[0], dict) else np.stack(final)
-        )
+        stacked = map_obs(lambda *final: np.stack(final), *(infos[i]["terminal_observation"] for i in cut))
         require_observations(stacked, cut, "last observation")
         rows = type(state)(*(leaf[cut] for leaf in state))
         obs, starts = to_tensors(policy, stacked, np.zeros(len(cut), dtype=bool))

@@ -27,7 +27,7 @@ from .cores import State, make_core, registered_cores
 from .features import ConvFeatures, FeaturesName, features_class
 from .finite import Diverged
 from .precision import autocast_dtype
-from .spaces import require_spaces
+from .spaces import map_obs, require_spaces
 
 Halves = tuple[Tensor, ...]
 """A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
@@ -167,7 +167,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :return: values [T, B], log-probabilities [T, B], entropies [T, B] (None where the distribution has no
             closed form), state after the last step
         """
-        latent, state = self._remember(_map(obs, lambda o: o.flatten(0, 1)), state, starts)  # [T * B, O]
+        latent, state = self._remember(map_obs(lambda o: o.flatten(0, 1), obs), state, starts)  # [T * B, O]
         distribution = self._distribution(latent)
         log_prob = distribution.log_prob(actions.flatten(0, 1))
         entropy = distribution.entropy()
@@ -312,8 +312,3 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
                     f"{np.shape(episode_start)}"
                 )
         return super().predict(observation, state, episode_start, deterministic)
-
-
-def _map(obs: PyTorchObs, function: Any) -> Any:
-    """Apply a function to an observation tensor, or to each tensor of a dictionary of them."""
-    return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)

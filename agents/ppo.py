@@ -26,7 +26,7 @@ from .cores import State
 from .finite import require_finite_loss, require_finite_weights
 from .policy import MemoryActorCriticPolicy
 from .schedule import as_schedule
-from .setup import continued_seed, make_policy, require_setup
+from .setup import continued_seed, require_setup, set_up_policy
 from .spaces import require_spaces
 
 SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
@@ -149,13 +149,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.lr_schedule = as_schedule(self.learning_rate)
-        self.set_random_seed(continued_seed(self))
-        self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
-        self.policy.set_precision(self.precision)
-        self.buffer = SequenceBuffer(
-            self.n_steps, self.n_envs, length, self.observation_space, self.action_space, self.policy.core, self.device
-        )
+        set_up_policy(self, **self.policy_kwargs)
+        self.buffer = SequenceBuffer(self.n_steps, self.n_envs, length, self.policy.core, self.device)
         self.rollout_buffer = self.buffer  # type: ignore[assignment]  # the name under which SB3's `learn` passes it on
 
     # ---------------------------------------------------------------- collection

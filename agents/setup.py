@@ -8,6 +8,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from ..common.options import require_options
 from .policy import MemoryActorCriticPolicy
+from .schedule import as_schedule
 
 # By which files of version 0.1, which do not name their algorithm, are told apart: an argument that only it has.
 MARKS = {"bptt_length": "MemoryPPO", "envs_per_worker": "A3C"}
@@ -27,20 +28,22 @@ def require_setup(algorithm: Any, kind: type[BaseAlgorithm]) -> None:
     require_options(kind, {name: value for name, value in vars(algorithm).items() if name not in LEFT_TO_SB3})
 
 
-def make_policy(algorithm: BaseAlgorithm, **policy_kwargs: Any) -> MemoryActorCriticPolicy:
-    """Build the policy of an algorithm.
+def set_up_policy(algorithm: Any, **policy_kwargs: Any) -> None:
+    """Give an algorithm its schedule, its seed and its policy.
 
-    :raises ValueError: if it is one that our algorithms cannot train
+    :raises ValueError: if the policy is one that our algorithms cannot train
     """
     name = type(algorithm).__name__
     if policy_kwargs.get("use_sde"):
         raise ValueError(f"{name} does not draw the noise of use_sde: leave it out of policy_kwargs")
-    policy = algorithm.policy_class(
-        algorithm.observation_space, algorithm.action_space, algorithm.lr_schedule, **policy_kwargs
-    )
+    algorithm.lr_schedule = as_schedule(algorithm.learning_rate)
+    algorithm.set_random_seed(continued_seed(algorithm))
+    spaces = algorithm.observation_space, algorithm.action_space
+    policy = algorithm.policy_class(*spaces, algorithm.lr_schedule, **policy_kwargs).to(algorithm.device)
     if not isinstance(policy, MemoryActorCriticPolicy):
         raise ValueError(f"{name} needs a MemoryActorCriticPolicy, got {type(policy).__name__}")
-    return policy
+    policy.set_precision(algorithm.precision)
+    algorithm.policy = policy
 
 
 def continued_seed(algorithm: BaseAlgorithm) -> int | None:

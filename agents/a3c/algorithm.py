@@ -25,19 +25,22 @@ from ...common.processors import available_processors
 from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
 from ..schedule import as_schedule
-from ..setup import continued_seed, make_policy, require_setup
-from .budget import StepBudget
+from ..setup import continued_seed, require_setup, set_up_policy
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
-from .optimizer import SharedOptimizer
 from .pool import WorkerPool
+from .shared import SharedOptimizer, StepBudget
 from .worker import Job, run_worker
 
 SelfA3C = TypeVar("SelfA3C", bound="A3C")
 
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    "adam": (torch.optim.Adam, {"eps": 1e-3, "amsgrad": True, "fused": True}),  # settings of the released STM agent
-    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.99, "eps": 0.1}),  # settings of the A3C paper
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    # Settings of the released STM agent, and of the A3C paper.
+    "adam": {
+        "optimizer_class": torch.optim.Adam,
+        "optimizer_kwargs": {"eps": 1e-3, "amsgrad": True, "fused": True},
+    },
+    "rmsprop": {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
 }
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
 
@@ -151,14 +154,8 @@ class A3C(BaseAlgorithm):
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
         require_setup(self, A3C)
-        self.lr_schedule = as_schedule(self.learning_rate)
-        self.set_random_seed(self.seed)
-        optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
-        policy_kwargs = dict(self.policy_kwargs)
-        if "optimizer_class" not in policy_kwargs:
-            policy_kwargs = {"optimizer_kwargs": optimizer_kwargs, **policy_kwargs, "optimizer_class": optimizer_class}
-        self.policy = make_policy(self, **policy_kwargs)
-        self.policy.set_precision(self.precision)
+        optimizer = {} if "optimizer_class" in self.policy_kwargs else OPTIMIZERS[self.optimizer]
+        set_up_policy(self, **{**optimizer, **self.policy_kwargs})
         if any(getattr(module, "running_mean", None) is not None for module in self.policy.modules()):
             raise ValueError(
                 "A3C's workers share parameters, but no running statistics, such as those of BatchNorm2d: choose a "
@@ -197,31 +194,31 @@ class A3C(BaseAlgorithm):
         job = self._pickled_job(secrets.randbelow(2**31) if seed is None else seed)
         budget = StepBudget(self.num_timesteps, total_timesteps, context)
         shared = SharedOptimizer(self.policy.optimizer, context)
-        steps_before, updates_before, made_before = self.num_timesteps, self._n_updates, shared.steps
+        before, made_before = (self.num_timesteps, self._n_updates), shared.steps
         callback.on_training_start(locals(), globals())
 
-        updates, refreshed = 0, time.monotonic()
+        refreshed = time.monotonic()
         try:
             with WorkerPool(context, ask_to_stop=budget.close) as pool:
                 pool.start(self.workers or available_processors(), run_worker, job, shared, budget)
-                for report in pool.reports():
+                for update, report in enumerate(pool.reports(), start=1):
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
                         shared.copy_to(self.policy.optimizer)
                         refreshed = time.monotonic()
                     if not self._take_in(report, callback):
                         break
-                    updates += 1
-                    self._n_updates = updates_before + shared.steps - made_before
+                    self._n_updates += 1
                     # The last segments may reach beyond the end of the training, where no schedule is defined.
                     self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
-                    if log_interval is not None and updates % log_interval == 0:
-                        self.dump_logs(updates)
+                    if log_interval is not None and update % log_interval == 0:
+                        self.dump_logs(update)
         finally:
             shared.copy_to(self.policy.optimizer)
             # What was learned from: also what workers learned after their last report that was read, and not what they
             # played without coming to an update.
-            self._n_updates = updates_before + shared.steps - made_before
-            self.num_timesteps = steps_before + (shared.steps - made_before) * self.t_max * self.envs_per_worker
+            made = shared.steps - made_before
+            self.num_timesteps = before[0] + made * self.t_max * self.envs_per_worker
+            self._n_updates = before[1] + made
         require_finite_weights(self.policy)
         callback.on_training_end()
         return self
@@ -232,7 +229,7 @@ class A3C(BaseAlgorithm):
         :return: False if a callback asks to stop
         """
         callback.on_rollout_start()
-        for rewards, dones, infos in report.steps():
+        for rewards, dones, infos in report.steps:
             self.num_timesteps += len(rewards)
             callback.update_locals(locals())
             if not callback.on_step():
