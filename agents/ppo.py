@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-from typing import Any, ClassVar, Literal, TypeVar
+from collections import defaultdict
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +26,10 @@ from .collector import collect, to_tensors
 from .cores import State
 from .finite import require_finite_loss, require_finite_weights
 from .policy import MemoryActorCriticPolicy
+from .precision import Precision
 from .schedule import as_schedule
 from .setup import continued_seed, require_setup, set_up_policy
 from .spaces import require_spaces
-
-SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
 
 
 class MemoryPPO(OnPolicyAlgorithm):
@@ -92,7 +92,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         max_grad_norm: Positive = 0.5,
         target_kl: Positive | None = None,
         clip_reward: Positive | None = None,
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: Precision = "auto",
         stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -212,13 +212,11 @@ class MemoryPPO(OnPolicyAlgorithm):
         clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
-        core_parameters = list(self.policy.core.parameters())
-        losses: list[Tensor] = []
-        core_grads: list[Tensor] = []
+        logged: dict[str, list[Tensor]] = defaultdict(list)
         stop = False
 
         for _ in range(self.n_epochs):
-            kls: list[Tensor] = []  # of this pass: SB3 logs those of the last one
+            logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
             for batch in self.buffer.minibatches(sequences):
                 values, log_prob, entropy, _ = self.policy.evaluate_sequence(
                     batch.obs, batch.actions, batch.state, batch.starts
@@ -241,15 +239,24 @@ class MemoryPPO(OnPolicyAlgorithm):
                 with torch.no_grad():
                     approx_kl = (ratio - 1 - log_ratio).mean()
                     clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-                    losses.append(torch.stack([loss, policy_loss, value_loss, entropy_loss, clip_fraction]))
-                    kls.append(approx_kl)
+                measured = {
+                    "train/loss": loss,
+                    "train/policy_gradient_loss": policy_loss,
+                    "train/value_loss": value_loss,
+                    "train/entropy_loss": entropy_loss,
+                    "train/approx_kl": approx_kl,
+                    "train/clip_fraction": clip_fraction,
+                }
+                for name, value in measured.items():
+                    logged[name].append(value.detach())
                 if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
                     stop = True
                     break
 
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                core_grads.append(nn.utils.get_total_norm([p.grad for p in core_parameters if p.grad is not None]))
+                core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
+                logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.step()
@@ -258,12 +265,8 @@ class MemoryPPO(OnPolicyAlgorithm):
                 break
         require_finite_weights(self.policy)
 
-        names = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "clip_fraction")
-        for name, value in zip(names, torch.stack(losses).mean(dim=0).tolist(), strict=True):
-            self.logger.record(f"train/{name}", value)
-        self.logger.record("train/approx_kl", torch.stack(kls).mean().item())
-        if core_grads:
-            self.logger.record("memory/core_grad_norm", torch.stack(core_grads).mean().item())
+        for name, values_ in logged.items():
+            self.logger.record(name, torch.stack(values_).mean().item())
         self.logger.record(
             "train/explained_variance",
             explained_variance(self.buffer.values.flatten().cpu().numpy(), self.buffer.returns.flatten().cpu().numpy()),
@@ -283,14 +286,14 @@ class MemoryPPO(OnPolicyAlgorithm):
     # ---------------------------------------------------------------- SB3 plumbing
 
     def learn(
-        self: SelfMemoryPPO,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
         tb_log_name: str = "MemoryPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfMemoryPPO:
+    ) -> Self:
         """Train for ``total_timesteps`` agent steps, summed over environments; as in any SB3 algorithm.
 
         :raises ValueError: if there is no environment
@@ -301,21 +304,18 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[SelfMemoryPPO],
+        cls,
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | str | None = None,
         device: torch.device | str = "auto",
         **kwargs: Any,
-    ) -> SelfMemoryPPO:
+    ) -> Self:
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
         A saved ``batch_size`` that does not fit the number of environments gives way to the default one. Learning goes
         on with new episodes, whatever ``force_reset`` is: neither the last observation nor the memory is saved.
 
-        :param path: of the saved model
-        :param env: environment, vector environment, or id, of which as many are made as there were, to learn in; None:
-            only to predict, or until ``set_env``
-        :param device: cpu, cuda or auto
+        :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
         :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``n_steps=64``
         """
         if "batch_size" in kwargs:
@@ -327,11 +327,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         return model
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
-        """Learn in another environment with the same spaces.
-
-        :param env: environment, vector environment or id, of which as many are made as there were
-        :param force_reset: as in SB3
-        """
+        """Learn in another environment with the same spaces: an environment, a vector environment, or an id, of which
+        as many are made as there were."""
         super().set_env(_make_env(env, continued_seed(self), self.n_envs), force_reset)
 
     def _excluded_save_params(self) -> list[str]:

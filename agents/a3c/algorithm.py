@@ -9,7 +9,7 @@ import pathlib
 import pickle
 import secrets
 import time
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
@@ -19,11 +19,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, multiprocessing
+from torch.optim import Adam, RMSprop
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
 from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
+from ..precision import Precision
 from ..schedule import as_schedule
 from ..setup import continued_seed, require_setup, set_up_policy
 from .environments import EnvFactory, build_env, env_factory
@@ -32,15 +34,10 @@ from .pool import WorkerPool
 from .shared import SharedOptimizer, StepBudget
 from .worker import Job, run_worker
 
-SelfA3C = TypeVar("SelfA3C", bound="A3C")
-
 OPTIMIZERS: dict[str, dict[str, Any]] = {
-    # Settings of the released STM agent, and of the A3C paper.
-    "adam": {
-        "optimizer_class": torch.optim.Adam,
-        "optimizer_kwargs": {"eps": 1e-3, "amsgrad": True, "fused": True},
-    },
-    "rmsprop": {"optimizer_class": torch.optim.RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
+    # The settings of the released STM agent, and those of the A3C paper.
+    "adam": {"optimizer_class": Adam, "optimizer_kwargs": {"eps": 1e-3, "amsgrad": True, "fused": True}},
+    "rmsprop": {"optimizer_class": RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
 }
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
 
@@ -108,7 +105,7 @@ class A3C(BaseAlgorithm):
         max_grad_norm: Positive | None = None,
         clip_reward: Positive | None = None,
         optimizer: Literal["adam", "rmsprop"] = "adam",
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: Precision = "auto",
         env_kwargs: dict[str, Any] | None = None,
         stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
@@ -163,14 +160,14 @@ class A3C(BaseAlgorithm):
             )
 
     def learn(
-        self: SelfA3C,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 100,
         tb_log_name: str = "A3C",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfA3C:
+    ) -> Self:
         """Train for ``total_timesteps`` agent steps, summed over all environments, rounded up to whole segments.
 
         However it ends (also by Ctrl-C or by the failure of a worker), no process is left behind and the policy holds
@@ -264,21 +261,14 @@ class A3C(BaseAlgorithm):
         return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """Write the log.
-
-        :param iteration: number of updates in this call of ``learn``
-        """
+        """Write the log, after a number of updates in this call of ``learn``."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._update_learning_rate(self.policy.optimizer)  # logs it; workers set it for themselves
         OnPolicyAlgorithm.dump_logs(cast(Any, self), iteration)
 
     def set_env(self, env: str | EnvFactory, force_reset: bool = True) -> None:  # type: ignore[override]
-        """Learn in another environment with the same spaces.
-
-        :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv
-        :param force_reset: as in SB3; workers always begin with new episodes
-        :raises ValueError: if its spaces are not those of the policy
-        """
+        """Learn in another environment with the same spaces: an id, or a function (n_envs, seed) -> VecEnv. Workers
+        always begin with new episodes."""
         factory = env_factory(env, self.env_kwargs if isinstance(env, str) else None)
         self.n_envs = self.envs_per_worker
         previous = self.env
@@ -289,17 +279,15 @@ class A3C(BaseAlgorithm):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[SelfA3C],
+        cls,
         path: str | pathlib.Path | io.BufferedIOBase,
         env: str | EnvFactory | None = None,
         device: torch.device | str = "auto",
         **kwargs: Any,
-    ) -> SelfA3C:
+    ) -> Self:
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
-        :param path: of the saved model
-        :param env: id or factory of the environment to learn in; None: only to predict, or until ``set_env``
-        :param device: cpu or auto
+        :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
         :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``; an
             ``optimizer`` begins anew
         """

@@ -52,10 +52,6 @@ class SegmentLearner:
     """Plays segments of ``t_max`` steps with a policy of its own and computes their gradients.
 
     The memory is carried from segment to segment, across updates of the parameters; gradients stop at its start.
-
-    :param policy: this worker's copy
-    :param env: this worker's environments
-    :param settings: of the update
     """
 
     def __init__(self, policy: MemoryActorCriticPolicy, env: VecEnv, settings: Settings) -> None:

@@ -22,7 +22,6 @@ class WorkerPool:
 
     Used as a context: leaving it ends all processes, at the latest after ``GRACE_SECONDS`` and a moment.
 
-    :param context: how processes are started
     :param ask_to_stop: makes the workers end after their current segment
     """
 

@@ -22,7 +22,6 @@ class SharedOptimizer:
     It reaches another process as an argument of that process, and only so.
 
     :param optimizer: the optimizer to copy, with its parameters, its settings and its state
-    :param context: how processes are started
     :raises ValueError: if its statistics are not one number for each of the parameters', which begins at zero
     """
 
@@ -109,7 +108,6 @@ class StepBudget:
 
     :param taken: steps taken before
     :param total: steps at which the run ends
-    :param context: how processes are started
     """
 
     def __init__(self, taken: int, total: int, context: BaseContext) -> None:
