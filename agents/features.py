@@ -29,6 +29,8 @@ class ConvFeatures(BaseFeaturesExtractor):
     :raises ValueError: if the images are too small for the convolutions
     """
 
+    side: int | None = None  # in pixels, of the square that images are resized to
+
     def __init__(
         self,
         observation_space: spaces.Box,
@@ -54,8 +56,10 @@ class ConvFeatures(BaseFeaturesExtractor):
             self._features_dim = hidden_size
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bring images [B, C, H, W], bytes or floats, to the size that the stack expects."""
-        return images
+        """Bring images [B, C, H, W], bytes or floats, to the size that the convolutions expect."""
+        if self.side is None:
+            return images
+        return F.adaptive_avg_pool2d(images.float() / 255 if images.dtype == torch.uint8 else images, self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W], bytes or floats -> features [B, F]."""
@@ -75,11 +79,6 @@ def standardize(images: Tensor) -> Tensor:
         images = images.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
         unit = 255.0
     return F.layer_norm(images, images.shape[1:], eps=1e-6 * unit**2)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Images as floats in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def image_channels(observation_space: spaces.Space) -> int:
@@ -110,12 +109,11 @@ class NatureFeatures(ConvFeatures):
 class SmallFeatures(ConvFeatures):
     """Four 3x3 convolutions of stride 2 over 42x42 images -> 288 features: the cheapest that learns Pong."""
 
+    side = 42
+
     def __init__(self, observation_space: spaces.Box) -> None:
         channels = (image_channels(observation_space), 32, 32, 32)
         super().__init__(observation_space, [nn.Conv2d(c, 32, 3, stride=2, padding=1) for c in channels])
-
-    def prepare(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(to_unit(images), 42)  # [B, C, 42, 42]
 
 
 class A3CFeatures(ConvFeatures):
@@ -125,6 +123,8 @@ class A3CFeatures(ConvFeatures):
     resized by area. (The released agent normalised by running averages of mean and variance with a decay of 0.9999; in
     Pong they hardly differ from one frame to the next, and without them the extractor stays a pure function.)
     """
+
+    side = 80
 
     def __init__(self, observation_space: spaces.Box) -> None:
         convolutions = [
@@ -138,7 +138,7 @@ class A3CFeatures(ConvFeatures):
     def prepare(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (210, 160):
             images = images[..., 34:194, :]
-        return F.adaptive_avg_pool2d(to_unit(images), 80)  # [B, C, 80, 80]
+        return super().prepare(images)
 
 
 class MlpFeatures(BaseFeaturesExtractor):

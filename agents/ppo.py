@@ -6,13 +6,12 @@ import io
 import os
 import pathlib
 from collections import defaultdict
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from ..common.options import Count, Fraction, Natural, NonNegative, Positive, PositiveRate, Rate
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
+from .base import MemoryAlgorithm
 from .buffer import SequenceBuffer, minibatch_shape
 from .collector import collect, to_tensors
 from .cores import State
@@ -28,21 +28,18 @@ from .finite import require_finite_loss, require_finite_weights
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .schedule import as_schedule
-from .setup import continued_seed, require_setup, set_up_policy
 from .spaces import require_spaces
 
 
-class MemoryPPO(OnPolicyAlgorithm):
+class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
     """PPO whose minibatches are whole sequences and whose policy carries any registered memory core.
 
     A rollout of ``n_steps`` in each environment is cut into sequences of ``bptt_length`` steps. Gradients flow
     through a whole sequence and stop at its start, where the state recorded during the rollout is taken up. Features
     of all steps of a minibatch are computed in one call, the core runs over it once, and both losses reach it.
 
-    Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
-    ``lin_3e-4``: from that number to zero over the training. What is not explained here is as in SB3.
+    What is not explained here is as in ``MemoryAlgorithm``.
 
-    :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: environment, vector environment, or an id, of which ``make_vec_env`` makes one environment
     :param learning_rate: Adam's step size
     :param n_steps: steps per environment and rollout
@@ -51,27 +48,19 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param bptt_length: steps that gradients travel back in time, a divisor of n_steps; null (None): n_steps, but of a
         single environment, whose rollout would be one minibatch, a quarter (or half) of n_steps if that is 16 or more
     :param n_epochs: passes over each rollout
-    :param gamma: discount per step
-    :param gae_lambda: decay of generalised advantage estimation
     :param clip_range: clipping of the probability ratio
     :param clip_range_vf: clipping of the change of the value; null (None): none
     :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
-    :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the value loss, taken in units of the variance of the rollout's returns where that
         exceeds 1: one core serves both losses, and large returns would drown the policy's gradient
     :param max_grad_norm: gradients are scaled down to this norm
     :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; null (None): never
-    :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
-        hardware has it). Core, heads and optimizer stay in float32
-    :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     :param seed: of policy, actions and environments; None: another one each time
     :raises ValueError: if an argument is out of range, a space is one that no policy can have, or sequences and
         minibatches do not divide the rollout
     """
 
     policy: MemoryActorCriticPolicy
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
 
     def __init__(
         self,
@@ -121,7 +110,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             device=device,
             _init_setup_model=False,
         )
-        self.algorithm = "MemoryPPO"  # saved, for `relmem.agents.load`
+        self.algorithm = "MemoryPPO"
         self.batch_size = batch_size
         self.bptt_length = bptt_length
         self.n_epochs = n_epochs
@@ -138,7 +127,7 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_setup(self, MemoryPPO)
+        self._require_setup(MemoryPPO)
         try:
             length, _ = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:
@@ -149,7 +138,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
-        set_up_policy(self, **self.policy_kwargs)
+        self._set_up_policy(**self.policy_kwargs)
         self.buffer = SequenceBuffer(self.n_steps, self.n_envs, length, self.policy.core, self.device)
         self.rollout_buffer = self.buffer  # type: ignore[assignment]  # the name under which SB3's `learn` passes it on
 
@@ -298,8 +287,6 @@ class MemoryPPO(OnPolicyAlgorithm):
 
         :raises ValueError: if there is no environment
         """
-        if self.env is None:
-            raise ValueError("this model has no environment to learn in: call set_env(env) first")
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     @classmethod
@@ -329,10 +316,7 @@ class MemoryPPO(OnPolicyAlgorithm):
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
         """Learn in another environment with the same spaces: an environment, a vector environment, or an id, of which
         as many are made as there were."""
-        super().set_env(_make_env(env, continued_seed(self), self.n_envs), force_reset)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs"]
+        super().set_env(_make_env(env, self.continued_seed(), self.n_envs), force_reset)
 
 
 def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:

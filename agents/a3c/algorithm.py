@@ -9,25 +9,23 @@ import pathlib
 import pickle
 import secrets
 import time
-from typing import Any, ClassVar, Literal, Self, cast
+from typing import Any, Literal, Self, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, multiprocessing
 from torch.optim import Adam, RMSprop
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
+from ..base import MemoryAlgorithm
 from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
 from ..schedule import as_schedule
-from ..setup import continued_seed, require_setup, set_up_policy
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
 from .pool import WorkerPool
@@ -42,7 +40,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
 
 
-class A3C(BaseAlgorithm):
+class A3C(MemoryAlgorithm):
     """Worker processes that each play, compute gradients and update one shared policy, none waiting for another.
 
     A worker copies the shared parameters, plays ``t_max`` steps in each of its environments, computes the gradient of
@@ -59,36 +57,24 @@ class A3C(BaseAlgorithm):
     policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
     pipes are full; what it changes in the policy is lost (docs/agents.md).
 
-    Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
-    ``lin_3e-4``: from that number to zero over the training. What is not explained here is as in SB3.
+    What is not explained here is as in ``MemoryAlgorithm``.
 
-    :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
     :param learning_rate: step size
     :param workers: number of processes; null (None): one for each processor core
     :param envs_per_worker: environments of each worker, whose actions are computed together
     :param t_max: steps in each environment between updates, and steps that gradients travel back in time
-    :param gamma: discount per step
-    :param gae_lambda: decay of generalised advantage estimation
-    :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the value loss, which is half the squared error; the loss is summed over the steps of a
         segment and averaged over its environments
     :param max_grad_norm: gradients are scaled down to this norm; null (None): they are left as they are
-    :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
     :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; optimizer_class and optimizer_kwargs among the
         policy's arguments have precedence
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
-        hardware has it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
-    :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     :param seed: worker r samples actions with ``seed + 1 + r``, and its environment e has ``seed + r *
         envs_per_worker + e``. (Runs of several workers still differ: their updates interleave as the clock has it.)
     :param device: cpu or auto; workers share parameters in main memory
     :raises ValueError: if an argument is out of range, or the environment is not one that workers could build
     """
-
-    policy: MemoryActorCriticPolicy
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
 
     def __init__(
         self,
@@ -118,7 +104,7 @@ class A3C(BaseAlgorithm):
         if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
         require_options(A3C, {"envs_per_worker": envs_per_worker, "seed": seed})  # with which an environment is built
-        self.algorithm = "A3C"  # saved, for `relmem.agents.load`
+        self.algorithm = "A3C"
         self.workers = workers
         self.envs_per_worker = envs_per_worker
         self.t_max = t_max
@@ -150,9 +136,9 @@ class A3C(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_setup(self, A3C)
+        self._require_setup(A3C)
         optimizer = {} if "optimizer_class" in self.policy_kwargs else OPTIMIZERS[self.optimizer]
-        set_up_policy(self, **{**optimizer, **self.policy_kwargs})
+        self._set_up_policy(**{**optimizer, **self.policy_kwargs})
         if any(getattr(module, "running_mean", None) is not None for module in self.policy.modules()):
             raise ValueError(
                 "A3C's workers share parameters, but no running statistics, such as those of BatchNorm2d: choose a "
@@ -181,9 +167,7 @@ class A3C(BaseAlgorithm):
         :raises FloatingPointError: if an environment of a worker gives numbers that are not finite
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
-        if self._env_factory is None:
-            raise ValueError("this model has no environment to learn in: call set_env(env) first")
-        seed = continued_seed(self)  # before the steps are set to zero
+        seed = self.continued_seed()  # before the steps are set to zero
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -303,6 +287,3 @@ class A3C(BaseAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_env_factory", "_last_obs"]
