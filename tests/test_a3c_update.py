@@ -30,7 +30,7 @@ def settings(**changes):
         "gae_lambda": 0.8,
         "vf_coef": 0.5,
         "ent_coef": FloatSchedule(0.01),
-        "learning_rate": FloatSchedule(1e-3),
+        "lr_schedule": FloatSchedule(1e-3),
         "max_grad_norm": None,
         "clip_reward": None,
     }
@@ -211,6 +211,15 @@ def test_one_process_steps_like_the_plain_optimizer_with_fresh_gradients(optimiz
         torch.testing.assert_close(copied.state_dict()["state"][i], state)
     if "step" in plain.state_dict()["state"][0]:
         assert SharedOptimizer(copied, SPAWN).steps == 3  # where a saved optimizer goes on
+
+
+def test_frozen_parameters_stay_as_they_are():
+    free, frozen = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    plain = torch.optim.AdamW([frozen, free], weight_decay=0.5)
+    shared = SharedOptimizer(plain, SPAWN)
+    shared.step([torch.ones(3)], learning_rate=0.1)
+    shared.copy_to(plain)
+    assert frozen.tolist() == [1, 1] and (free < 1).all()
 
 
 def step_many_times(optimizer, times):

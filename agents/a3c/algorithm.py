@@ -25,7 +25,6 @@ from ..base import MemoryAlgorithm
 from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
-from ..schedule import as_schedule
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
 from .pool import WorkerPool
@@ -225,16 +224,7 @@ class A3C(MemoryAlgorithm):
         """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
-        settings = Settings(
-            t_max=self.t_max,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            vf_coef=self.vf_coef,
-            ent_coef=as_schedule(self.ent_coef),
-            learning_rate=self.lr_schedule,
-            max_grad_norm=self.max_grad_norm,
-            clip_reward=self.clip_reward,
-        )
+        settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
         try:
             job = cloudpickle.dumps(Job(policy, self._env_factory, self.envs_per_worker, seed, settings))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,16 +21,15 @@ from .shared import trained
 KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of ``A3C`` that concern a worker's update."""
+class Settings(NamedTuple):
+    """The attributes of ``A3C`` that concern a worker's update, by their names there."""
 
     t_max: int
     gamma: float
     gae_lambda: float
     vf_coef: float
-    ent_coef: Schedule
-    learning_rate: Schedule
+    ent_coef: float | str | Schedule
+    lr_schedule: Schedule
     max_grad_norm: float | None
     clip_reward: float | None
 

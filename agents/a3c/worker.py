@@ -20,6 +20,7 @@ from stable_baselines3.common.utils import set_random_seed
 from torch import Tensor, nn
 
 from ..policy import MemoryActorCriticPolicy
+from ..schedule import as_schedule
 from .environments import EnvFactory, build_env
 from .learner import Report, SegmentLearner, Settings
 from .shared import SharedOptimizer, StepBudget
@@ -84,9 +85,9 @@ def _train(rank: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget) 
             progress_remaining = 1 - taken / budget.total
             optimizer.load_into(learner.parameters)
             steps = learner.play()
-            gradients, statistics = learner.gradients(settings.ent_coef(progress_remaining))
+            gradients, statistics = learner.gradients(as_schedule(settings.ent_coef)(progress_remaining))
             require_constant_buffers(job.policy, buffers)
-            optimizer.step(gradients, settings.learning_rate(progress_remaining))
+            optimizer.step(gradients, settings.lr_schedule(progress_remaining))
             yield Report(steps, statistics)
 
 
