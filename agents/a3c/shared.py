@@ -63,7 +63,8 @@ class SharedOptimizer:
             before = self._steps.value
             self._steps.value = before + 1
         given = zip(gradients, self._shapes, strict=True)
-        self.vector.grad = _joined(torch.zeros(shape) if grad is None else grad for grad, shape in given)
+        rows = [torch.zeros(shape.numel()) if grad is None else grad.flatten() for grad, shape in given]
+        self.vector.grad = torch.cat(rows, out=self.vector.grad)
         self._optimizer.param_groups[0]["lr"] = learning_rate
         if "step" in self._state:
             self._state["step"] = torch.tensor(float(before))  # this process's own

@@ -102,7 +102,7 @@ def require_constant_buffers(policy: nn.Module, before: dict[str, Tensor]) -> No
 
     :param before: what ``persistent_buffers`` returned
     """
-    after = persistent_buffers(policy)
+    after = dict(policy.named_buffers())
     for name, buffer in before.items():
         same = buffer.shape == after[name].shape and torch.allclose(buffer, after[name], rtol=0, atol=0, equal_nan=True)
         if not same:
