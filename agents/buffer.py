@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor
 
-from ..common.checks import require_at_least
 from .cores import MemoryCore, State
+from .spaces import map_obs
 
 SHORTEST = 16  # sequences, in steps, that the rollout of a single environment is cut into
 
@@ -28,18 +25,6 @@ class SequenceBatch(NamedTuple):
     state: State  # of the core before the first step, [S, ...]
 
 
-def stored_actions(space: spaces.Space) -> tuple[tuple[int, ...], torch.dtype]:
-    """Shape and dtype of one action as the policy's distribution yields it: flat, whatever the shape of the space."""
-    if isinstance(space, spaces.Discrete):
-        return (), torch.int64
-    return (get_action_dim(space),), torch.int64 if isinstance(space, spaces.MultiDiscrete) else torch.float32
-
-
-def _holding(obs: Tensor, stored: Tensor) -> Tensor:
-    """``stored``, in float32 where observations are not the integers of their space, as under ``VecNormalize``."""
-    return stored.float() if obs.is_floating_point() and not stored.is_floating_point() else stored
-
-
 class SequenceBuffer:
     """Holds one rollout of T steps in N environments, cut in time into C = T / L chunks of L steps.
 
@@ -50,41 +35,25 @@ class SequenceBuffer:
     :param n_steps: T
     :param n_envs: N
     :param length: L, the length of backpropagation through time; divides T
-    :param observation_space: of one environment
-    :param action_space: of one environment
     :param core: the memory whose states are stored
     :param device: where the rollout is kept
     """
 
-    def __init__(
-        self,
-        n_steps: int,
-        n_envs: int,
-        length: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
-        core: MemoryCore,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, n_steps: int, n_envs: int, length: int, core: MemoryCore, device: torch.device) -> None:
         self.n_steps, self.n_envs, self.length = n_steps, n_envs, length
         self.n_sequences = n_steps // length * n_envs
-
-        def allocate(shape: tuple[int, ...] = (), dtype: torch.dtype = torch.float32) -> Tensor:
-            return torch.zeros(length, self.n_sequences, *shape, dtype=dtype, device=device)
-
-        def like(space: spaces.Space) -> Tensor:
-            dtype = torch.from_numpy(np.empty(0, space.dtype)).dtype  # uint8 images stay uint8
-            return allocate(space.shape or (), torch.float32 if dtype == torch.float64 else dtype)
-
-        if isinstance(observation_space, spaces.Dict):
-            self.obs: Any = {key: like(space) for key, space in observation_space.items()}
-        else:
-            self.obs = like(observation_space)
-        self.actions = allocate(*stored_actions(action_space))
-        self.rewards, self.values, self.log_probs = allocate(), allocate(), allocate()
-        self.advantages, self.returns = allocate(), allocate()
-        self.starts = allocate(dtype=torch.bool)
+        self.rewards, self.values, self.log_probs, self.advantages, self.returns, starts = (
+            torch.zeros(length, self.n_sequences, device=device) for _ in range(6)
+        )
+        self.starts = starts.bool()
+        self.obs: Any = None  # like those of the rollout's first step: under `VecNormalize`, not like the space
+        self.actions: Any = None
         self.state = MemoryCore.initial_state(core, self.n_sequences)  # zeros, whatever the core begins with
+
+    def _room_for(self, given: Tensor) -> Tensor:
+        """Room for what is given [N, ...] at one step, at all steps: [L, C * N, ...]."""
+        dtype = torch.float32 if given.dtype == torch.float64 else given.dtype  # uint8 images stay uint8
+        return given.new_empty(self.length, self.n_sequences, *given.shape[1:], dtype=dtype)
 
     def _at(self, t: int) -> tuple[int, slice]:
         """Row and columns of time step t."""
@@ -95,13 +64,9 @@ class SequenceBuffer:
     def begin_step(self, t: int, obs: Any, starts: Tensor, state: State) -> None:
         """Store what is known before step t: obs [N, ...], starts [N] and, if a sequence begins here, the state."""
         row, columns = self._at(t)
-        if isinstance(obs, dict):
-            for key, value in obs.items():
-                self.obs[key] = _holding(value, self.obs[key])
-                self.obs[key][row, columns] = value
-        else:
-            self.obs = _holding(obs, self.obs)
-            self.obs[row, columns] = obs
+        if t == 0:
+            self.obs = map_obs(self._room_for, obs)
+        map_obs(lambda stored, given: stored[row, columns].copy_(given), self.obs, obs)
         self.starts[row, columns] = starts
         if row == 0:
             for stored, leaf in zip(self.state, state, strict=True):
@@ -110,6 +75,8 @@ class SequenceBuffer:
     def end_step(self, t: int, actions: Tensor, values: Tensor, log_probs: Tensor, rewards: Tensor) -> None:
         """Store what step t did: actions [N, ...], values, log_probs and rewards [N]."""
         row, columns = self._at(t)
+        if t == 0:
+            self.actions = self._room_for(actions)
         self.actions[row, columns] = actions
         self.values[row, columns] = values
         self.log_probs[row, columns] = log_probs
@@ -145,7 +112,7 @@ class SequenceBuffer:
                 return stored.index_select(1, columns)
 
             yield SequenceBatch(
-                obs={k: pick(v) for k, v in self.obs.items()} if isinstance(self.obs, dict) else pick(self.obs),
+                obs=map_obs(pick, self.obs),
                 actions=pick(self.actions),
                 values=pick(self.values),
                 log_probs=pick(self.log_probs),
@@ -165,7 +132,6 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     # The rollout of a single environment would be a single sequence, and a single minibatch.
     if n_envs == 1 and bptt_length is None and batch_size is None:
         length = min(n_steps // k for k in (1, 2, 4) if n_steps % k == 0 and (k == 1 or n_steps // k >= SHORTEST))
-    require_at_least(1, bptt_length=length)
     if n_steps % length:
         raise ValueError(
             f"bptt_length {length} does not divide n_steps {n_steps}; "
@@ -174,7 +140,6 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     sequences = n_steps // length * n_envs
     if batch_size is None:
         return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
-    require_at_least(1, batch_size=batch_size)
     if batch_size % length or sequences % (batch_size // length):
         nearest = length * _nearest_divisor(sequences, batch_size / length)
         raise ValueError(

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from .buffer import SequenceBuffer
 from .cores import State
-from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_observations, require_rewards
+from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_numbers
 from .policy import MemoryActorCriticPolicy
+from .spaces import map_obs
 
 
 class Step(NamedTuple):
@@ -57,21 +58,21 @@ def collect(
     :raises FloatingPointError: if an environment gives numbers that are not finite, before anything is made of them
     """
     policy.set_training_mode(False)
-    _require_observations_of(env, obs)
+    _require_observations(env, obs)
     obs_tensor, episode_starts = to_tensors(policy, obs, starts)
     for t in range(buffer.n_steps):
         try:
             with torch.no_grad():
                 actions, values, log_probs, next_state = policy.act(obs_tensor, state, episode_starts)
         except Diverged:
-            require_observations(obs, largest=LARGEST_LEARNED)  # which may be to blame
+            require_numbers("observation", obs, LARGEST_LEARNED)  # which may be to blame
             raise
         clipped_actions = to_env(policy.action_space, actions)
         env.step_async(clipped_actions)
         buffer.begin_step(t, obs_tensor, episode_starts, state)  # while the environments step
         obs, rewards, dones, infos = env.step_wait()
-        _require_observations_of(env, obs)
-        require_rewards(rewards, LARGEST_LEARNED if clip_reward is None else LARGEST)
+        _require_observations(env, obs)
+        require_numbers("reward", rewards, LARGEST_LEARNED if clip_reward is None else LARGEST)
         yield Step(
             t, obs_tensor, episode_starts, actions, values, log_probs,
             clipped_actions, obs, rewards, dones, infos, next_state,
@@ -86,13 +87,13 @@ def collect(
         buffer.end_rollout(policy.value(obs_tensor, state, episode_starts), episode_starts)
 
 
-def _require_observations_of(env: VecEnv, obs: Any) -> None:
-    """``require_observations``, by what the environments gave where ``VecNormalize`` has mixed it."""
+def _require_observations(env: VecEnv, obs: Any) -> None:
+    """Refuse observations that are not finite, by what the environments gave where ``VecNormalize`` has mixed it."""
     try:
-        require_observations(obs)
+        require_numbers("observation", obs)
     except FloatingPointError:
         if (normalizer := unwrap_vec_normalize(env)) is not None:
-            require_observations(normalizer.get_original_obs())
+            require_numbers("observation", normalizer.get_original_obs())
         raise
 
 
@@ -121,11 +122,8 @@ def values_after_timeout(
     values = torch.zeros(len(dones), device=policy.device)
     cut = [i for i in dones.nonzero()[0].tolist() if infos[i].get("TimeLimit.truncated", False)]
     if cut:
-        final = [infos[i]["terminal_observation"] for i in cut]
-        stacked = (
-            {k: np.stack([f[k] for f in final]) for k in final[0]} if isinstance(final[0], dict) else np.stack(final)
-        )
-        require_observations(stacked, cut, "last observation")
+        stacked = map_obs(lambda *final: np.stack(final), *(infos[i]["terminal_observation"] for i in cut))
+        require_numbers("last observation", stacked, environments=cut)
         rows = type(state)(*(leaf[cut] for leaf in state))
         obs, starts = to_tensors(policy, stacked, np.zeros(len(cut), dtype=bool))
         values[cut] = policy.value(obs, rows, starts)

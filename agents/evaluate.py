@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.options import Count, Positive, require_options
-from .finite import require_observations, require_rewards
+from .finite import require_numbers
 
 
 class Evaluation(NamedTuple):
@@ -48,10 +48,10 @@ def evaluate(
     deadline = time.monotonic() + (np.inf if seconds is None else seconds)
     obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
     while left.any() and time.monotonic() < deadline:
-        require_observations(obs)
+        require_numbers("observation", obs)
         actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
         obs, rewards, starts, _ = env.step(actions)
-        require_rewards(rewards)
+        require_numbers("reward", rewards)
         sums, steps = sums + rewards, steps + 1
         for i in (starts & (left > 0)).nonzero()[0].tolist():
             returns.append(float(sums[i]))

@@ -12,7 +12,6 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
-from ..common.checks import require_choice
 from .block_conv import BlockConv2d
 
 
@@ -24,14 +23,26 @@ class ConvFeatures(BaseFeaturesExtractor):
     saturates before it learns anything.
 
     :param observation_space: image space [C, H, W]
-    :param layers: the convolutions, over images as ``prepare`` leaves them
+    :param convolutions: over images as ``prepare`` leaves them, each followed by a rectifier
+    :param pool: whether the maximum is taken of every 2x2 pixels after each of them
     :param hidden_size: width of a fully connected layer after them; None: there is none
-    :raises ValueError: if the images are too small for the layers
+    :raises ValueError: if the images are too small for the convolutions
     """
 
-    def __init__(self, observation_space: spaces.Box, layers: list[nn.Module], hidden_size: int | None = None) -> None:
+    side: int | None = None  # in pixels, of the square that images are resized to
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        convolutions: list[nn.Conv2d],
+        pool: bool = False,
+        hidden_size: int | None = None,
+    ) -> None:
         super().__init__(observation_space, features_dim=1)
-        self.stack = nn.Sequential(*layers, nn.Flatten())
+        self.stack = nn.Sequential()
+        for convolution in convolutions:
+            self.stack.extend([convolution, *([nn.MaxPool2d(2)] if pool else []), nn.ReLU(inplace=True)])
+        self.stack.append(nn.Flatten())
         try:
             with torch.no_grad():
                 self._features_dim = self(torch.zeros(1, *observation_space.shape)).shape[1]
@@ -45,8 +56,10 @@ class ConvFeatures(BaseFeaturesExtractor):
             self._features_dim = hidden_size
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bring images [B, C, H, W], bytes or floats, to the size that the stack expects."""
-        return images
+        """Bring images [B, C, H, W], bytes or floats, to the size that the convolutions expect."""
+        if self.side is None:
+            return images
+        return F.adaptive_avg_pool2d(images.float() / 255 if images.dtype == torch.uint8 else images, self.side)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W], bytes or floats -> features [B, F]."""
@@ -66,11 +79,6 @@ def standardize(images: Tensor) -> Tensor:
         images = images.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
         unit = 255.0
     return F.layer_norm(images, images.shape[1:], eps=1e-6 * unit**2)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """Images as floats in [0, 1]."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def image_channels(observation_space: spaces.Space) -> int:
@@ -93,26 +101,19 @@ class NatureFeatures(ConvFeatures):
     """The three-layer stack of Mnih et al. (2015): 84x84 -> 512 features."""
 
     def __init__(self, observation_space: spaces.Box, features_dim: int = 512) -> None:
-        channels = image_channels(observation_space)
-        layers: list[nn.Module] = []
-        for convolution in (BlockConv2d(channels, 32, stride=4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3)):
-            layers += [convolution, nn.ReLU(inplace=True)]
-        super().__init__(observation_space, layers, features_dim)
+        C = image_channels(observation_space)
+        convolutions = [BlockConv2d(C, 32, stride=4), nn.Conv2d(32, 64, 4, 2), nn.Conv2d(64, 64, 3)]
+        super().__init__(observation_space, convolutions, hidden_size=features_dim)
 
 
 class SmallFeatures(ConvFeatures):
     """Four 3x3 convolutions of stride 2 over 42x42 images -> 288 features: the cheapest that learns Pong."""
 
-    def __init__(self, observation_space: spaces.Box) -> None:
-        layers: list[nn.Module] = []
-        channels = image_channels(observation_space)
-        for _ in range(4):
-            layers += [nn.Conv2d(channels, 32, 3, stride=2, padding=1), nn.ReLU(inplace=True)]
-            channels = 32
-        super().__init__(observation_space, layers)
+    side = 42
 
-    def prepare(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(to_unit(images), 42)
+    def __init__(self, observation_space: spaces.Box) -> None:
+        channels = (image_channels(observation_space), 32, 32, 32)
+        super().__init__(observation_space, [nn.Conv2d(c, 32, 3, stride=2, padding=1) for c in channels])
 
 
 class A3CFeatures(ConvFeatures):
@@ -123,22 +124,21 @@ class A3CFeatures(ConvFeatures):
     Pong they hardly differ from one frame to the next, and without them the extractor stays a pure function.)
     """
 
+    side = 80
+
     def __init__(self, observation_space: spaces.Box) -> None:
-        layers: list[nn.Module] = []
-        channels = image_channels(observation_space)
-        for out_channels, kernel, padding in ((32, 5, 2), (32, 5, 1), (64, 4, 1), (64, 3, 1)):
-            layers += [
-                nn.Conv2d(channels, out_channels, kernel, padding=padding),
-                nn.MaxPool2d(2),
-                nn.ReLU(inplace=True),
-            ]
-            channels = out_channels
-        super().__init__(observation_space, layers)
+        convolutions = [
+            nn.Conv2d(image_channels(observation_space), 32, 5, padding=2),
+            nn.Conv2d(32, 32, 5, padding=1),
+            nn.Conv2d(32, 64, 4, padding=1),
+            nn.Conv2d(64, 64, 3, padding=1),
+        ]
+        super().__init__(observation_space, convolutions, pool=True)
 
     def prepare(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (210, 160):
             images = images[..., 34:194, :]
-        return F.adaptive_avg_pool2d(to_unit(images), 80)  # [B, C, 80, 80]
+        return super().prepare(images)
 
 
 class MlpFeatures(BaseFeaturesExtractor):
@@ -184,33 +184,29 @@ def _looks_like_images(space: spaces.Space) -> bool:
 def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
     """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
 
-    :raises ValueError: if the name is unknown, or of another kind of observations; without a name, if observations look
-        like images but are none that the default extractors read
+    :raises ValueError: if it is one for another kind of observations; without a name, if observations look like images
+        but are none that the default extractors read
     """
     parts = dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else None
-    if name is None and parts is not None:
-        name = "dict"
-        for key, space in parts.items():
-            if _looks_like_images(space) and not is_image_space(space):
-                raise ValueError(
-                    f"'{key}', {space}, looks like images, but features 'dict' know only bytes 0 to 255 in three "
-                    "dimensions: convert it in the environment, or choose features 'dict' to have it flattened"
-                )
-    elif name is None and _looks_like_images(observation_space) and len(observation_space.shape or ()) != 3:
-        raise ValueError(
-            f"{observation_space} looks like images, which have three dimensions, [C, H, W] or [H, W, C]: reshape "
-            "them in the environment, or choose features 'mlp'"
-        )
-    elif name is None:
-        images = is_image_space(observation_space) or _looks_like_images(observation_space)
-        name = "nature" if images else "mlp"
-    require_choice("features", name, FEATURES)
-    if (parts is not None) != (name == "dict"):
+    if name is not None and (parts is None) == (name == "dict"):
         raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
     for key, space in (parts or {}).items():
+        if name is None and _looks_like_images(space) and not is_image_space(space):
+            raise ValueError(
+                f"'{key}', {space}, looks like images, but features 'dict' know only bytes 0 to 255 in three "
+                "dimensions: convert it in the environment, or choose features 'dict' to have it flattened"
+            )
         if is_image_space(space) and min(space.shape[-2:]) < SMALLEST_IN_DICT:  # type: ignore[index]
             raise ValueError(
                 f"images '{key}' of shape {space.shape} are too small for features 'dict', whose convolutions need "
                 f"sides of {SMALLEST_IN_DICT}: flatten or enlarge them in the environment"
             )
+    if name is None:
+        images = is_image_space(observation_space) or _looks_like_images(observation_space)
+        if images and len(observation_space.shape or ()) != 3:
+            raise ValueError(
+                f"{observation_space} looks like images, which have three dimensions, [C, H, W] or [H, W, C]: reshape "
+                "them in the environment, or choose features 'mlp'"
+            )
+        name = "dict" if parts is not None else "nature" if images else "mlp"
     return FEATURES[name]

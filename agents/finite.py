@@ -17,38 +17,28 @@ class Diverged(FloatingPointError):
     """A training whose loss, gradient or weights are not finite any more: its weights are of no use."""
 
 
-def require_observations(
-    obs: Any, environments: Sequence[int] | None = None, kind: str = "observation", largest: np.float32 = LARGEST
+def require_numbers(
+    kind: str, given: Any, largest: np.float32 = LARGEST, environments: Sequence[int] | None = None
 ) -> None:
-    """Refuse observations [N, ...], or a dictionary of them, of numbers that are not finite or too large.
+    """Refuse what environments gave, [N, ...] or a dictionary of such, if numbers are not finite or too large.
 
+    :param kind: what it is: observation, reward or last observation
     :param environments: number of the environment of each row; None: the rows are of all environments, in order
     :raises FloatingPointError: naming the environment and what it gave
     """
-    for key, values in obs.items() if isinstance(obs, dict) else [("", obs)]:
-        if values.dtype.kind == "f":  # bytes and other integers are finite
-            _require_numbers(f"{kind} '{key}'" if key else kind, values, largest, environments)
-
-
-def require_rewards(rewards: np.ndarray, largest: np.float32 = LARGEST) -> None:
-    """Refuse rewards [N] that are not finite or too large.
-
-    :raises FloatingPointError: naming the environment and what it gave
-    """
-    _require_numbers("reward", rewards, largest)
-
-
-def _require_numbers(
-    name: str, values: np.ndarray, largest: np.float32, environments: Sequence[int] | None = None
-) -> None:
-    fine = np.abs(values) <= largest  # not so for NaN
-    if not fine.all():
-        row = int(fine.reshape(len(values), -1).all(axis=1).argmin())
-        given = np.array2string(values[row], threshold=8, edgeitems=2).replace("\n", "")
-        raise FloatingPointError(
-            f"environment {row if environments is None else environments[row]} gave {'an' if name[0] == 'o' else 'a'} "
-            f"{name} that is {'too large' if np.isfinite(values[row]).all() else 'not finite'}: {given}"
-        )
+    for key, values in given.items() if isinstance(given, dict) else [("", given)]:
+        if values.dtype.kind != "f":  # bytes and other integers are finite
+            continue
+        fine = (np.abs(values) <= largest).reshape(len(values), -1).all(axis=1)  # [N], not so where one is NaN
+        if not fine.all():
+            row = int(fine.argmin())
+            number = row if environments is None else environments[row]
+            fault = "too large" if np.isfinite(values[row]).all() else "not finite"
+            text = np.array2string(values[row], threshold=8, edgeitems=2).replace("\n", "")
+            part = f"{kind} '{key}'" if key else kind
+            raise FloatingPointError(
+                f"environment {number} gave {'an' if kind[0] == 'o' else 'a'} {part} that is {fault}: {text}"
+            )
 
 
 def require_finite_loss(loss: Tensor, gradient_norm: Tensor, **parts: Tensor) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from .a3c import A3C
+from .base import MARKS
 from .ppo import MemoryPPO
-from .setup import MARKS
 
 
 def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:

@@ -26,24 +26,23 @@ from ..common.options import Count, require_options
 from .cores import State, make_core, registered_cores
 from .features import ConvFeatures, FeaturesName, features_class
 from .finite import Diverged
-from .precision import autocast_dtype
-from .spaces import require_spaces
+from .precision import Precision, autocast_dtype
+from .spaces import map_obs, require_spaces
 
 Halves = tuple[Tensor, ...]
 """A packed state [n, state_size], padded to even and cut in two: each [1, n, state_size / 2]."""
 
 
 class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
-    """Actor-critic policy around any registered memory core. What is not explained here is as in SB3.
+    """Actor-critic policy around any registered memory core. What is not explained here is as in SB3's
+    ``ActorCriticPolicy``.
 
-    :param observation_space: observation space
-    :param action_space: action space
-    :param lr_schedule: learning-rate schedule
     :param core: name of a registered memory core, or module:name of one that the import of a module registers
     :param core_kwargs: the core's options; null (None): its defaults
     :param features: feature extractor; null (None): nature for images, dict for dictionaries, mlp for the rest
     :param net_arch: sizes of hidden layers between core and heads, also as {"pi": [64], "vf": [64]}; null (None): none
     :param features_extractor_class: an extractor class of your own, instead of ``features``
+    :param options: others of ``ActorCriticPolicy``, such as ``activation_fn``
     :raises ValueError: if a space is one that no policy can have, or the core, one of its options or the features are
         unknown or out of range
     """
@@ -57,22 +56,14 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         core_kwargs: dict[str, Any] | None = None,
         features: FeaturesName | None = None,
         net_arch: list[Count] | dict[str, list[Count]] | None = None,
-        activation_fn: type[nn.Module] = nn.Tanh,
-        ortho_init: bool = True,
-        use_sde: bool = False,
-        log_std_init: float = 0.0,
-        full_std: bool = True,
-        use_expln: bool = False,
-        squash_output: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
-        features_extractor_kwargs: dict[str, Any] | None = None,
-        normalize_images: bool = True,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
         optimizer_kwargs: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         require_spaces(observation_space, action_space)
-        own = {"core": core, "core_kwargs": core_kwargs, "features": features, "net_arch": net_arch}
-        require_options(MemoryActorCriticPolicy, own)
+        own_options = {"core": core, "core_kwargs": core_kwargs, "features": features, "net_arch": net_arch}
+        require_options(MemoryActorCriticPolicy, own_options)
         if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
             hint = "(A core of your own is known once its module is imported; 'module:core' imports it.)"
             raise ValueError(f"{unknown('core', core, registered_cores())} {hint}")
@@ -89,19 +80,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
             action_space,
             lr_schedule,
             net_arch=net_arch or [],
-            activation_fn=activation_fn,
-            ortho_init=ortho_init,
-            use_sde=use_sde,
-            log_std_init=log_std_init,
-            full_std=full_std,
-            use_expln=use_expln,
-            squash_output=squash_output,
             features_extractor_class=features_extractor_class or features_class(features, observation_space),
-            features_extractor_kwargs=features_extractor_kwargs,
             share_features_extractor=True,
-            normalize_images=normalize_images,
             optimizer_class=optimizer_class,
             optimizer_kwargs=optimizer_kwargs,
+            **options,
         )
 
     def _build_mlp_extractor(self) -> None:
@@ -113,22 +96,19 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         )
         # What stock RecurrentPPO asks an LSTM about: the shape of the two arrays to keep the state in.
         half = max(1, (self.core.state_size + 1) // 2)
-        self.lstm_actor = SimpleNamespace(  # type: ignore[assignment]
-            num_layers=1, hidden_size=half, input_size=self.features_dim
-        )
+        lstm: Any = SimpleNamespace(num_layers=1, hidden_size=half, input_size=self.features_dim)
+        self.lstm_actor = lstm
         self.lstm_hidden_state_shape = (1, 1, half)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        data = super()._get_constructor_parameters()
-        data.update(core=self.core_name, core_kwargs=self.core_kwargs, features=self.features_name)
-        return data
+        own = {"core": self.core_name, "core_kwargs": self.core_kwargs, "features": self.features_name}
+        return super()._get_constructor_parameters() | own
 
-    def set_precision(self, precision: str) -> None:
+    def set_precision(self, precision: Precision) -> None:
         """Choose what features are computed in. Trainers do; a saved policy does not keep it.
 
         :param precision: fp32, bf16, or auto: bf16 for nature, a3c and small where the hardware multiplies it
             natively. Other observations would lose the digits after their third, and win no time
-        :raises ValueError: if it is none of these
         """
         exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)
         self.features_dtype = None if exact else autocast_dtype(precision, self.device)
@@ -147,7 +127,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :param obs: observations [B, ...]
         :param state: state of the core
         :param starts: [B], true where the observation is the first of an episode
-        :param deterministic: the most probable action instead of a sampled one
+        :param deterministic: whether to take the most probable action instead of a sampled one
         :return: actions [B, ...], values [B], log-probabilities [B], next state
         """
         latent, state = self._remember(obs, state, starts.unsqueeze(0))  # [B, O]
@@ -167,7 +147,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :return: values [T, B], log-probabilities [T, B], entropies [T, B] (None where the distribution has no
             closed form), state after the last step
         """
-        latent, state = self._remember(_map(obs, lambda o: o.flatten(0, 1)), state, starts)  # [T * B, O]
+        latent, state = self._remember(map_obs(lambda o: o.flatten(0, 1), obs), state, starts)  # [T * B, O]
         distribution = self._distribution(latent)
         log_prob = distribution.log_prob(actions.flatten(0, 1))
         entropy = distribution.entropy()
@@ -182,18 +162,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     @torch.no_grad()
     def memory_statistics(self, obs: PyTorchObs, state: State, starts: Tensor) -> dict[str, Tensor]:
         """What a log shows of the memory, averaged over environments: the norm of each leaf of the state, and the
-        mean of each gate at the coming step. It leaves the policy as it was, statistics of BatchNorm included.
-
-        :param obs: coming observations [B, ...]
-        :param state: state of the core
-        :param starts: [B], true where the observation is the first of an episode
-        """
+        mean of each gate at the coming observations [B, ...]. It leaves the policy as it was, statistics of BatchNorm
+        included."""
         training = self.training
         self.set_training_mode(False)
-        norms = {
-            f"{name}_norm": leaf.flatten(1).norm(dim=1).mean()
-            for name, leaf in zip(self.core.state_spec, state, strict=True)
-        }
+        norms = {f"{name}_norm": leaf.flatten(1).norm(dim=1).mean() for name, leaf in state._asdict().items()}
         gates = self.core.gates(self._features(obs), self.core.reset(state, starts))
         self.set_training_mode(training)
         return norms | {f"{name}_mean": gate.mean() for name, gate in gates.items()}
@@ -288,7 +261,6 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Action for one observation or a batch, and the state to pass with the next one.
 
-        :param observation: observation, or a batch of them
         :param state: what the last call returned; None: episodes begin here
         :param episode_start: [n], true where an observation is the first of its episode
         :param deterministic: the most probable action instead of a sampled one
@@ -312,8 +284,3 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
                     f"{np.shape(episode_start)}"
                 )
         return super().predict(observation, state, episode_start, deterministic)
-
-
-def _map(obs: PyTorchObs, function: Any) -> Any:
-    """Apply a function to an observation tensor, or to each tensor of a dictionary of them."""
-    return {key: function(value) for key, value in obs.items()} if isinstance(obs, dict) else function(obs)

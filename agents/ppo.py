@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import os
 import pathlib
-from typing import Any, ClassVar, Literal, TypeVar
+from collections import defaultdict
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
@@ -20,29 +20,26 @@ from torch import Tensor, nn
 from ..common.options import Count, Fraction, Natural, NonNegative, Positive, PositiveRate, Rate
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
+from .base import MemoryAlgorithm
 from .buffer import SequenceBuffer, minibatch_shape
 from .collector import collect, to_tensors
 from .cores import State
 from .finite import require_finite_loss, require_finite_weights
 from .policy import MemoryActorCriticPolicy
+from .precision import Precision
 from .schedule import as_schedule
-from .setup import continued_seed, make_policy, require_setup
 from .spaces import require_spaces
 
-SelfMemoryPPO = TypeVar("SelfMemoryPPO", bound="MemoryPPO")
 
-
-class MemoryPPO(OnPolicyAlgorithm):
+class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
     """PPO whose minibatches are whole sequences and whose policy carries any registered memory core.
 
     A rollout of ``n_steps`` in each environment is cut into sequences of ``bptt_length`` steps. Gradients flow
     through a whole sequence and stop at its start, where the state recorded during the rollout is taken up. Features
     of all steps of a minibatch are computed in one call, the core runs over it once, and both losses reach it.
 
-    Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
-    ``lin_3e-4``: from that number to zero over the training. What is not explained here is as in SB3.
+    What is not explained here is as in ``MemoryAlgorithm``.
 
-    :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: environment, vector environment, or an id, of which ``make_vec_env`` makes one environment
     :param learning_rate: Adam's step size
     :param n_steps: steps per environment and rollout
@@ -51,27 +48,19 @@ class MemoryPPO(OnPolicyAlgorithm):
     :param bptt_length: steps that gradients travel back in time, a divisor of n_steps; null (None): n_steps, but of a
         single environment, whose rollout would be one minibatch, a quarter (or half) of n_steps if that is 16 or more
     :param n_epochs: passes over each rollout
-    :param gamma: discount per step
-    :param gae_lambda: decay of generalised advantage estimation
     :param clip_range: clipping of the probability ratio
     :param clip_range_vf: clipping of the change of the value; null (None): none
     :param normalize_advantage: bring the advantages of each minibatch to zero mean and unit variance
-    :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the value loss, taken in units of the variance of the rollout's returns where that
         exceeds 1: one core serves both losses, and large returns would drown the policy's gradient
     :param max_grad_norm: gradients are scaled down to this norm
     :param target_kl: stop the passes over a rollout once the policy has moved 1.5 times this far; null (None): never
-    :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
-        hardware has it). Core, heads and optimizer stay in float32
-    :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     :param seed: of policy, actions and environments; None: another one each time
     :raises ValueError: if an argument is out of range, a space is one that no policy can have, or sequences and
         minibatches do not divide the rollout
     """
 
     policy: MemoryActorCriticPolicy
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
 
     def __init__(
         self,
@@ -92,7 +81,7 @@ class MemoryPPO(OnPolicyAlgorithm):
         max_grad_norm: Positive = 0.5,
         target_kl: Positive | None = None,
         clip_reward: Positive | None = None,
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: Precision = "auto",
         stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
         policy_kwargs: dict[str, Any] | None = None,
@@ -121,7 +110,7 @@ class MemoryPPO(OnPolicyAlgorithm):
             device=device,
             _init_setup_model=False,
         )
-        self.algorithm = "MemoryPPO"  # saved, for `relmem.agents.load`
+        self.algorithm = "MemoryPPO"
         self.batch_size = batch_size
         self.bptt_length = bptt_length
         self.n_epochs = n_epochs
@@ -138,7 +127,7 @@ class MemoryPPO(OnPolicyAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_setup(self, MemoryPPO)
+        self._require_setup(MemoryPPO)
         try:
             length, _ = minibatch_shape(self.n_steps, self.n_envs, self.bptt_length, self.batch_size)
         except ValueError:
@@ -149,13 +138,8 @@ class MemoryPPO(OnPolicyAlgorithm):
         self._saved_n_envs = self.n_envs
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.lr_schedule = as_schedule(self.learning_rate)
-        self.set_random_seed(continued_seed(self))
-        self.policy = make_policy(self, **self.policy_kwargs).to(self.device)
-        self.policy.set_precision(self.precision)
-        self.buffer = SequenceBuffer(
-            self.n_steps, self.n_envs, length, self.observation_space, self.action_space, self.policy.core, self.device
-        )
+        self._set_up_policy(**self.policy_kwargs)
+        self.buffer = SequenceBuffer(self.n_steps, self.n_envs, length, self.policy.core, self.device)
         self.rollout_buffer = self.buffer  # type: ignore[assignment]  # the name under which SB3's `learn` passes it on
 
     # ---------------------------------------------------------------- collection
@@ -217,13 +201,11 @@ class MemoryPPO(OnPolicyAlgorithm):
         clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
         vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
-        core_parameters = list(self.policy.core.parameters())
-        losses: list[Tensor] = []
-        core_grads: list[Tensor] = []
+        logged: dict[str, list[Tensor]] = defaultdict(list)
         stop = False
 
         for _ in range(self.n_epochs):
-            kls: list[Tensor] = []  # of this pass: SB3 logs those of the last one
+            logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
             for batch in self.buffer.minibatches(sequences):
                 values, log_prob, entropy, _ = self.policy.evaluate_sequence(
                     batch.obs, batch.actions, batch.state, batch.starts
@@ -246,15 +228,24 @@ class MemoryPPO(OnPolicyAlgorithm):
                 with torch.no_grad():
                     approx_kl = (ratio - 1 - log_ratio).mean()
                     clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-                    losses.append(torch.stack([loss, policy_loss, value_loss, entropy_loss, clip_fraction]))
-                    kls.append(approx_kl)
+                measured = {
+                    "train/loss": loss,
+                    "train/policy_gradient_loss": policy_loss,
+                    "train/value_loss": value_loss,
+                    "train/entropy_loss": entropy_loss,
+                    "train/approx_kl": approx_kl,
+                    "train/clip_fraction": clip_fraction,
+                }
+                for name, value in measured.items():
+                    logged[name].append(value.detach())
                 if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
                     stop = True
                     break
 
                 self.policy.optimizer.zero_grad()
                 loss.backward()
-                core_grads.append(nn.utils.get_total_norm([p.grad for p in core_parameters if p.grad is not None]))
+                core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
+                logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
                 self.policy.optimizer.step()
@@ -263,12 +254,8 @@ class MemoryPPO(OnPolicyAlgorithm):
                 break
         require_finite_weights(self.policy)
 
-        names = ("loss", "policy_gradient_loss", "value_loss", "entropy_loss", "clip_fraction")
-        for name, value in zip(names, torch.stack(losses).mean(dim=0).tolist(), strict=True):
-            self.logger.record(f"train/{name}", value)
-        self.logger.record("train/approx_kl", torch.stack(kls).mean().item())
-        if core_grads:
-            self.logger.record("memory/core_grad_norm", torch.stack(core_grads).mean().item())
+        for name, values_ in logged.items():
+            self.logger.record(name, torch.stack(values_).mean().item())
         self.logger.record(
             "train/explained_variance",
             explained_variance(self.buffer.values.flatten().cpu().numpy(), self.buffer.returns.flatten().cpu().numpy()),
@@ -288,39 +275,34 @@ class MemoryPPO(OnPolicyAlgorithm):
     # ---------------------------------------------------------------- SB3 plumbing
 
     def learn(
-        self: SelfMemoryPPO,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 1,
         tb_log_name: str = "MemoryPPO",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfMemoryPPO:
+    ) -> Self:
         """Train for ``total_timesteps`` agent steps, summed over environments; as in any SB3 algorithm.
 
         :raises ValueError: if there is no environment
         """
-        if self.env is None:
-            raise ValueError("this model has no environment to learn in: call set_env(env) first")
         return super().learn(total_timesteps, callback, log_interval, tb_log_name, reset_num_timesteps, progress_bar)
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[SelfMemoryPPO],
+        cls,
         path: str | pathlib.Path | io.BufferedIOBase,
         env: GymEnv | str | None = None,
         device: torch.device | str = "auto",
         **kwargs: Any,
-    ) -> SelfMemoryPPO:
+    ) -> Self:
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
         A saved ``batch_size`` that does not fit the number of environments gives way to the default one. Learning goes
         on with new episodes, whatever ``force_reset`` is: neither the last observation nor the memory is saved.
 
-        :param path: of the saved model
-        :param env: environment, vector environment, or id, of which as many are made as there were, to learn in; None:
-            only to predict, or until ``set_env``
-        :param device: cpu, cuda or auto
+        :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
         :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``n_steps=64``
         """
         if "batch_size" in kwargs:
@@ -332,15 +314,9 @@ class MemoryPPO(OnPolicyAlgorithm):
         return model
 
     def set_env(self, env: GymEnv | str, force_reset: bool = True) -> None:
-        """Learn in another environment with the same spaces.
-
-        :param env: environment, vector environment or id, of which as many are made as there were
-        :param force_reset: as in SB3
-        """
-        super().set_env(_make_env(env, continued_seed(self), self.n_envs), force_reset)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs"]
+        """Learn in another environment with the same spaces: an environment, a vector environment, or an id, of which
+        as many are made as there were."""
+        super().set_env(_make_env(env, self.continued_seed(), self.n_envs), force_reset)
 
 
 def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
-from ..common.checks import require_choice
-
-PRECISIONS = ("auto", "fp32", "bf16")
+Precision = Literal["auto", "fp32", "bf16"]
 
 
-def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+def autocast_dtype(precision: Precision, device: torch.device) -> torch.dtype | None:
     """The dtype to compute in under autocast, or None for float32.
 
     ``auto`` takes bfloat16 only where the hardware multiplies it natively; elsewhere it is emulated and slower than
     float32.
-
-    :param precision: auto, fp32 or bf16
-    :param device: where the model runs
-    :raises ValueError: if the precision is unknown
     """
-    require_choice("precision", precision, PRECISIONS)
     if precision == "bf16" or (precision == "auto" and has_native_bf16(device)):
         return torch.bfloat16
     return None

@@ -25,7 +25,6 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from relmem.agents import A3C
 from relmem.agents.a3c import algorithm, pool
 from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
-from relmem.agents.setup import continued_seed
 from relmem.envs import make_vec_env
 
 CARTPOLE = "relmem/MaskedCartPole-v0"
@@ -191,7 +190,7 @@ def test_a_model_goes_on_with_its_arguments_and_a_new_seed(tmp_path):
     model.save(tmp_path / "model")
     loaded = A3C.load(tmp_path / "model", env="CartPole-v1")
     assert loaded.get_env().get_attr("frames_per_step") == [3, 3]
-    assert [continued_seed(model), continued_seed(loaded)] == [40, 40]
+    assert [model.continued_seed(), loaded.continued_seed()] == [40, 40]
 
 
 def test_the_default_optimizer_is_that_of_the_released_agent():

@@ -14,9 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from relmem.agents import MemoryActorCriticPolicy
 from relmem.agents.a3c import worker
 from relmem.agents.a3c.algorithm import OPTIMIZERS
-from relmem.agents.a3c.budget import StepBudget
 from relmem.agents.a3c.learner import SegmentLearner, Settings
-from relmem.agents.a3c.optimizer import SharedOptimizer
+from relmem.agents.a3c.shared import SharedOptimizer, StepBudget
 
 SPAWN = torch.multiprocessing.get_context("spawn")
 
@@ -31,7 +30,7 @@ def settings(**changes):
         "gae_lambda": 0.8,
         "vf_coef": 0.5,
         "ent_coef": FloatSchedule(0.01),
-        "learning_rate": FloatSchedule(1e-3),
+        "lr_schedule": FloatSchedule(1e-3),
         "max_grad_norm": None,
         "clip_reward": None,
     }
@@ -112,9 +111,9 @@ def test_gradients_are_those_of_the_released_loss(clip_reward):
 def test_rewards_are_reported_unclipped():
     env = DummyVecEnv([lambda: Counter(4, False)])
     learner = SegmentLearner(make_policy(env), env, settings(clip_reward=0.25))
-    rewards, dones, _ = learner.play()
-    assert rewards.tolist() == [[1.0]] * 6
-    assert dones.flatten().nonzero()[0].tolist() == [3]
+    rewards, dones, _ = zip(*learner.play(), strict=True)
+    assert np.concatenate(rewards).tolist() == [1.0] * 6
+    assert np.concatenate(dones).nonzero()[0].tolist() == [3]
 
 
 def test_gradients_are_clipped_by_norm():
@@ -187,7 +186,7 @@ def test_every_action_space(space):
 @pytest.mark.parametrize(
     ("optimizer_class", "options"),
     [
-        *OPTIMIZERS.values(),
+        *(tuple(optimizer.values()) for optimizer in OPTIMIZERS.values()),
         (torch.optim.Adam, {"weight_decay": 0.1}),
         (torch.optim.SGD, {"momentum": 0.9}),
         (torch.optim.Adamax, {}),
@@ -204,21 +203,29 @@ def test_one_process_steps_like_the_plain_optimizer_with_fresh_gradients(optimiz
         plain.param_groups[0]["lr"] = learning_rate
         plain.step()
         shared.step(gradients, learning_rate)
-    for parameter, reference in zip(shared.parameters, plain.param_groups[0]["params"], strict=True):
-        torch.testing.assert_close(parameter, reference)
-
     copied = optimizer_class([torch.nn.Parameter(torch.zeros(3, 4)), torch.nn.Parameter(torch.zeros(5))], **options)
     shared.copy_to(copied)
+    for parameter, reference in zip(copied.param_groups[0]["params"], plain.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(parameter, reference)
     for i, state in plain.state_dict()["state"].items():
         torch.testing.assert_close(copied.state_dict()["state"][i], state)
     if "step" in plain.state_dict()["state"][0]:
         assert SharedOptimizer(copied, SPAWN).steps == 3  # where a saved optimizer goes on
 
 
+def test_frozen_parameters_stay_as_they_are():
+    free, frozen = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2), requires_grad=False)
+    plain = torch.optim.AdamW([frozen, free], weight_decay=0.5)
+    shared = SharedOptimizer(plain, SPAWN)
+    shared.step([torch.ones(3)], learning_rate=0.1)
+    shared.copy_to(plain)
+    assert frozen.tolist() == [1, 1] and (free < 1).all()
+
+
 def step_many_times(optimizer, times):
     torch.set_num_threads(1)
     for _ in range(times):
-        optimizer.step([torch.ones_like(parameter) for parameter in optimizer.parameters], learning_rate=0.001)
+        optimizer.step([torch.ones(10)], learning_rate=0.001)
 
 
 def test_processes_share_parameters_and_lose_no_step():

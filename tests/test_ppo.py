@@ -59,7 +59,7 @@ def test_advantages_match_the_definition():
     """Against GAE written as the double sum over the rest of the episode."""
     torch.manual_seed(0)
     T, N, gamma, lam = 9, 3, 0.9, 0.8
-    buffer = SequenceBuffer(T, N, T, spaces.Box(-1, 1, (1,)), spaces.Discrete(2), make_core("identity", 1), "cpu")
+    buffer = SequenceBuffer(T, N, T, make_core("identity", 1), "cpu")
     buffer.rewards.normal_()
     buffer.values.normal_()
     buffer.starts.copy_(torch.rand(T, N) < 0.3)
@@ -257,7 +257,7 @@ def test_rewards_are_clipped_for_learning_only():
 def test_state_storage_of_the_published_stm_stays_small():
     """64 environments x 128 steps: one state per sequence, not per step (stock layout: 2.7 GB)."""
     core = make_core("stm", 64, queries=8, item_size=96)
-    buffer = SequenceBuffer(128, 64, 128, spaces.Box(0, 255, (1,), np.uint8), spaces.Discrete(6), core, "cpu")
+    buffer = SequenceBuffer(128, 64, 128, core, "cpu")
     assert sum(leaf.nbytes for leaf in buffer.state) < 64e6
 
 

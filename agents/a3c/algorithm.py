@@ -9,40 +9,37 @@ import pathlib
 import pickle
 import secrets
 import time
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, Literal, Self, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, multiprocessing
+from torch.optim import Adam, RMSprop
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
+from ..base import MemoryAlgorithm
 from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
-from ..schedule import as_schedule
-from ..setup import continued_seed, make_policy, require_setup
-from .budget import StepBudget
+from ..precision import Precision
 from .environments import EnvFactory, build_env, env_factory
 from .learner import Report, Settings
-from .optimizer import SharedOptimizer
 from .pool import WorkerPool
+from .shared import SharedOptimizer, StepBudget
 from .worker import Job, run_worker
 
-SelfA3C = TypeVar("SelfA3C", bound="A3C")
-
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
-    "adam": (torch.optim.Adam, {"eps": 1e-3, "amsgrad": True, "fused": True}),  # settings of the released STM agent
-    "rmsprop": (torch.optim.RMSprop, {"alpha": 0.99, "eps": 0.1}),  # settings of the A3C paper
+OPTIMIZERS: dict[str, dict[str, Any]] = {
+    # The settings of the released STM agent, and those of the A3C paper.
+    "adam": {"optimizer_class": Adam, "optimizer_kwargs": {"eps": 1e-3, "amsgrad": True, "fused": True}},
+    "rmsprop": {"optimizer_class": RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
 }
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
 
 
-class A3C(BaseAlgorithm):
+class A3C(MemoryAlgorithm):
     """Worker processes that each play, compute gradients and update one shared policy, none waiting for another.
 
     A worker copies the shared parameters, plays ``t_max`` steps in each of its environments, computes the gradient of
@@ -59,36 +56,24 @@ class A3C(BaseAlgorithm):
     policy they see is a copy of the shared one, at most a second old. Workers go on during a callback, until their
     pipes are full; what it changes in the policy is lost (docs/agents.md).
 
-    Numbers that may be a schedule are functions of the remaining progress, which goes from 1 to 0, or texts such as
-    ``lin_3e-4``: from that number to zero over the training. What is not explained here is as in SB3.
+    What is not explained here is as in ``MemoryAlgorithm``.
 
-    :param policy: ``MemoryActorCriticPolicy`` or its name, "MemoryPolicy"
     :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv; each worker builds its own
     :param learning_rate: step size
     :param workers: number of processes; null (None): one for each processor core
     :param envs_per_worker: environments of each worker, whose actions are computed together
     :param t_max: steps in each environment between updates, and steps that gradients travel back in time
-    :param gamma: discount per step
-    :param gae_lambda: decay of generalised advantage estimation
-    :param ent_coef: weight of the entropy bonus
     :param vf_coef: weight of the value loss, which is half the squared error; the loss is summed over the steps of a
         segment and averaged over its environments
     :param max_grad_norm: gradients are scaled down to this norm; null (None): they are left as they are
-    :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
     :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; optimizer_class and optimizer_kwargs among the
         policy's arguments have precedence
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
-        hardware has it). Core, heads and optimizer stay in float32
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
-    :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     :param seed: worker r samples actions with ``seed + 1 + r``, and its environment e has ``seed + r *
         envs_per_worker + e``. (Runs of several workers still differ: their updates interleave as the clock has it.)
     :param device: cpu or auto; workers share parameters in main memory
     :raises ValueError: if an argument is out of range, or the environment is not one that workers could build
     """
-
-    policy: MemoryActorCriticPolicy
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
 
     def __init__(
         self,
@@ -105,7 +90,7 @@ class A3C(BaseAlgorithm):
         max_grad_norm: Positive | None = None,
         clip_reward: Positive | None = None,
         optimizer: Literal["adam", "rmsprop"] = "adam",
-        precision: Literal["auto", "fp32", "bf16"] = "auto",
+        precision: Precision = "auto",
         env_kwargs: dict[str, Any] | None = None,
         stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
@@ -118,7 +103,7 @@ class A3C(BaseAlgorithm):
         if device != "auto" and torch.device(device).type != "cpu":
             raise ValueError(f"A3C trains on the CPU, where its workers share parameters; got device '{device}'")
         require_options(A3C, {"envs_per_worker": envs_per_worker, "seed": seed})  # with which an environment is built
-        self.algorithm = "A3C"  # saved, for `relmem.agents.load`
+        self.algorithm = "A3C"
         self.workers = workers
         self.envs_per_worker = envs_per_worker
         self.t_max = t_max
@@ -150,15 +135,9 @@ class A3C(BaseAlgorithm):
 
     def _setup_model(self) -> None:
         # Here and not in `__init__`, so that what `load` changes is checked too.
-        require_setup(self, A3C)
-        self.lr_schedule = as_schedule(self.learning_rate)
-        self.set_random_seed(self.seed)
-        optimizer_class, optimizer_kwargs = OPTIMIZERS[self.optimizer]
-        policy_kwargs = dict(self.policy_kwargs)
-        if "optimizer_class" not in policy_kwargs:
-            policy_kwargs = {"optimizer_kwargs": optimizer_kwargs, **policy_kwargs, "optimizer_class": optimizer_class}
-        self.policy = make_policy(self, **policy_kwargs)
-        self.policy.set_precision(self.precision)
+        self._require_setup(A3C)
+        optimizer = {} if "optimizer_class" in self.policy_kwargs else OPTIMIZERS[self.optimizer]
+        self._set_up_policy(**{**optimizer, **self.policy_kwargs})
         if any(getattr(module, "running_mean", None) is not None for module in self.policy.modules()):
             raise ValueError(
                 "A3C's workers share parameters, but no running statistics, such as those of BatchNorm2d: choose a "
@@ -166,14 +145,14 @@ class A3C(BaseAlgorithm):
             )
 
     def learn(
-        self: SelfA3C,
+        self,
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int = 100,
         tb_log_name: str = "A3C",
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
-    ) -> SelfA3C:
+    ) -> Self:
         """Train for ``total_timesteps`` agent steps, summed over all environments, rounded up to whole segments.
 
         However it ends (also by Ctrl-C or by the failure of a worker), no process is left behind and the policy holds
@@ -187,9 +166,7 @@ class A3C(BaseAlgorithm):
         :raises FloatingPointError: if an environment of a worker gives numbers that are not finite
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
-        if self._env_factory is None:
-            raise ValueError("this model has no environment to learn in: call set_env(env) first")
-        seed = continued_seed(self)  # before the steps are set to zero
+        seed = self.continued_seed()  # before the steps are set to zero
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -197,31 +174,31 @@ class A3C(BaseAlgorithm):
         job = self._pickled_job(secrets.randbelow(2**31) if seed is None else seed)
         budget = StepBudget(self.num_timesteps, total_timesteps, context)
         shared = SharedOptimizer(self.policy.optimizer, context)
-        steps_before, updates_before, made_before = self.num_timesteps, self._n_updates, shared.steps
+        before, made_before = (self.num_timesteps, self._n_updates), shared.steps
         callback.on_training_start(locals(), globals())
 
-        updates, refreshed = 0, time.monotonic()
+        refreshed = time.monotonic()
         try:
             with WorkerPool(context, ask_to_stop=budget.close) as pool:
                 pool.start(self.workers or available_processors(), run_worker, job, shared, budget)
-                for report in pool.reports():
+                for update, report in enumerate(pool.reports(), start=1):
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
                         shared.copy_to(self.policy.optimizer)
                         refreshed = time.monotonic()
                     if not self._take_in(report, callback):
                         break
-                    updates += 1
-                    self._n_updates = updates_before + shared.steps - made_before
+                    self._n_updates += 1
                     # The last segments may reach beyond the end of the training, where no schedule is defined.
                     self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
-                    if log_interval is not None and updates % log_interval == 0:
-                        self.dump_logs(updates)
+                    if log_interval is not None and update % log_interval == 0:
+                        self.dump_logs(update)
         finally:
             shared.copy_to(self.policy.optimizer)
             # What was learned from: also what workers learned after their last report that was read, and not what they
             # played without coming to an update.
-            self._n_updates = updates_before + shared.steps - made_before
-            self.num_timesteps = steps_before + (shared.steps - made_before) * self.t_max * self.envs_per_worker
+            made = shared.steps - made_before
+            self.num_timesteps = before[0] + made * self.t_max * self.envs_per_worker
+            self._n_updates = before[1] + made
         require_finite_weights(self.policy)
         callback.on_training_end()
         return self
@@ -232,7 +209,7 @@ class A3C(BaseAlgorithm):
         :return: False if a callback asks to stop
         """
         callback.on_rollout_start()
-        for rewards, dones, infos in report.steps():
+        for rewards, dones, infos in report.steps:
             self.num_timesteps += len(rewards)
             callback.update_locals(locals())
             if not callback.on_step():
@@ -247,16 +224,7 @@ class A3C(BaseAlgorithm):
         """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
-        settings = Settings(
-            t_max=self.t_max,
-            gamma=self.gamma,
-            gae_lambda=self.gae_lambda,
-            vf_coef=self.vf_coef,
-            ent_coef=as_schedule(self.ent_coef),
-            learning_rate=self.lr_schedule,
-            max_grad_norm=self.max_grad_norm,
-            clip_reward=self.clip_reward,
-        )
+        settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
         try:
             job = cloudpickle.dumps(Job(policy, self._env_factory, self.envs_per_worker, seed, settings))
@@ -267,21 +235,14 @@ class A3C(BaseAlgorithm):
         return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
 
     def dump_logs(self, iteration: int = 0) -> None:
-        """Write the log.
-
-        :param iteration: number of updates in this call of ``learn``
-        """
+        """Write the log, after a number of updates in this call of ``learn``."""
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self._update_learning_rate(self.policy.optimizer)  # logs it; workers set it for themselves
         OnPolicyAlgorithm.dump_logs(cast(Any, self), iteration)
 
     def set_env(self, env: str | EnvFactory, force_reset: bool = True) -> None:  # type: ignore[override]
-        """Learn in another environment with the same spaces.
-
-        :param env: id of a registered environment, or a function (n_envs, seed) -> VecEnv
-        :param force_reset: as in SB3; workers always begin with new episodes
-        :raises ValueError: if its spaces are not those of the policy
-        """
+        """Learn in another environment with the same spaces: an id, or a function (n_envs, seed) -> VecEnv. Workers
+        always begin with new episodes."""
         factory = env_factory(env, self.env_kwargs if isinstance(env, str) else None)
         self.n_envs = self.envs_per_worker
         previous = self.env
@@ -292,17 +253,15 @@ class A3C(BaseAlgorithm):
 
     @classmethod
     def load(  # type: ignore[override]
-        cls: type[SelfA3C],
+        cls,
         path: str | pathlib.Path | io.BufferedIOBase,
         env: str | EnvFactory | None = None,
         device: torch.device | str = "auto",
         **kwargs: Any,
-    ) -> SelfA3C:
+    ) -> Self:
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
-        :param path: of the saved model
-        :param env: id or factory of the environment to learn in; None: only to predict, or until ``set_env``
-        :param device: cpu or auto
+        :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
         :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``; an
             ``optimizer`` begins anew
         """
@@ -318,6 +277,3 @@ class A3C(BaseAlgorithm):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.optimizer"], []
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_env_factory", "_last_obs"]

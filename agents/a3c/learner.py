@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,91 +16,73 @@ from ..buffer import SequenceBuffer
 from ..collector import collect, to_tensors
 from ..finite import require_finite_loss
 from ..policy import MemoryActorCriticPolicy
+from .shared import trained
 
 KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The arguments of ``A3C`` that concern a worker's update."""
+class Settings(NamedTuple):
+    """The attributes of ``A3C`` that concern a worker's update, by their names there."""
 
     t_max: int
     gamma: float
     gae_lambda: float
     vf_coef: float
-    ent_coef: Schedule
-    learning_rate: Schedule
+    ent_coef: float | str | Schedule
+    lr_schedule: Schedule
     max_grad_norm: float | None
     clip_reward: float | None
 
 
+PlayedStep = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]
+"""Rewards [B], dones [B] and infos of one step, as the environments gave them; of infos only ``KEPT_INFO``, and only
+where an episode ended."""
+
+
 class Report(NamedTuple):
-    """What a worker tells the main process about one segment of T steps in B environments."""
+    """What a worker tells the main process about one segment."""
 
-    rewards: np.ndarray  # [T, B], as the environments gave them
-    dones: np.ndarray  # [T, B]
-    infos: list[dict[int, dict[str, Any]]]  # for each step, by environment: what is known of episodes that ended
+    steps: list[PlayedStep]
     statistics: dict[str, float]  # by name in the log
-
-    def steps(self) -> Iterator[tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]]:
-        """Rewards [B], dones [B] and infos of each step, as a vector environment returns them."""
-        for rewards, dones, infos in zip(self.rewards, self.dones, self.infos, strict=True):
-            yield rewards, dones, [infos.get(i, {}) for i in range(len(dones))]
 
 
 class SegmentLearner:
     """Plays segments of ``t_max`` steps with a policy of its own and computes their gradients.
 
     The memory is carried from segment to segment, across updates of the parameters; gradients stop at its start.
-
-    :param policy: this worker's copy
-    :param env: this worker's environments
-    :param settings: of the update
     """
 
     def __init__(self, policy: MemoryActorCriticPolicy, env: VecEnv, settings: Settings) -> None:
         self.policy = policy
         self.env = env
         self.settings = settings
-        self.parameters = list(policy.parameters())
-        self.buffer = SequenceBuffer(
-            settings.t_max,
-            env.num_envs,
-            settings.t_max,
-            policy.observation_space,
-            policy.action_space,
-            policy.core,
-            policy.device,
-        )
+        self.parameters = trained(policy.parameters())
+        self.buffer = SequenceBuffer(settings.t_max, env.num_envs, settings.t_max, policy.core, policy.device)
         with torch.no_grad():
             state = policy.initial_state(env.num_envs)
         self._place = env.reset(), np.ones(env.num_envs, dtype=bool), state  # observations, starts, memory
-        self._returns = torch.zeros(settings.t_max, env.num_envs)
 
-    @torch.no_grad()
-    def play(self) -> tuple[np.ndarray, np.ndarray, list[dict[int, dict[str, Any]]]]:
-        """Play a segment into the buffer.
+    def play(self) -> list[PlayedStep]:
+        """Play a segment into the buffer, and return its steps for the report.
 
-        :return: rewards [T, B], dones [T, B] and infos of ended episodes, for the report
         :raises FloatingPointError: if an environment gives numbers that are not finite
         """
-        settings, policy, env, buffer = self.settings, self.policy, self.env, self.buffer
-        all_rewards = np.zeros((settings.t_max, env.num_envs), dtype=np.float32)
-        all_dones = np.zeros((settings.t_max, env.num_envs), dtype=bool)
-        all_infos: list[dict[int, dict[str, Any]]] = []
+        settings, buffer, steps = self.settings, self.buffer, []
         # Around all steps, so that weights are cast to the features' bf16 once per segment instead of once per step.
-        with torch.autocast(policy.device.type, enabled=False):
-            for step in collect(policy, env, buffer, *self._place, settings.gamma, settings.clip_reward):
-                all_rewards[step.n_steps], all_dones[step.n_steps] = step.rewards, step.dones
-                ended = step.dones.nonzero()[0].tolist()
-                all_infos.append({i: {k: step.infos[i][k] for k in KEPT_INFO if k in step.infos[i]} for i in ended})
+        with torch.no_grad(), torch.autocast(self.policy.device.type, enabled=False):
+            for step in collect(self.policy, self.env, buffer, *self._place, settings.gamma, settings.clip_reward):
                 self._place = step.new_obs, step.dones, step.next_state
+                kept = [
+                    {key: info[key] for key in KEPT_INFO if key in info} if done else {}
+                    for info, done in zip(step.infos, step.dones, strict=True)
+                ]
+                steps.append((step.rewards, step.dones, kept))
 
         # The value learns the n-step return, as in the A3C paper; the policy learns from the smoother estimate (GAE).
         buffer.compute_advantages(settings.gamma, gae_lambda=1.0)
-        self._returns.copy_(buffer.returns)
+        self._returns = buffer.returns.clone()  # [T, B]
         buffer.compute_advantages(settings.gamma, settings.gae_lambda)
-        return all_rewards, all_dones, all_infos
+        return steps
 
     def gradients(self, ent_coef: float) -> tuple[list[Tensor | None], dict[str, float]]:
         """Gradient of the loss of the segment in the buffer.
@@ -134,11 +114,11 @@ class SegmentLearner:
             "train/entropy_loss": entropy_loss,
             "memory/core_grad_norm": nn.utils.get_total_norm(core_gradients),
         }
-        obs, starts, state = self._place
-        coming = to_tensors(policy, obs, starts)
-        memory = policy.memory_statistics(coming[0], state, coming[1])
+        coming_obs, last_dones, state = self._place
+        obs, starts = to_tensors(policy, coming_obs, last_dones)
+        memory = policy.memory_statistics(obs, state, starts)
         statistics |= {f"memory/{name}": value for name, value in memory.items()}
-        limit = math.inf if self.settings.max_grad_norm is None else self.settings.max_grad_norm
-        norm = statistics["train/grad_norm"] = nn.utils.clip_grad_norm_(self.parameters, limit)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
+        statistics["train/grad_norm"] = norm
         require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
         return [p.grad for p in self.parameters], {name: value.item() for name, value in statistics.items()}

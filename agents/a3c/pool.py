@@ -12,7 +12,6 @@ from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 from .learner import Report
-from .worker import Done
 
 GRACE_SECONDS = 5.0  # for workers to finish their segment before they are terminated
 WATCH_SECONDS = 1.0  # between looks at workers that do not report
@@ -23,7 +22,6 @@ class WorkerPool:
 
     Used as a context: leaving it ends all processes, at the latest after ``GRACE_SECONDS`` and a moment.
 
-    :param context: how processes are started
     :param ask_to_stop: makes the workers end after their current segment
     """
 
@@ -35,9 +33,6 @@ class WorkerPool:
 
     def __enter__(self) -> WorkerPool:
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
     def start(self, n_workers: int, target: Callable[..., None], *args: Any) -> None:
         """Start ``target(rank, *args, connection)`` in ``n_workers`` processes."""
@@ -57,38 +52,40 @@ class WorkerPool:
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
         while self._connections:
-            for connection in self._ready(WATCH_SECONDS):
-                rank = self._connections[connection]
-                try:
-                    message = connection.recv()
-                except (EOFError, OSError):  # OSError: in the middle of a message
-                    self._processes[rank].join(GRACE_SECONDS)
-                    raise RuntimeError(self._death(rank)) from None
-                if isinstance(message, Done):
-                    del self._connections[connection]
-                    if message.error:
-                        raise message.cause or RuntimeError(f"A3C worker {rank} failed:\n\n{message.error}")
-                else:
+            for rank, message in self._messages(WATCH_SECONDS):
+                if isinstance(message, Report):
                     yield message
+                elif isinstance(message, EOFError):
+                    raise RuntimeError(self._death(rank))
+                elif message is not None:
+                    raise message
             # A process that the worker has started may hold its pipe open after its death.
             for rank in self._connections.values():
                 if self._processes[rank].exitcode not in (None, 0):
                     raise RuntimeError(self._death(rank))
 
-    def stop(self) -> None:
+    def _messages(self, timeout: float) -> Iterator[tuple[int, Report | Exception | None]]:
+        """A message from each worker that has one, with its number; after a time, perhaps none. Whatever is no report
+        is its last, and EOFError means that it died."""
+        for connection in cast(list[Connection], wait(list(self._connections), timeout)):
+            rank = self._connections[connection]
+            try:
+                message = connection.recv()
+            except (EOFError, OSError):  # OSError: in the middle of a message
+                message = EOFError()
+            if not isinstance(message, Report):
+                del self._connections[connection]
+            yield rank, message
+
+    def __exit__(self, *_: object) -> None:
         """End all workers: those that can finish their segment do, the rest is terminated."""
         self._ask_to_stop()
         try:
             deadline = time.monotonic() + GRACE_SECONDS
             while self._connections and time.monotonic() < deadline:
-                for connection in self._ready(deadline - time.monotonic()):
-                    # Nobody needs these reports any more, but a worker may be waiting for room in its pipe.
-                    try:
-                        finished = isinstance(connection.recv(), Done)
-                    except (EOFError, OSError):
-                        finished = True
-                    if finished:
-                        del self._connections[connection]
+                # Nobody needs these reports any more, but a worker may be waiting for room in its pipe.
+                for _ in self._messages(deadline - time.monotonic()):
+                    pass
             for process in self._processes:
                 process.join(max(0.0, deadline - time.monotonic()))
         finally:  # also after a second Ctrl-C
@@ -100,11 +97,9 @@ class WorkerPool:
                     process.kill()
                     process.join()
 
-    def _ready(self, timeout: float) -> list[Connection]:
-        """Connections with something to read; after a time, perhaps none."""
-        return cast(list[Connection], wait(list(self._connections), timeout=timeout))
-
     def _death(self, rank: int) -> str:
+        """How a worker ended."""
+        self._processes[rank].join(GRACE_SECONDS)
         code = self._processes[rank].exitcode
         if code is None:
             return f"A3C worker {rank} closed its connection without a word"

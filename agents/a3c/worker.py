@@ -10,31 +10,27 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from typing import NamedTuple
 
 import cloudpickle  # type: ignore[import-untyped]
 import torch
 from stable_baselines3.common.utils import set_random_seed
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..policy import MemoryActorCriticPolicy
-from .budget import StepBudget
+from ..schedule import as_schedule
 from .environments import EnvFactory, build_env
 from .learner import Report, SegmentLearner, Settings
-from .optimizer import SharedOptimizer
+from .shared import SharedOptimizer, StepBudget
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
 
 
-@dataclass(frozen=True)
-class Job:
-    """What all workers are given alike.
-
-    It travels by value, so that cores, features and environments of the user's own exist in the worker too, even
-    those defined in a notebook.
-    """
+class Job(NamedTuple):
+    """What all workers are given alike. It travels by value, so that cores, features and environments of the user's own
+    exist in the worker too, even those defined in a notebook."""
 
     policy: MemoryActorCriticPolicy
     env_factory: EnvFactory
@@ -43,20 +39,8 @@ class Job:
     settings: Settings
 
 
-@dataclass(frozen=True)
-class Done:
-    """The last message of a worker.
-
-    :param error: the traceback, if it failed
-    :param cause: what was raised, if a loss or an environment is not finite, which needs no traceback
-    """
-
-    error: str | None = None
-    cause: FloatingPointError | None = None
-
-
 def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
-    """Train until the budget is used up; send a ``Report`` after each update and ``Done`` at the end.
+    """Train until the budget is used up; send a ``Report`` after each update, and at the end None or what went wrong.
 
     :param rank: number of this worker, from 0
     :param job: a pickled ``Job``, as bytes in shared memory. (What is sent along with a new process must be small:
@@ -65,16 +49,16 @@ def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepB
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the main process, which ends its workers
     torch.set_num_threads(1)  # the other cores belong to the other workers
-    done = Done()
+    last: Exception | None = None
     try:
         for report in _train(rank, cloudpickle.loads(job.numpy().tobytes()), optimizer, budget):
-            if not _send(reports, report):
-                return
-    except FloatingPointError as error:
-        done = Done(traceback.format_exc(), type(error)(f"A3C worker {rank}: {error}"))
+            reports.send(report)
+    except FloatingPointError as error:  # of a loss or an environment: it needs no traceback
+        last = type(error)(f"A3C worker {rank}: {error}")
     except Exception:
-        done = Done(traceback.format_exc())
-    _send(reports, done)
+        last = RuntimeError(f"A3C worker {rank} failed:\n\n{traceback.format_exc()}")
+    with contextlib.suppress(BrokenPipeError):  # the main process is gone
+        reports.send(last)
 
 
 def end_with_parent() -> None:
@@ -92,33 +76,33 @@ def end_with_parent() -> None:
 
 
 def _train(rank: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget) -> Iterator[Report]:
-    settings = job.settings
+    settings, n_envs = job.settings, job.n_envs
     set_random_seed(job.seed + 1 + rank)
-    with contextlib.closing(build_env(job.env_factory, job.n_envs, job.seed + rank * job.n_envs)) as env:
+    with contextlib.closing(build_env(job.env_factory, n_envs, job.seed + rank * n_envs)) as env:
         learner = SegmentLearner(job.policy, env, settings)
         buffers = persistent_buffers(job.policy)
-        while (taken := budget.claim(settings.t_max * job.n_envs)) is not None:
+        while (taken := budget.claim(settings.t_max * n_envs)) is not None:
             progress_remaining = 1 - taken / budget.total
             optimizer.load_into(learner.parameters)
-            rewards, dones, infos = learner.play()
-            gradients, statistics = learner.gradients(settings.ent_coef(progress_remaining))
+            steps = learner.play()
+            gradients, statistics = learner.gradients(as_schedule(settings.ent_coef)(progress_remaining))
             require_constant_buffers(job.policy, buffers)
-            optimizer.step(gradients, settings.learning_rate(progress_remaining))
-            yield Report(rewards, dones, infos, statistics)
+            optimizer.step(gradients, settings.lr_schedule(progress_remaining))
+            yield Report(steps, statistics)
 
 
-def persistent_buffers(policy: MemoryActorCriticPolicy) -> dict[str, Tensor]:
+def persistent_buffers(policy: nn.Module) -> dict[str, Tensor]:
     """Copies of the buffers that are saved with a policy, by name."""
     saved = policy.state_dict()
     return {name: buffer.clone() for name, buffer in policy.named_buffers() if name in saved}
 
 
-def require_constant_buffers(policy: MemoryActorCriticPolicy, before: dict[str, Tensor]) -> None:
+def require_constant_buffers(policy: nn.Module, before: dict[str, Tensor]) -> None:
     """Raise a ValueError if playing or learning has changed what would be each worker's own, and be lost.
 
     :param before: what ``persistent_buffers`` returned
     """
-    after = persistent_buffers(policy)
+    after = dict(policy.named_buffers())
     for name, buffer in before.items():
         same = buffer.shape == after[name].shape and torch.allclose(buffer, after[name], rtol=0, atol=0, equal_nan=True)
         if not same:
@@ -126,12 +110,3 @@ def require_constant_buffers(policy: MemoryActorCriticPolicy, before: dict[str, 
                 f"A3C's workers share parameters, but no buffers such as running statistics, and '{name}' changes in "
                 "training: choose a policy without it, or register what is mere scratch with persistent=False"
             )
-
-
-def _send(connection: Connection, message: Report | Done) -> bool:
-    """:return: False if the main process is gone"""
-    try:
-        connection.send(message)
-    except BrokenPipeError:
-        return False
-    return True
