@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.preprocessing import get_action_dim
 from torch import Tensor
 
-from ..common.checks import require_at_least
+from ..common.options import Count, require_option
 from .cores import MemoryCore, State
 
 SHORTEST = 16  # sequences, in steps, that the rollout of a single environment is cut into
@@ -165,7 +165,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     # The rollout of a single environment would be a single sequence, and a single minibatch.
     if n_envs == 1 and bptt_length is None and batch_size is None:
         length = min(n_steps // k for k in (1, 2, 4) if n_steps % k == 0 and (k == 1 or n_steps // k >= SHORTEST))
-    require_at_least(1, bptt_length=length)
+    require_option("bptt_length", Count, length)
     if n_steps % length:
         raise ValueError(
             f"bptt_length {length} does not divide n_steps {n_steps}; "
@@ -174,7 +174,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
     sequences = n_steps // length * n_envs
     if batch_size is None:
         return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
-    require_at_least(1, batch_size=batch_size)
+    require_option("batch_size", Count, batch_size)
     if batch_size % length or sequences % (batch_size // length):
         nearest = length * _nearest_divisor(sequences, batch_size / length)
         raise ValueError(

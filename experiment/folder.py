@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import shlex
 import shutil
 import sys
@@ -57,8 +56,8 @@ class RunFolder:
         self.model = path / f"model{ending}"
         self.results = path / "results.json"
         self.curve = path / "learning_curve.png"
-        self.missing: dict[str, OSError] = {}  # what could not be written the last time
-        self._warned: set[str] = set()
+        self.missing: dict[str, OSError | None] = {}  # what could not be written, None where it could later on
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
         self._lock = FileLock(path / ".lock")
 
     # ---------------------------------------------------------------- before the training
@@ -141,8 +140,10 @@ class RunFolder:
         :raises ValueError: if there is none
         """
         steps: dict[Path, int] = {}
-        for path in self._saved():
+        for path in (self.model, *sorted(self.checkpoints.glob(f"*{self.ending}"))):
             try:
+                if not path.is_file():
+                    continue
                 steps[path] = steps_taken(path)
             except ValueError as error:
                 warn(f"{error}: passed over")
@@ -150,12 +151,20 @@ class RunFolder:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
         return max(steps, key=lambda path: steps[path])
 
-    def has_checkpoint(self) -> bool:
-        """Whether there is anything to continue from."""
-        return bool(self._saved())
+    def checkpoint(self, model: Model, step: int) -> None:
+        """Save a checkpoint if it is time: every few minutes, the first one soon. The newest few are kept.
 
-    def _saved(self) -> list[Path]:
-        return [path for path in (self.model, *sorted(self.checkpoints.glob(f"*{self.ending}"))) if path.is_file()]
+        :param step: of the training, for the file's name
+        """
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+        with self.attempt("a checkpoint"):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            save(model, self.checkpoints / f"{CHECKPOINT}{step:012d}{self.ending}")
+            for old in sorted(self.checkpoints.glob(f"{CHECKPOINT}{'[0-9]' * 12}{self.ending}"))[:-CHECKPOINTS_KEPT]:
+                old.unlink()
+            self._due = time.monotonic() + CHECKPOINT_SECONDS
 
     # ---------------------------------------------------------------- what a run can do without
 
@@ -164,12 +173,13 @@ class RunFolder:
         """Write something without which a training can go on: where that fails, it is said once."""
         try:
             yield
-            self.missing.pop(what, None)
         except OSError as error:
-            self.missing[what] = error
-            if what not in self._warned:
-                self._warned.add(what)
+            if what not in self.missing:
                 warn(f"cannot write {what}, and goes on without: {error}")
+            self.missing[what] = error
+        else:
+            if what in self.missing:
+                self.missing[what] = None
 
     def save(self, model: Model) -> Path | None:
         """Save the model of a run that ends, if not here then in a folder for temporary files.
@@ -191,9 +201,11 @@ class RunFolder:
         with self.attempt("results.json"):
             files = {"commands": self.command, "versions": self.versions}
             known = {name: file.read_text().splitlines() if file.exists() else [] for name, file in files.items()}
-            text = json.dumps(_finite(results | known), indent=1, allow_nan=False, default=str)
+            text = json.dumps(results | known, default=str)
+            # JSON knows no NaN and no infinity, as a diverged training has them.
+            finite = json.loads(text, parse_constant=lambda _: None)
             with replacing(self.results) as file:
-                file.write(f"{text}\n".encode())
+                file.write(f"{json.dumps(finite, indent=1)}\n".encode())
 
     def read_results(self) -> dict[str, Any]:
         """What ``results.json`` holds; nothing where it is not whole."""
@@ -205,13 +217,8 @@ class RunFolder:
 
     def tensorboard_command(self) -> str:
         """How to watch the run, as one would type it here."""
-        program = Path(sys.executable).with_name("tensorboard")
-        on_path = shutil.which("tensorboard")
-        if on_path and Path(on_path).resolve() == program.resolve():
-            program = Path("tensorboard")
-        elif program.is_relative_to(Path.cwd()):
-            program = program.relative_to(Path.cwd())
-        return shlex.join([str(program), "--logdir", str(self.path)])
+        program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
+        return shlex.join([program, "--logdir", str(self.path)])
 
 
 def make_default_path(name: str) -> Path:
@@ -262,39 +269,3 @@ def save(model: Model, path: Path) -> None:
     model.save(content)
     with replacing(path) as file:
         file.write(content.getbuffer())
-
-
-class CheckpointSaver:
-    """Saves a model every few minutes, the first time soon, and keeps the newest few.
-
-    :param folder: of the run
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
-
-    def __call__(self, model: Model, step: int) -> None:
-        """Save the model if it is time.
-
-        :param step: of the training, for the file's name
-        """
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
-        folder, ending = self.folder.checkpoints, self.folder.ending
-        with self.folder.attempt("a checkpoint"):
-            folder.mkdir(parents=True, exist_ok=True)
-            save(model, folder / f"{CHECKPOINT}{step:012d}{ending}")
-            for old in sorted(folder.glob(f"{CHECKPOINT}{'[0-9]' * 12}{ending}"))[:-CHECKPOINTS_KEPT]:
-                old.unlink()
-            self._due = time.monotonic() + CHECKPOINT_SECONDS
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not know, as a diverged training has them."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,28 +8,23 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..agents import Diverged
 from ..common.output import say, stage, warn
 from ..common.values import write
-from .agent import AgentJob
 from .config import Config
 from .folder import RunFolder, make_default_path
-from .provenance import processor
+from .job import Job
 from .stop import StopRequest
-from .task import TaskJob
-
-Job = AgentJob | TaskJob
 
 
 class Run:
     """A training that is ready to start, in a folder of its own. See ``prepare``."""
 
-    def __init__(self, job: Job, folder: RunFolder, argv: Sequence[str], saved: Config | None) -> None:
-        self.job, self.folder, self.argv, self.saved = job, folder, argv, saved
+    def __init__(self, job: Job, folder: RunFolder, argv: Sequence[str], resumed: bool) -> None:
+        self.job, self.folder, self.argv, self.resumed = job, folder, argv, resumed
         self.stop = StopRequest()
 
     def execute(self) -> int:
@@ -55,50 +50,32 @@ class Run:
 
     def _execute(self) -> int:
         job, folder, config = self.job, self.folder, self.job.config
-        if self.saved:
-            if job.outcome() and job.is_whole(folder.read_results()):
+        if self.resumed:
+            if job.is_over(folder.read_results()):
                 say(
                     f"The run in {folder.path} is over: {job.outcome()} after {job.done:,} of {config[job.total]:,} "
                     f"{job.unit}. A larger --{job.total} continues it."
                 )
                 return 0
             folder.log_resumption(write(config.as_dict()), self.argv)
-        self._introduce()
+        facts, left = job.facts(), max(0, config[job.total] - job.done)  # a rollout may reach beyond the end
+        say(
+            f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}\n"
+            f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} parameters, {job.plan()}; on "
+            f"{facts['device']} ({job.learner.device}), {facts['threads']} thread(s)"
+        )
         with self._saved_on_failure():
             job.execute(folder, self.stop)
         self.stop.at_once = False
         with self.stop.held():
-            model = folder.save(job)  # before anything that may fail or take time
-        results = job.finish(folder, self.stop)
-        folder.write_results(self._facts() | results)
+            model = folder.save(job.learner)  # before anything that may fail or take time
+        job.finish(folder, self.stop)
         files = [file for file in (model, folder.results, folder.curve) if file and file.exists()]
         say(f"Saved {', '.join(map(str, files))}.")
         for what, error in folder.missing.items():
-            warn(f"what this run lacks: {what} ({error})")
+            if error:
+                warn(f"what this run lacks: {what} ({error})")
         return self.stop.exit_code or int(model != folder.model)
-
-    def _introduce(self) -> None:
-        """Say where the run is, and what it consists of."""
-        job, folder, facts = self.job, self.folder, self._facts()
-        left = max(0, job.config[job.total] - job.done)  # a rollout may reach beyond the end
-        say(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}")
-        say(
-            f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} "
-            f"parameters, {job.plan()}; on {facts['device']} ({job.device}), {facts['threads']} thread(s)"
-        )
-
-    def _facts(self) -> dict[str, Any]:
-        """What the results of all runs say."""
-        job, cuda = self.job, self.job.device.type == "cuda"
-        return {
-            "kind": job.kind,
-            "config": job.config.as_dict(),
-            "seed": job.config["seed"],
-            "core": job.config["core.name"],
-            "device": torch.cuda.get_device_name(job.device) if cuda else processor(),
-            "threads": torch.get_num_threads(),
-            "parameters": sum(parameter.numel() for parameter in job.network.parameters()),
-        }
 
     @contextmanager
     def _saved_on_failure(self) -> Iterator[None]:
@@ -110,11 +87,11 @@ class Run:
         except KeyboardInterrupt:
             self.stop.note()
         except Diverged:
-            folder.write_results(self._facts() | job.describe() | {"outcome": "diverged"})
+            folder.write_results(job.facts() | job.describe() | {job.tested: None, "outcome": "diverged"})
             raise
         except (Exception, SystemExit):
             if all(parameter.isfinite().all() for parameter in job.network.parameters()):
-                folder.save(job)
+                folder.save(job.learner)
             warn(f"The training failed. To go on from where it was: --resume {folder.path}")
             raise
 
@@ -150,7 +127,7 @@ def prepare(
     if not resume:
         folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
         folder.create(write(config.as_dict()), argv)
-    return Run(job, folder, argv, saved)
+    return Run(job, folder, argv, resumed=saved is not None)
 
 
 @contextmanager

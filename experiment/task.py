@@ -7,15 +7,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..common.options import Count, Option, Positive, options_of
 from ..common.output import say, stage
 from ..supervised import SequenceModel, SupervisedTrainer, memories, memory_factory
 from ..tasks import make_task
 from ..tasks.registry import TASKS, registered_tasks
 from .config import Config, Group, run_options
-from .folder import CheckpointSaver, RunFolder
+from .folder import RunFolder
 from .job import Job, named
 from .pictures import draw_task_curve
 from .progress import Progress
@@ -32,9 +30,9 @@ LOGGED_SECONDS = 10.0  # between two points of its curve
 class TaskJob(Job):
     """Trains a model on a task."""
 
-    kind, ending, unit, total = "task", ".pt", "updates", "total_updates"
+    kind, subject, ending, unit, total, tested = "task", "task.name", ".pt", "updates", "total_updates", "test"
     may_change = ("total_updates", "max_minutes", "device", "precision", "threads")
-    trainer: SupervisedTrainer
+    learner: SupervisedTrainer
 
     def cut(self, config: Config) -> Config:
         config = config.but(total_updates=2, training__batch_size=min(4, config["training.batch_size"]))
@@ -65,15 +63,11 @@ class TaskJob(Job):
 
     @property
     def network(self) -> SequenceModel:
-        return self.trainer.model
+        return self.learner.model
 
     @property
     def done(self) -> int:
-        return self.trainer.updates
-
-    @property
-    def device(self) -> torch.device:
-        return self.trainer.device
+        return self.learner.updates
 
     def prepare(self, checkpoint: Path | None) -> None:
         config = self.config
@@ -93,7 +87,7 @@ class TaskJob(Job):
                     f"a batch of {batch_size:,} samples": float(batch_size * FLOAT * state),
                 }
             )
-        self.trainer = SupervisedTrainer(
+        self.learner = SupervisedTrainer(
             task,
             core=config["core.name"],
             core_kwargs=config.group("core"),
@@ -102,48 +96,37 @@ class TaskJob(Job):
             **{name: config[name] for name in ("precision", "seed", "device")},
         )
         if checkpoint is not None:
-            self.trainer.restore(checkpoint)
+            self.learner.restore(checkpoint)
 
     def plan(self) -> str:
-        return f"batches of {self.trainer.batch_size}"
+        return f"batches of {self.learner.batch_size}"
 
     def outcome(self) -> str | None:
-        return self.trainer.outcome(self.config["total_updates"], self.config["max_minutes"])
-
-    def is_whole(self, results: dict[str, Any]) -> bool:
-        return results.get("test") is not None
+        return self.learner.outcome(self.config["total_updates"], self.config["max_minutes"])
 
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        watch = Watch(self.trainer, self.config, folder, stop)
+        watch = Watch(self.learner, self.config, folder, stop)
         try:
-            self.trainer.learn(self.config["total_updates"], self.config["max_minutes"], watch)
+            self.learner.learn(self.config["total_updates"], self.config["max_minutes"], watch)
         finally:
             watch.close()
 
-    def save(self, file: Any) -> None:
-        self.trainer.save(file)
-
-    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-        trainer, config = self.trainer, self.config
-        outcome, test, metric = self.outcome(), None, trainer.task.metric
+    def test(self, stop: StopRequest) -> dict[str, Any] | None:
+        scores, outcome, metric = None, self.outcome(), self.learner.task.metric
         if outcome is not None:
-            with stop.immediate(), stage("testing the best weights"):  # else it is made up for when the run is resumed
-                test = trainer.test(config["training.eval_size"] if self.smoke else None)
-        with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
-            draw_task_curve(
-                folder.curve,
-                trainer.history,
-                metric,
-                self.title(config["task.name"], folder),
-                trainer.task.trivial("valid"),
-                test["test"][metric] if test else None,
-            )
-        scores = "".join(f" {metric} on {name}: {score[metric]:.4g}." for name, score in (test or {}).items())
-        say(f"{(outcome or 'stopped').capitalize()} after {trainer.updates:,} updates.{scores}")
-        return self.describe() | {"test": test}
+            with stop.immediate(), stage("testing the best weights"):
+                scores = self.learner.test(self.config["training.eval_size"] if self.smoke else None)
+        shown = "".join(f" {metric} on {name}: {score[metric]:.4g}." for name, score in (scores or {}).items())
+        say(f"{(outcome or 'stopped').capitalize()} after {self.done:,} updates.{shown}")
+        return scores
+
+    def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
+        history, task = self.learner.history, self.learner.task
+        level = tested["test"][task.metric] if tested else None
+        draw_task_curve(path, history, task.metric, title, task.trivial("valid"), level)
 
     def describe(self) -> dict[str, Any]:
-        trainer, task = self.trainer, self.trainer.task
+        trainer, task = self.learner, self.learner.task
         epoch = trainer.updates_per_epoch
 
         def moment(entry: dict[str, float] | None) -> dict[str, float] | None:
@@ -162,7 +145,6 @@ class TaskJob(Job):
             "metric": task.metric,
             "higher_is_better": task.higher_is_better,
             "trivial": {name: task.trivial(name) for name in task.split_sizes if name != "train"},
-            "test": None,
             "best": moment(trainer.best_evaluation),
             "converged": moment(trainer.converged_at),
             "updates": trainer.updates,
@@ -192,7 +174,6 @@ class Watch:
         self.began, self.first = trainer.seconds, trainer.updates
         self.logged = len(trainer.history)
         self.shown = self.drawn = time.monotonic()
-        self.save = CheckpointSaver(folder)
 
     def __call__(self, trainer: SupervisedTrainer) -> bool:
         """After every update; False ends the training."""
@@ -208,7 +189,7 @@ class Watch:
         if now - self.shown >= SHOWN_SECONDS:
             self.progress.update(trainer.updates, status=self._status(trainer))
             self.shown = now
-        self.save(trainer, trainer.updates)
+        self.folder.checkpoint(trainer, trainer.updates)
         return not self.stop
 
     def _log(self, trainer: SupervisedTrainer) -> None:

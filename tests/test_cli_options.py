@@ -156,7 +156,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--core.name", "lstmm"], "unknown core 'lstmm': did you mean 'lstm'?"),
         (["--core.hiden_size", "8"], "unknown option of core 'lstm' 'hiden_size': did you mean 'hidden_size'?"),
         (["--core.hidden_size", "-3"], "hidden_size must be an integer of at least 1, got -3"),
-        (["--core.hidden_size", "nan"], "core.hidden_size must be an integer, got 'nan'"),
+        (["--core.hidden_size", "nan"], "core.hidden_size must be an integer of at least 1, got 'nan'"),
         (["--core.name", "stm", "--core.preset", "relesed"], "did you mean 'released'?"),
         (["--core.name", "stm", "--core.item_size", "-3"], "item_size must be an integer of at least 1, got -3"),
         (["--algo.name", "poo"], "unknown algorithm 'poo': did you mean 'ppo'?"),
@@ -177,7 +177,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--env.kwargs", '{"lenght": 3}'], "cannot make 'CartPole-v1': "),
         (["--env.kwargs", "3"], "env.kwargs must be a mapping or null, got 3"),
         (["--env.id", "ALE/Pong-v5", "--env.kwargs", '{"mode": 1}'], "'ALE/Pong-v5' is an Atari game, which takes no"),
-        (["--policy.features", "natur"], "unknown features 'natur': did you mean 'nature'?"),
+        (["--policy.features", "natur"], "unknown policy.features 'natur': did you mean 'nature'?"),
         (["--policy.features", "nature"], "convolutional features need image observations"),
         (
             ["--policy.net_arch", "[64,0]"],
@@ -186,7 +186,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--total_timesteps", "many"], "total_timesteps must be an integer of at least 1, got 'many'"),
         (["--total_timestep", "9"], "unknown option 'total_timestep': did you mean 'total_timesteps'?"),
         (["--seed", "-1"], "seed must be an integer from 0 to 2147483647, got -1"),
-        (["--precision", "bf15"], "precision must be one of auto, fp32, bf16, got 'bf15'"),
+        (["--precision", "bf15"], "unknown precision 'bf15': did you mean 'bf16'"),
         (["--device", "gpuu"], "unknown device 'gpuu': choose auto, cpu, cuda or cuda:N"),
         (["--config", "pong/lstmm"], "unknown config 'pong/lstmm': did you mean 'pong/lstm'?"),
         (["--config"], "config needs a value"),
@@ -215,7 +215,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(flags, sentence, tmp_path, 
     [
         (["--env.n_envs", "4"], "unknown option of the environment 'n_envs'"),
         (["--algo.workers", "0"], "algo.workers must be an integer of at least 1 or null, got 0"),
-        (["--algo.optimizer", "sgd"], "algo.optimizer must be one of adam, rmsprop, got 'sgd'"),
+        (["--algo.optimizer", "sgd"], "unknown algo.optimizer 'sgd': choose from adam, rmsprop"),
         (["--device", "meta"], "unknown device 'meta': choose auto, cpu, cuda or cuda:N"),
     ],
 )
@@ -231,15 +231,21 @@ def test_mistakes_with_a3c(flags, sentence, tmp_path, monkeypatch, capfd):
     [
         ("env: {frameskip: 4}", "mine.yaml: unknown config key of the environment 'frameskip': did you mean"),
         ("totaltimesteps: 4", "mine.yaml: unknown config key 'totaltimesteps': did you mean 'total_timesteps'?"),
-        ("core: {name: lstm, hidden_size: big}", "mine.yaml: core.hidden_size must be an integer, got 'big'"),
-        ("core: {name: lstm, hidden_size: 4.5}", "mine.yaml: core.hidden_size must be an integer, got 4.5"),
+        (
+            "core: {name: lstm, hidden_size: big}",
+            "mine.yaml: core.hidden_size must be an integer of at least 1, got 'big'",
+        ),
+        (
+            "core: {name: lstm, hidden_size: 4.5}",
+            "mine.yaml: core.hidden_size must be an integer of at least 1, got 4.5",
+        ),
         ("env: {n_envs: -4}", "mine.yaml: env.n_envs must be an integer of at least 1, got -4"),
         ("algo: {target_kl: .nan}", "mine.yaml: algo.target_kl must be a number above 0 or null, got nan"),
         ("core: lstm", "config key 'core' must hold options such as 'name', got 'lstm'"),
         ("env: CartPole-v1", "config key 'env' must hold options such as 'id', got 'CartPole-v1'"),
         (
             "enviroment: {id: CartPole-v1}",
-            "unknown config key 'enviroment': did you mean 'env', which holds 'id' and others?",
+            "unknown config key 'enviroment': did you mean 'env'?",
         ),
         ("task:", "config key 'task' must hold options such as 'name', got null"),
         ("task: {bits: 4}", "mine.yaml: task.name is missing: choose from associative_retrieval, "),
@@ -301,7 +307,7 @@ def test_a_module_that_is_not_there_is_named(tmp_path, monkeypatch, capfd):
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("no_such_module", "broken_module"):
         assert main(["train", *PLAIN, "--core.name", f"{module}:mine"]) == 2
-        assert re.search(f"{module}:mine.* cannot be imported", one_sentence(capfd))
+        assert re.search(f"{module}:mine.* import fails", one_sentence(capfd))
 
 
 TASK = ["--task.name", "copy"]

@@ -41,7 +41,7 @@ def copied(run, tmp_path):
 def trainer_of(folder: Path, checkpoint: Path | None = None) -> SupervisedTrainer:
     job = TaskJob(parse(["--config", str(folder / "config.yaml")]).config)
     job.prepare(checkpoint)
-    return job.trainer
+    return job.learner
 
 
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -129,7 +129,7 @@ def test_a_diverged_run_leaves_json_that_every_parser_reads(tmp_path, monkeypatc
 
     def diverging(job, checkpoint):
         prepare(job, checkpoint)
-        torch.nn.init.constant_(job.trainer.model.memory.out.bias, float("nan"))
+        torch.nn.init.constant_(job.learner.model.memory.out.bias, float("nan"))
 
     monkeypatch.setattr(TaskJob, "prepare", diverging)
     assert main([*RUN, "--total_updates", "25", "--run_dir", str(tmp_path / "run")]) == 0
@@ -301,7 +301,7 @@ def test_help_shows_the_options_of_the_task(capsys):
         (["--task.name", "copi"], "unknown task 'copi': did you mean 'copy'?"),
         ([*TINY, "--task.object", "4"], "unknown option of task 'nth_farthest' 'object': did you mean 'objects'?"),
         ([*TINY, "--task.objects", "1"], "objects must be"),
-        ([*TINY, "--training.optimizer", "sgd"], "training.optimizer must be one of rmsprop, adam, got 'sgd'"),
+        ([*TINY, "--training.optimizer", "sgd"], "unknown training.optimizer 'sgd': choose from rmsprop, adam"),
         (
             [*TINY, "--training.learning_rate", "fast"],
             "training.learning_rate must be a number of at least 0, or a sch",
@@ -322,12 +322,18 @@ def test_help_shows_the_options_of_the_task(capsys):
             ["--task.name", "multi_query_associative_recall", "--core.name", "attentional_lstm"],
             "attentional_lstm reads its inputs before it answers, but this task goes on asking",
         ),
-        (["--task.name", "priority_sort", "--task.items", "10"], "answers must be at most 10 (items), got 16"),
+        (
+            ["--task.name", "priority_sort", "--task.items", "10"],
+            "answers must be an integer from 1 to 10 (items), got 16",
+        ),
         (
             ["--task.name", "minimum_spanning_tree", "--task.max_nodes", "30", "--task.max_edges", "200"],
             "hardly ever have a single optimum: choose a smaller max_edges",
         ),
-        (["--task.name", "convex_hull", "--task.max_points", "51"], "max_points must be at most 50, got 51"),
+        (
+            ["--task.name", "convex_hull", "--task.max_points", "51"],
+            "max_points must be an integer from 5 to 50, got 51",
+        ),
         ([*TINY, "--device", "gpu"], "unknown device 'gpu': choose auto, cpu, cuda or cuda:N"),
         ([*TINY, "--total_updates", "0"], "total_updates must be an integer of at least 1, got"),
     ],
