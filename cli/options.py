@@ -145,7 +145,8 @@ def _unknown(kind: str, key: str, valid: Iterable[str], groups: Mapping[str, Gro
     """Say which option is nearest, in the same group if there is that group."""
     group, _, name = key.partition(".")
     if key in GROUPS:
-        return f"unknown {kind} '{key}': did you mean '{key}.{GROUPS[key]}'?"
+        first = next(iter(groups[key].options)) if key in groups else "name"
+        return f"unknown {kind} '{key}': did you mean '{key}.{first}'?"
     if group not in GROUPS:
         return unknown(kind, key, valid)
     if group not in groups:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from ..common.output import say
-from ..experiment import run
+from ..experiment.run import Run
 from .options import help_text, parse
 
 
@@ -21,5 +21,4 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
         return lambda: 0
     asked = parse(argv)
     saved = parse(["--resume", str(asked.resume)]).config if asked.resume else None
-    job = asked.job(asked.config, asked.smoke)
-    return run.prepare(job, argv, asked.run_dir, asked.resume, saved).execute
+    return Run(asked.job(asked.config, asked.smoke), argv, asked.run_dir, asked.resume, saved).execute

@@ -76,6 +76,3 @@ class Config:
             group, _, name = key.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[name] = value
         return nested
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Config) and self.flat() == other.flat()

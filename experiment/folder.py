@@ -7,7 +7,9 @@ events and ``checkpoints/``; of an agent ``episodes.csv`` and ``model.zip``, of 
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import re
 import shlex
 import shutil
 import sys
@@ -17,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from filelock import FileLock, Timeout
@@ -68,14 +70,13 @@ class RunFolder:
 
         :raises ValueError: if another one trains it
         """
-        try:
-            self._lock.acquire(blocking=False)
+        with _possible(f"write to run folder '{self.path}'"):
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
             for partial in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
                 partial.unlink()
-        except Timeout:
-            raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
-        except OSError as error:
-            raise ValueError(f"cannot write to run folder '{self.path}': {error.strerror}") from error
 
     def release(self) -> None:
         """Let others continue this run."""
@@ -87,12 +88,8 @@ class RunFolder:
 
         :raises ValueError: if the folder holds anything, or is a file
         """
-        try:
-            if self.path.exists() and not self.path.is_dir():
-                raise ValueError(f"run folder '{self.path}' is a file")
+        with _possible(f"make run folder '{self.path}'"):
             full = self.path.exists() and any(self.path.iterdir())
-        except OSError as error:
-            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         if full:
             saved = [*self.path.glob("model.*"), *self.path.glob("checkpoints/*")]
             way = f"continue the run that it holds with --resume {self.path}" if saved else "remove it"
@@ -101,27 +98,13 @@ class RunFolder:
     def create(self, config: str, argv: Sequence[str]) -> None:
         """Make the folder and write down how the run came about.
 
-        :raises ValueError: if the folder cannot be made
+        :raises ValueError: if the folder cannot be made, or another process has just made it
         """
-        packages = versions()
-        try:
+        with _possible(f"make run folder '{self.path}'"):
             self.checkpoints.mkdir(parents=True)
             self.hold()
-            self.versions.write_text(packages, encoding="utf-8")
+            self.versions.write_text(versions(), encoding="utf-8")
             self._write_config_and_command(config, argv)
-        except FileExistsError:
-            raise ValueError(f"run folder '{self.path}' has just been made by another process") from None
-        except OSError as error:
-            shutil.rmtree(self.path, ignore_errors=True)
-            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
-
-    def _write_config_and_command(self, config: str, argv: Sequence[str]) -> None:
-        """``config.yaml`` as it holds now, and one more line in ``command.txt``: the first started the run, later ones
-        resumed it."""
-        with replacing(self.config) as config_file:
-            config_file.write(config.encode())
-        with self.command.open("a", encoding="utf-8") as file:
-            file.write(f"relmem train {shlex.join(argv)}\n")
 
     def log_resumption(self, config: str, argv: Sequence[str]) -> None:
         """Write down by which command, with which limits and at which commit the run goes on."""
@@ -130,6 +113,14 @@ class RunFolder:
             if commit() is not None:
                 with self.versions.open("a", encoding="utf-8") as file:
                     file.write(f"{COMMIT} {commit()} (resumed)\n")
+
+    def _write_config_and_command(self, config: str, argv: Sequence[str]) -> None:
+        """``config.yaml`` as it holds now, and one more line in ``command.txt``: the first started the run, later ones
+        resumed it."""
+        with replacing(self.config) as config_file:
+            config_file.write(config.encode())
+        with self.command.open("a", encoding="utf-8") as file:
+            file.write(f"relmem train {shlex.join(argv)}\n")
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -227,16 +218,24 @@ def make_default_path(name: str) -> Path:
     :raises ValueError: if it cannot be made
     """
     stem = f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    path, n = Path("runs", stem), 1
-    while True:
-        try:
+    for number in itertools.count(1):
+        path = Path("runs", stem if number == 1 else f"{stem}_{number}")
+        with _possible(f"make run folder '{path}'"), suppress(FileExistsError):
             path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            n += 1
-            path = Path("runs", f"{stem}_{n}")
-        except OSError as error:
-            raise ValueError(f"cannot make run folder '{path}': {error.strerror}") from error
+            break
+    return path
+
+
+@contextmanager
+def _possible(what: str) -> Iterator[None]:
+    """What the system refuses is said in one sentence.
+
+    :raises ValueError: instead of an OSError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot {what}: {error.strerror}") from error
 
 
 def steps_taken(saved: Path) -> int:
@@ -244,20 +243,17 @@ def steps_taken(saved: Path) -> int:
 
     :raises ValueError: if the file is not whole, or is called like no checkpoint of ours
     """
-    number = saved.stem.removeprefix(CHECKPOINT)
-    if not saved.stem.startswith("model") and not (number.isdecimal() and saved.stem.startswith(CHECKPOINT)):
+    if not re.fullmatch(rf"model|{CHECKPOINT}\d+", saved.stem):
         raise ValueError(f"'{saved}' is not named as a checkpoint is")
     try:
         with ZipFile(saved) as archive:  # of PyTorch too
-            broken = archive.testzip()
-            steps = json.loads(archive.read("data"))["num_timesteps"] if saved.suffix == ".zip" else None
-        if steps is None:
-            steps = torch.load(saved, map_location="meta", weights_only=True)["updates"]
+            if archive.testzip() is not None:
+                raise BadZipFile("a part of it has changed")
+            if saved.suffix == ".zip":
+                return int(json.loads(archive.read("data"))["num_timesteps"])
+        return int(torch.load(saved, map_location="meta", weights_only=True)["updates"])
     except Exception as error:  # torch.load documents none of those that it raises
         raise ValueError(f"'{saved}' is no whole checkpoint") from error
-    if broken:
-        raise ValueError(f"'{saved}' is no whole checkpoint")
-    return int(steps)
 
 
 def save(model: Model, path: Path) -> None:

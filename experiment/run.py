@@ -21,11 +21,36 @@ from .stop import StopRequest
 
 
 class Run:
-    """A training that is ready to start, in a folder of its own. See ``prepare``."""
+    """A training in a folder of its own. Everything is checked and built; only then is the folder made.
 
-    def __init__(self, job: Job, folder: RunFolder, argv: Sequence[str], resumed: bool) -> None:
-        self.job, self.folder, self.argv, self.resumed = job, folder, argv, resumed
-        self.stop = StopRequest()
+    :param job: what is trained
+    :param argv: the command line after ``relmem train``
+    :param run_dir: folder of the run; None: one in ``runs``
+    :param resume: folder of a run to continue
+    :param saved: the options of that run
+    :raises ValueError: if anything is impossible
+    """
+
+    def __init__(
+        self, job: Job, argv: Sequence[str], run_dir: Path | None, resume: Path | None, saved: Config | None
+    ) -> None:
+        self.job, self.argv, self.resumed, self.stop = job, argv, saved is not None, StopRequest()
+        require_device(job.config["device"])
+        if job.config["threads"] is not None:
+            torch.set_num_threads(job.config["threads"])
+        checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending)
+        if saved:
+            folder.hold()
+            require_same_run(job, saved, folder)
+            checkpoint = folder.newest_checkpoint()
+        elif run_dir:
+            folder.require_free()
+        with stage(f"preparing {job.name}"), _one_sentence():
+            job.prepare(checkpoint)
+        if not saved:
+            folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
+            folder.create(write(job.config.as_dict()), argv)
+        self.folder = folder
 
     def execute(self) -> int:
         """Train, save, evaluate.
@@ -64,8 +89,7 @@ class Run:
             f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} parameters, {job.plan()}; on "
             f"{facts['device']} ({job.learner.device}), {facts['threads']} thread(s)"
         )
-        with self._saved_on_failure():
-            job.execute(folder, self.stop)
+        self._train()
         self.stop.at_once = False
         with self.stop.held():
             model = folder.save(job.learner)  # before anything that may fail or take time
@@ -77,13 +101,12 @@ class Run:
                 warn(f"what this run lacks: {what} ({error})")
         return self.stop.exit_code or int(model != folder.model)
 
-    @contextmanager
-    def _saved_on_failure(self) -> Iterator[None]:
+    def _train(self) -> None:
         """Save what was learned even if the training fails, unless it has diverged: the last checkpoint is then what a
         run goes on from."""
         job, folder = self.job, self.folder
         try:
-            yield
+            job.execute(folder, self.stop)
         except KeyboardInterrupt:
             self.stop.note()
         except Diverged:
@@ -94,40 +117,6 @@ class Run:
                 folder.save(job.learner)
             warn(f"The training failed. To go on from where it was: --resume {folder.path}")
             raise
-
-
-def prepare(
-    job: Job,
-    argv: Sequence[str],
-    run_dir: Path | None = None,
-    resume: Path | None = None,
-    saved: Config | None = None,
-) -> Run:
-    """Check and build everything; only then make the run folder.
-
-    :param argv: the command line after ``relmem train``
-    :param run_dir: folder of the run; None: one in ``runs``
-    :param resume: folder of a run to continue
-    :param saved: the options of that run
-    :raises ValueError: if anything is impossible
-    """
-    config = job.config
-    require_device(config["device"])
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
-    checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending)
-    if resume and saved:
-        folder.hold()
-        require_same_run(job, saved, folder)
-        checkpoint = folder.newest_checkpoint()
-    elif run_dir:
-        folder.require_free()
-    with stage(f"preparing {job.name}"), _one_sentence():
-        job.prepare(checkpoint)
-    if not resume:
-        folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
-        folder.create(write(config.as_dict()), argv)
-    return Run(job, folder, argv, resumed=saved is not None)
 
 
 @contextmanager
