@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.output import warn
-from .files import replacing
-from .folder import RunFolder
+from .folder import RunFolder, replacing
 from .pictures import running_mean
 
 HEADER = "step,return,length,seconds\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
 import shlex
 import shutil
@@ -18,14 +19,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 from zipfile import BadZipFile, ZipFile
 
 import torch
 from filelock import FileLock, Timeout
 
 from ..common.output import warn
-from .files import replacing
 from .provenance import COMMIT, commit, versions
 
 CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
@@ -34,14 +34,8 @@ FIRST_CHECKPOINT_SECONDS = 30.0  # after the training began, or after one that c
 CHECKPOINTS_KEPT = 3
 
 
-class Model(Protocol):
-    """What is saved: an algorithm or a trainer."""
-
-    def save(self, file: Any, /) -> Any: ...
-
-
 class RunFolder:
-    """The folder of a run: its files, and who may write to it.
+    """The files of a run, and who may write to them.
 
     :param path: the folder; it need not exist yet
     :param ending: of the files that hold a model: .zip of SB3, or .pt of PyTorch
@@ -103,24 +97,16 @@ class RunFolder:
         with _possible(f"make run folder '{self.path}'"):
             self.checkpoints.mkdir(parents=True)
             self.hold()
-            self.versions.write_text(versions(), encoding="utf-8")
-            self._write_config_and_command(config, argv)
+            self.record(config, argv)
 
-    def log_resumption(self, config: str, argv: Sequence[str]) -> None:
-        """Write down by which command, with which limits and at which commit the run goes on."""
-        with self.attempt("the record of this command"):
-            self._write_config_and_command(config, argv)
-            if commit() is not None:
-                with self.versions.open("a", encoding="utf-8") as file:
-                    file.write(f"{COMMIT} {commit()} (resumed)\n")
-
-    def _write_config_and_command(self, config: str, argv: Sequence[str]) -> None:
-        """``config.yaml`` as it holds now, and one more line in ``command.txt``: the first started the run, later ones
-        resumed it."""
+    def record(self, config: str, argv: Sequence[str]) -> None:
+        """Write down by which command, with which options and at which commit the run begins or goes on."""
         with replacing(self.config) as config_file:
             config_file.write(config.encode())
-        with self.command.open("a", encoding="utf-8") as file:
-            file.write(f"relmem train {shlex.join(argv)}\n")
+        resumed = self.versions.exists()
+        with self.command.open("a", encoding="utf-8") as commands, self.versions.open("a", encoding="utf-8") as file:
+            commands.write(f"relmem train {shlex.join(argv)}\n")
+            file.write(versions() if not resumed else f"{COMMIT} {commit()} (resumed)\n" if commit() else "")
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -131,10 +117,8 @@ class RunFolder:
         :raises ValueError: if there is none
         """
         steps: dict[Path, int] = {}
-        for path in (self.model, *sorted(self.checkpoints.glob(f"*{self.ending}"))):
+        for path in (*self.path.glob(self.model.name), *self.checkpoints.glob(f"*{self.ending}")):
             try:
-                if not path.is_file():
-                    continue
                 steps[path] = steps_taken(path)
             except ValueError as error:
                 warn(f"{error}: passed over")
@@ -142,7 +126,7 @@ class RunFolder:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
         return max(steps, key=lambda path: steps[path])
 
-    def checkpoint(self, model: Model, step: int) -> None:
+    def checkpoint(self, model: Any, step: int) -> None:
         """Save a checkpoint if it is time: every few minutes, the first one soon. The newest few are kept.
 
         :param step: of the training, for the file's name
@@ -172,7 +156,7 @@ class RunFolder:
             if what in self.missing:
                 self.missing[what] = None
 
-    def save(self, model: Model) -> Path | None:
+    def save(self, model: Any) -> Path | None:
         """Save the model of a run that ends, if not here then in a folder for temporary files.
 
         :return: the file; None if it could be written nowhere
@@ -256,8 +240,23 @@ def steps_taken(saved: Path) -> int:
         raise ValueError(f"'{saved}' is no whole checkpoint") from error
 
 
-def save(model: Model, path: Path) -> None:
-    """Save a model so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of ``path`` at the end: whatever happens meanwhile, ``path`` holds either
+    the old content or the whole new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save(model: Any, path: Path) -> None:
+    """Save an algorithm or a trainer, so that ``path`` holds either the old file or the whole new one.
 
     :raises OSError: if it cannot be written
     """

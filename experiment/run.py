@@ -82,7 +82,8 @@ class Run:
                     f"{job.unit}. A larger --{job.total} continues it."
                 )
                 return 0
-            folder.log_resumption(write(config.as_dict()), self.argv)
+            with folder.attempt("the record of this command"):
+                folder.record(write(config.as_dict()), self.argv)
         facts, left = job.facts(), max(0, config[job.total] - job.done)  # a rollout may reach beyond the end
         say(
             f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}\n"
@@ -164,7 +165,6 @@ def require_device(name: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError(f"unknown device '{name}': choose auto, cpu, cuda or cuda:N")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device '{name}' is not available here: torch finds no CUDA")
-    if name.startswith("cuda:") and int(name.removeprefix("cuda:")) >= torch.cuda.device_count():
-        raise ValueError(f"device '{name}' is not available here: torch finds {torch.cuda.device_count()}, from cuda:0")
+    found = torch.cuda.device_count()
+    if name.startswith("cuda") and int(name.removeprefix("cuda").removeprefix(":") or 0) >= found:
+        raise ValueError(f"device '{name}' is not available here: torch finds {found} with CUDA")

@@ -127,17 +127,15 @@ class TaskJob(Job):
 
     def describe(self) -> dict[str, Any]:
         trainer, task = self.learner, self.learner.task
-        epoch = trainer.updates_per_epoch
 
-        def moment(entry: dict[str, float] | None) -> dict[str, float] | None:
-            if entry is None:
-                return None
-            return {
-                "updates": entry["update"],
-                "minutes": round(entry["seconds"] / 60, 2),
-                **({"epochs": round(entry["update"] / epoch, 2)} if epoch else {}),
-                **{key: value for key, value in entry.items() if key.startswith("valid_")},
-            }
+        def moment(updates: float, seconds: float) -> dict[str, float]:
+            epoch = trainer.updates_per_epoch  # of a task with a fixed training set
+            epochs = {"epochs": round(updates / epoch, 2)} if epoch else {}
+            return {"updates": updates, "minutes": round(seconds / 60, 2), **epochs}
+
+        def evaluation(entry: dict[str, float] | None) -> dict[str, float] | None:
+            scores = {key: value for key, value in (entry or {}).items() if key.startswith("valid_")}
+            return None if entry is None else moment(entry["update"], entry["seconds"]) | scores
 
         return {
             "task": self.config["task.name"],
@@ -145,12 +143,10 @@ class TaskJob(Job):
             "metric": task.metric,
             "higher_is_better": task.higher_is_better,
             "trivial": {name: task.trivial(name) for name in task.split_sizes if name != "train"},
-            "best": moment(trainer.best_evaluation),
-            "converged": moment(trainer.converged_at),
-            "updates": trainer.updates,
-            **({"epochs": round(trainer.updates / epoch, 2)} if epoch else {}),
+            "best": evaluation(trainer.best_evaluation),
+            "converged": evaluation(trainer.converged_at),
+            **moment(trainer.updates, trainer.seconds),
             "samples": trainer.updates * trainer.batch_size,
-            "minutes": round(trainer.seconds / 60, 2),
             "bf16_allowed": trainer.model.autocast_dtype is not None,
             "history": trainer.history,
         }
@@ -171,8 +167,7 @@ class Watch:
         limit = None if config["max_minutes"] is None else 60 * config["max_minutes"] - trainer.seconds
         self.progress = Progress(config["total_updates"], "updates", limit=limit)
         self.progress.start(trainer.updates, self._status(trainer))
-        self.began, self.first = trainer.seconds, trainer.updates
-        self.logged = len(trainer.history)
+        self.began, self.first, self.logged = trainer.seconds, trainer.updates, len(trainer.history)
         self.shown = self.drawn = time.monotonic()
 
     def __call__(self, trainer: SupervisedTrainer) -> bool:

@@ -23,6 +23,7 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
     def __init__(self, run: RunFolder, name: str, step: int) -> None:
         self.run, self.path, self.step = run, run.path / name, step
         self.writer: Any = None
+        self._is_closed = False  # as SB3 asks: each entry opens what is not open
         threading.excepthook = _without_tracebacks_of_writers
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
