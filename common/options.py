@@ -80,8 +80,9 @@ def options_of(source: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str
 
     :param skip: parameters that are no options
     """
-    docs: dict[str, str] = {}
-    for place in (*reversed(getattr(source, "__mro__", (source,))), *getattr(source, "options_from", ())):
+    others = getattr(source, "options_from", None)
+    docs = {name: option.help for name, option in options_of(others).items()} if others else {}
+    for place in reversed(getattr(source, "__mro__", (source,))):
         parsed = docstring_parser.parse(place.__doc__ or "")
         docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
     return {
@@ -91,9 +92,9 @@ def options_of(source: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str
     }
 
 
-def takes_options_of(*sources: Callable[..., Any], optional: bool = False) -> Callable[[Any], Any]:
-    """Decorate a class or function: its signature spells out what its ``**options`` stand for, the options of other
-    classes or functions, whose docstrings explain them.
+def takes_options_of(source: Callable[..., Any], optional: bool = False) -> Callable[[Any], Any]:
+    """Decorate a class or function: its signature spells out what its ``**options`` stand for, the options of another
+    class or function, whose docstring explains them.
 
     :param optional: whether each of these may be left open, as None, which then is its default
     """
@@ -101,13 +102,11 @@ def takes_options_of(*sources: Callable[..., Any], optional: bool = False) -> Ca
     def decorator(target: Any) -> Any:
         own = inspect.signature(target, eval_str=True).parameters
         parameters = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
-        for source in sources:
-            for p in inspect.signature(source, eval_str=True).parameters.values():
-                if p.name not in own:
-                    changed = {"annotation": p.annotation | None, "default": None} if optional else {}
-                    parameters.append(p.replace(kind=p.KEYWORD_ONLY, **changed))
-        target.__signature__ = inspect.Signature(parameters)
-        target.options_from = (*(o for s in sources for o in getattr(s, "options_from", ())), *sources)
+        for p in inspect.signature(source, eval_str=True).parameters.values():
+            if p.name not in own:
+                changed = {"annotation": p.annotation | None, "default": None} if optional else {}
+                parameters.append(p.replace(kind=p.KEYWORD_ONLY, **changed))
+        target.__signature__, target.options_from = inspect.Signature(parameters), source
         return target
 
     return decorator

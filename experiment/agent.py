@@ -161,15 +161,14 @@ class AgentJob(Job):
         if options["image_size"]:
             height, width = np.broadcast_to(options["image_size"], 2).tolist()
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
-        env = self._make_env(1, config["seed"])
-        spaces_ = env.observation_space, env.action_space
+        with closing(self._make_env(1, config["seed"])) as env:
+            spaces_ = env.observation_space, env.action_space
+            one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
         policy = without_content(lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, **arguments))
-        one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
-        env.close()
         if policy is None:
             return
-        state, obs = FLOAT * int(policy.core.state_size), _bytes(env.observation_space)
+        state, obs = FLOAT * int(policy.core.state_size), _bytes(spaces_[0])
         n_steps = algo["n_steps"] if self.ppo else algo["t_max"]
         sequences = n_steps // (algo["bptt_length"] or n_steps) if self.ppo else 1
         needs = {
@@ -178,10 +177,10 @@ class AgentJob(Job):
             f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (obs + 8 * FLOAT)),
         }
         host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
-        device = get_device(config["device"])
-        if device.type == "cuda":
-            require_room(needs, torch.cuda.mem_get_info(device)[0])
-        require_room(host if device.type == "cuda" else host | needs)
+        if get_device(config["device"]).type == "cuda":
+            require_room(needs, torch.cuda.mem_get_info(get_device(config["device"]))[0])
+            needs = {}
+        require_room(host | needs)
 
     # ---------------------------------------------------------------- execute
 

@@ -70,31 +70,16 @@ class TaskJob(Job):
         return self.learner.updates
 
     def prepare(self, checkpoint: Path | None) -> None:
-        config = self.config
+        config, batch_size = self.config, self.config["training.batch_size"]
         task = make_task(config["task.name"], **config.group("task"))
-        head = config.group("head")
-        model = without_content(
-            lambda: SequenceModel(
-                *(task.input_size, task.output_size, task.kind, config["core.name"], config.group("core")), **head
-            )
-        )
-        if model is not None:
-            batch_size = config["training.batch_size"]
-            state = getattr(model.memory, "state_size", 0) + task.input_size
-            require_room(
-                {
-                    f"the model with core '{config['core.name']}'": weights(model, ADAM),
-                    f"a batch of {batch_size:,} samples": float(batch_size * FLOAT * state),
-                }
-            )
-        self.learner = SupervisedTrainer(
-            task,
-            core=config["core.name"],
-            core_kwargs=config.group("core"),
-            **head,
-            **config.group("training"),
-            **{name: config[name] for name in ("precision", "seed", "device")},
-        )
+        core, core_kwargs, head = config["core.name"], config.group("core"), config.group("head")
+        sizes = task.input_size, task.output_size, task.kind
+        if (model := without_content(lambda: SequenceModel(*sizes, core, core_kwargs, **head))) is not None:
+            of_sample = FLOAT * (getattr(model.memory, "state_size", 0) + task.input_size)
+            needs = {f"the model with core '{core}'": weights(model, ADAM)}
+            require_room(needs | {f"a batch of {batch_size:,} samples": float(batch_size * of_sample)})
+        common = {name: config[name] for name in ("precision", "seed", "device")}
+        self.learner = SupervisedTrainer(task, core, core_kwargs, **head, **config.group("training"), **common)
         if checkpoint is not None:
             self.learner.restore(checkpoint)
 

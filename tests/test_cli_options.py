@@ -2,8 +2,10 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from relmem.agents import A3C, MemoryPPO, registered_cores
@@ -11,7 +13,7 @@ from relmem.agents.cores.registry import core_options
 from relmem.cli import main
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.options import parse
-from relmem.common.options import options_of
+from relmem.common.options import Count, fits, options_of
 from relmem.common.values import write
 from relmem.experiment import room
 
@@ -308,6 +310,13 @@ def test_a_module_that_is_not_there_is_named(tmp_path, monkeypatch, capfd):
     for module in ("no_such_module", "broken_module"):
         assert main(["train", *PLAIN, "--core.name", f"{module}:mine"]) == 2
         assert re.search(f"{module}:mine.* import fails", one_sentence(capfd))
+
+
+def test_a_list_may_be_any_sequence_or_array_of_one_dimension():
+    for value in ([2, 3], (2,), range(1, 3), np.array([2, 3]), []):
+        assert fits(Sequence[Count], value)
+    for value in ([0], "23", np.array([[2]]), np.array(2), np.array([2.5]), {2: 3}, 2, None):
+        assert not fits(Sequence[Count], value)
 
 
 TASK = ["--task.name", "copy"]
