@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 
-from ..common.checks import unknown
+from ..common.checks import require_choice
 from ..common.output import say, stage, warn
 
-COMMANDS = {"train": "train an agent, or a model on a task; relmem train --help lists the options"}
-"""Each a module of this folder, whose ``prepare(argv)`` checks everything and returns what is left to do, a function
-that returns the exit code."""
+USAGE = """usage: relmem COMMAND [options]
+
+commands:
+  train    train an agent, or a model on a task; relmem train --help lists the options"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,18 +24,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
-        lines = [f"  {name:<8} {words}" for name, words in COMMANDS.items()]
-        say("\n".join(["usage: relmem COMMAND [options]", "", "commands:", *lines]))
+        say(USAGE)
         return 0
     if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
         sys.path.append(os.getcwd())
     wait_without_spinning()
     try:
-        if command not in COMMANDS:
-            raise ValueError(unknown("command", command, COMMANDS))
+        require_choice("command", command, ["train"])
         with stage("loading PyTorch"):  # which takes seconds, the first time
-            module = import_module(f".{command}", __name__)
-        execute = module.prepare(rest)
+            from .train import prepare
+        execute = prepare(rest)
     except ValueError as error:
         warn(str(error))
         return 2

@@ -11,17 +11,7 @@ from ..common.values import read, shown
 
 SHIPPED = Path(configs.__file__).parent
 
-GROUPS = {
-    "env": "id",
-    "policy": "net_arch",
-    "core": "name",
-    "algo": "name",
-    "eval": "every",
-    "task": "name",
-    "head": "net_arch",
-    "training": "learning_rate",
-}
-"""The keys of a config that hold options of their own, each with one of these."""
+GROUPS = ("env", "policy", "core", "algo", "eval", "task", "head", "training")  # keys that hold options of their own
 
 
 def shipped_configs() -> list[str]:
@@ -55,12 +45,7 @@ def read_config(path: Path) -> dict[str, Any]:
         raise ValueError(f"config {path} must be a mapping of options, got {shown(content)}")
     flat: dict[str, Any] = {}
     for key, value in content.items():
-        if key not in GROUPS:
-            flat[str(key)] = value
-        elif isinstance(value, dict):
-            flat.update({f"{key}.{name}": item for name, item in value.items()})
-        else:
-            raise ValueError(
-                f"{path}: config key '{key}' must hold options such as '{GROUPS[key]}', got {shown(value)}"
-            )
+        if key in GROUPS and not isinstance(value, dict):
+            raise ValueError(f"{path}: config key '{key}' must hold options, got {shown(value)}")
+        flat |= {f"{key}.{name}": item for name, item in value.items()} if key in GROUPS else {str(key): value}
     return flat

@@ -29,6 +29,7 @@ FLAGS = {
     "smoke": "cut the run down to a few seconds, to see whether it works",
     "help": "list the options",
 }
+SWITCHES = ("smoke", "help")  # flags without a value
 DEFAULT_CORE, DEFAULT_ALGORITHM = "stm", "ppo"
 
 
@@ -52,23 +53,22 @@ def parse(argv: Sequence[str]) -> Invocation:
     :raises ValueError: for anything unknown or out of range, in one sentence
     """
     words = _words(argv)
+    job, groups, in_file, file = _experiment(words)
     flags = {name: words.pop(name) for name in FLAGS if name in words}
-    if flags.get("resume") and flags.get("run_dir"):
+    if "resume" in flags and "run_dir" in flags:
         raise ValueError("--resume goes on in the run's own folder: it takes no --run_dir")
-    file = _file(flags.get("config"), flags.get("resume"))
-    in_file = read_config(file) if file else {}
-    job, groups, in_file = _groups(words, in_file, file)
     known = Config(groups, {}).options
-    for key in in_file:
-        if key not in known:
-            raise ValueError(f"{file}: {_unknown('config key', key, known, groups)}")
-    for key in words:
+    with _naming(file):
+        for key in in_file:
+            if key not in known:
+                raise ValueError(_unknown("config key", key, [*filter(None, groups), *known], groups))
+        Config(groups, in_file)
+    on_flags = {}
+    for key, text in words.items():
         if key not in known:
             raise ValueError(_unknown("option", key, [*FLAGS, *known], groups))
-    if file:
-        with _naming(file):
-            Config(groups, in_file)
-    on_flags = {key: _value(key, text) for key, text in words.items()}
+        with _naming(key):
+            on_flags[key] = read(text)
     config = Config(groups, in_file | on_flags)
     if not file and not {"env.id", "task.name"} & words.keys():
         raise ValueError("name an experiment: a --config such as pong/stm, an --env.id or a --task.name")
@@ -86,48 +86,36 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
             hint = f": did you mean --config {token}?" if token in shipped_configs() else ""
             raise ValueError(f"unrecognized argument '{token}'{hint}")
         name, equals, text = token.removeprefix("--").partition("=")
-        if name in ("smoke", "help"):
-            if equals:
-                raise ValueError(f"{name} takes no value, got '{text}'")
-        elif not equals:
-            if not rest or rest[0].startswith("--"):
-                raise ValueError(f"{name} needs a value")
+        if name in SWITCHES and equals:
+            raise ValueError(f"{name} takes no value, got '{text}'")
+        if name not in SWITCHES and not equals and rest and not rest[0].startswith("--"):
             text = rest.pop(0)
-        if not text and name not in ("smoke", "help"):  # as of a shell variable that is not set
+        if name not in SWITCHES and not text:  # also the value of a shell variable that is not set
             raise ValueError(f"{name} needs a value, got ''")
         words[name] = text
     return words
 
 
-def _value(key: str, text: str) -> Any:
-    try:
-        return read(text)
-    except ValueError as error:
-        raise ValueError(f"{key}: cannot read '{text}' as YAML: {error}") from error
-
-
-def _file(config: str | None, resume: str | None) -> Path | None:
-    """The config file to start from: the one that was asked for, or that of the run to resume."""
-    saved = None if resume is None else Path(resume, "config.yaml")
-    if saved and not saved.is_file():
-        raise ValueError(f"'{resume}' is no run folder: it holds no config.yaml")
-    return saved if config is None else find_config(config)
-
-
-def _groups(
-    words: Mapping[str, str], options: dict[str, Any], file: Path | None
-) -> tuple[type[AgentJob] | type[TaskJob], dict[str, Group], dict[str, Any]]:
-    """What is trained, its options, and those of the file that belong to it."""
+def _experiment(
+    words: Mapping[str, str],
+) -> tuple[type[AgentJob] | type[TaskJob], dict[str, Group], dict[str, Any], Path | None]:
+    """What is trained, the options that it has, those that a file sets, and the file: the one that was asked for, or
+    that of the run to resume."""
+    file = Path(words["resume"], "config.yaml") if "resume" in words else None
+    if file and not file.is_file():
+        raise ValueError(f"'{words['resume']}' is no run folder: it holds no config.yaml")
+    file = find_config(words["config"]) if "config" in words else file
+    options = read_config(file) if file else {}
     core, options = _choose("core", words, options, DEFAULT_CORE)
     if "task.name" not in words and not any(key.startswith("task.") for key in options):
         algorithm, options = _choose("algo", words, options, DEFAULT_ALGORITHM, "env.n_envs")
-        return AgentJob, AgentJob.groups(core, algorithm), options
+        return AgentJob, AgentJob.groups(core, algorithm), options, file
     if "task.name" in words and any(key.startswith("env.") for key in options):
         raise ValueError(f"{file} is a config of environments: task.name needs a config of a task, or none")
     task, options = _choose("task", words, options, "", "training.stop_at")  # which is in units of its metric
     if not task:
         raise ValueError(f"{file}: task.name is missing: choose from {', '.join(registered_tasks())}")
-    return TaskJob, TaskJob.groups(core, task), options
+    return TaskJob, TaskJob.groups(core, task), options, file
 
 
 def _choose(
@@ -145,23 +133,21 @@ def _choose(
 
 
 @contextmanager
-def _naming(file: Path) -> Iterator[None]:
-    """Say in which file a mistake is."""
+def _naming(place: Path | str | None) -> Iterator[None]:
+    """Say where a mistake is."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
+        raise ValueError(f"{place}: {error}") from error
 
 
 def _unknown(kind: str, key: str, valid: Iterable[str], groups: Mapping[str, Group]) -> str:
     """Say which option is nearest, in the same group if there is that group."""
-    group, dot, name = key.partition(".")
+    group, _, name = key.partition(".")
     if key in GROUPS:
-        return f"unknown {kind} '{key}': did you mean '{key}.{GROUPS[key]}'?"
-    longer = [short for short in GROUPS if key.startswith(short) and not dot]
-    if longer and kind == "config key":
-        return f"unknown {kind} '{key}': did you mean '{longer[0]}', which holds '{GROUPS[longer[0]]}' and others?"
-    if not dot or group not in GROUPS:
+        first = next(iter(groups[key].options)) if key in groups else "name"
+        return f"unknown {kind} '{key}': did you mean '{key}.{first}'?"
+    if group not in GROUPS:
         return unknown(kind, key, valid)
     if group not in groups:
         other = "a task" if "task" in groups else "environments"
@@ -178,11 +164,9 @@ def help_text(argv: Sequence[str]) -> str:
 
     :raises ValueError: if core, algorithm or task is unknown
     """
-    words = _words(argv)
-    file = _file(words.get("config"), words.get("resume"))
-    _, groups, options = _groups(words, read_config(file) if file else {}, file)
-    with _naming(file or Path("--help")):
-        config = Config(groups, {key: value for key, value in options.items() if key in Config(groups, {}).options})
+    _, groups, options, file = _experiment(_words(argv))
+    with _naming(file):
+        config = Config(groups, options)
     about = (
         "Train on an environment or, with --task.name, on a supervised task: "
         f"{', '.join(registered_tasks())}. The options that follow depend on what is trained. "

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from ..common.output import say
-from ..experiment import run
+from ..experiment.run import Run
 from .options import help_text, parse
 
 
@@ -18,14 +17,8 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     :raises ValueError: if the command line asks for something impossible
     """
     if "--help" in argv or "-h" in argv:
-        text = help_text([word for word in argv if word not in ("--help", "-h")])
-        return partial(_show, text)
+        say(help_text([word for word in argv if word not in ("--help", "-h")]))
+        return lambda: 0
     asked = parse(argv)
     saved = parse(["--resume", str(asked.resume)]).config if asked.resume else None
-    job = asked.job(asked.config, asked.smoke)
-    return run.prepare(job, argv, asked.run_dir, asked.resume, saved).execute
-
-
-def _show(text: str) -> int:
-    say(text)
-    return 0
+    return Run(asked.job(asked.config, asked.smoke), argv, asked.run_dir, asked.resume, saved).execute

@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -21,6 +21,11 @@ import docstring_parser
 from .checks import unknown
 
 LINEAR = "lin_"  # then a number: from that number to zero over the training
+SEQUENCES = (list, tuple, Sequence)  # one hint is as good as the other: YAML knows lists alone
+WORDS: dict[Any, str] = {
+    **{str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"},
+    **{None: "null", types.NoneType: "null"},
+}
 
 
 @dataclass(frozen=True)
@@ -30,20 +35,23 @@ class Range:
     :param low: the least
     :param high: the greatest
     :param above: whether ``low`` itself is too low
+    :param why: where the limits come from, where that is not plain
     """
 
     low: float
     high: float = math.inf
     above: bool = False
+    why: str = ""
 
     def __contains__(self, number: float) -> bool:
         return (self.low < number if self.above else self.low <= number) and number <= self.high
 
     def __str__(self) -> str:
         if self.high < math.inf:
-            words = ("above", "and up to") if self.above else ("from", "to")
-            return f"{words[0]} {self.low:g} {words[1]} {self.high:.10g}"
-        return f"{'above' if self.above else 'of at least'} {self.low:g}"
+            words = f"{'above' if self.above else 'from'} {self.low:.10g} to {self.high:.10g}"
+        else:
+            words = f"{'above' if self.above else 'of at least'} {self.low:.10g}"
+        return words + (self.why and f" ({self.why})")
 
 
 Count = Annotated[int, Range(1)]
@@ -72,8 +80,9 @@ def options_of(source: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str
 
     :param skip: parameters that are no options
     """
-    docs: dict[str, str] = {}
-    for place in (*reversed(getattr(source, "__mro__", (source,))), *getattr(source, "options_from", ())):
+    others = getattr(source, "options_from", None)
+    docs = {name: option.help for name, option in options_of(others).items()} if others else {}
+    for place in reversed(getattr(source, "__mro__", (source,))):
         parsed = docstring_parser.parse(place.__doc__ or "")
         docs.update({p.arg_name: " ".join((p.description or "").split()) for p in parsed.params})
     return {
@@ -83,9 +92,9 @@ def options_of(source: Callable[..., Any], skip: Iterable[str] = ()) -> dict[str
     }
 
 
-def takes_options_of(*sources: Callable[..., Any], optional: bool = False) -> Callable[[Any], Any]:
-    """Decorate a class or function: its signature spells out what its ``**options`` stand for, the options of other
-    classes or functions, whose docstrings explain them.
+def takes_options_of(source: Callable[..., Any], optional: bool = False) -> Callable[[Any], Any]:
+    """Decorate a class or function: its signature spells out what its ``**options`` stand for, the options of another
+    class or function, whose docstring explains them.
 
     :param optional: whether each of these may be left open, as None, which then is its default
     """
@@ -93,13 +102,11 @@ def takes_options_of(*sources: Callable[..., Any], optional: bool = False) -> Ca
     def decorator(target: Any) -> Any:
         own = inspect.signature(target, eval_str=True).parameters
         parameters = [p for p in own.values() if p.kind is not p.VAR_KEYWORD]
-        for source in sources:
-            for p in inspect.signature(source, eval_str=True).parameters.values():
-                if p.name not in own:
-                    changed = {"annotation": p.annotation | None, "default": None} if optional else {}
-                    parameters.append(p.replace(kind=p.KEYWORD_ONLY, **changed))
-        target.__signature__ = inspect.Signature(parameters)
-        target.options_from = (*(o for s in sources for o in getattr(s, "options_from", ())), *sources)
+        for p in inspect.signature(source, eval_str=True).parameters.values():
+            if p.name not in own:
+                changed = {"annotation": p.annotation | None, "default": None} if optional else {}
+                parameters.append(p.replace(kind=p.KEYWORD_ONLY, **changed))
+        target.__signature__, target.options_from = inspect.Signature(parameters), source
         return target
 
     return decorator
@@ -117,28 +124,27 @@ def require_options(source: Callable[..., Any], values: Mapping[str, Any]) -> No
             require_option(name, option.hint, values[name])
 
 
-def require_option(name: str, hint: Any, value: Any) -> None:
-    """Raise a ValueError unless a value is of a type and in its range."""
+def require_option(name: str, hint: Any, value: Any, show: Callable[[Any], str] = repr) -> None:
+    """Raise a ValueError, which shows the value, unless it is of a type and in its range."""
     if not fits(hint, value):
-        choices = _choices(hint)
+        choices = [choice for member in _members(hint) if get_origin(member) is Literal for choice in get_args(member)]
         if isinstance(value, str) and choices:
             raise ValueError(unknown(name, value, choices))
-        raise ValueError(f"{name} must be {describe(hint)}, got {value!r}")
+        raise ValueError(f"{name} must be {describe(hint)}, got {show(value)}")
 
 
 def fits(hint: Any, value: Any) -> bool:
-    """Whether a value is of a type, and in its range if it has one. Numbers are finite, and may be NumPy's."""
+    """Whether a value is of a type, and in its range if it has one. Numbers are finite. Numbers and one-dimensional
+    arrays of NumPy are as good as those of Python."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        numbers = [_number(value)] if isinstance(value, str | Real) else []
-        return fits(args[0], value) and all(
-            n in limit for n in numbers for limit in args[1:] if isinstance(limit, Range)
-        )
+        number = _number(value)
+        return fits(args[0], value) and (math.isnan(number) or all(number in limit for limit in _ranges(args)))
     if origin in (Union, types.UnionType):
         return any(fits(member, value) for member in args)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in args)
-    if hint is Any or hint is inspect.Parameter.empty:
+    if hint is Any:
         return True
     if hint is None or hint is types.NoneType:
         return value is None
@@ -146,13 +152,13 @@ def fits(hint: Any, value: Any) -> bool:
         kind = Integral if hint is int else Real
         return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
     if hint == Schedule:
-        return callable(value) or (
-            isinstance(value, str) and value.startswith(LINEAR) and math.isfinite(_number(value))
-        )
-    if origin is tuple and Ellipsis not in args:
-        return isinstance(value, list | tuple) and len(value) == len(args) and all(map(fits, args, value))
-    if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
-        return isinstance(value, list | tuple) and all(fits(args[0], item) for item in value)
+        return callable(value) or (str(value).startswith(LINEAR) and math.isfinite(_number(value)))
+    if origin in SEQUENCES:
+        if isinstance(value, str) or (not isinstance(value, Sequence) and getattr(value, "ndim", 0) != 1):
+            return False
+        if origin is tuple and Ellipsis not in args:
+            return len(value) == len(args) and all(map(fits, args, value))
+        return all(fits(args[0], item) for item in value)
     kind = origin or hint
     return isinstance(value, kind) if isinstance(kind, type) else True
 
@@ -163,8 +169,8 @@ def adapt(hint: Any, value: Any) -> Any:
     if fits(hint, value):
         return value
     if isinstance(value, list):
-        members = [get_args(member) for member in _members(hint) if get_origin(member) in (list, tuple)]
-        return [adapt(members[0][0], item) for item in value] if members else value
+        items = [get_args(member)[0] for member in _members(hint) if get_origin(member) in SEQUENCES]
+        return [adapt(items[0], item) for item in value] if items else value
     if isinstance(value, float) and value.is_integer() and fits(hint, int(value)):
         return int(value)
     return value
@@ -174,7 +180,7 @@ def describe(hint: Any) -> str:
     """A type in plain words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        limits = " ".join(str(limit) for limit in args[1:] if isinstance(limit, Range))
+        limits = " ".join(map(str, _ranges(args)))
         if Schedule in get_args(args[0]):
             return f"a number {limits}, or a schedule such as lin_3e-4"
         return f"{describe(args[0])} {limits}".strip()
@@ -184,27 +190,22 @@ def describe(hint: Any) -> str:
         return f"one of {', '.join(map(str, args))}"
     if origin is tuple and Ellipsis not in args:
         return f"{len(args)} values in a list, each {describe(args[0])}"
-    if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
+    if origin in SEQUENCES:
         return f"a list such as [64, 64], each of it {describe(args[0])}"
-    words = {str: "text", int: "an integer", float: "a number", bool: "true or false", dict: "a mapping"}
-    if hint is None or hint is types.NoneType:
-        return "null"
-    return words.get(origin or hint, str(getattr(hint, "__name__", hint)))
+    return WORDS.get(origin or hint, str(getattr(hint, "__name__", hint)))
+
+
+def _ranges(args: tuple[Any, ...]) -> list[Range]:
+    return [limit for limit in args[1:] if isinstance(limit, Range)]
 
 
 def _members(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
-def _choices(hint: Any) -> list[str]:
-    """The words that an option is one of, if it is."""
-    literals = [get_args(member) for member in _members(hint) if get_origin(member) is Literal]
-    return [str(choice) for choices in literals for choice in choices]
-
-
 def _number(value: Any) -> float:
     """The number in a number or in the text of a schedule; NaN where there is none."""
     try:
         return float(value.removeprefix(LINEAR) if isinstance(value, str) else value)
-    except ValueError:
+    except (TypeError, ValueError):
         return math.nan

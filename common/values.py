@@ -41,7 +41,7 @@ def read(text: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that there is not
-        raise ValueError(" ".join(str(error).split())) from error
+        raise ValueError(f"this is no YAML: {' '.join(str(error).split())}") from error
 
 
 def write(value: Any) -> str:

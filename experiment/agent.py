@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -46,11 +46,12 @@ EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their s
 class AgentJob(Job):
     """Trains an agent by PPO or A3C."""
 
-    kind, ending, unit, total = "agent", ".zip", "steps", "total_timesteps"
+    kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
+    total, tested = "total_timesteps", "evaluation"
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "eval.every", "eval.episodes", "algo.workers"),
     )
-    model: MemoryPPO | A3C
+    learner: MemoryPPO | A3C
     episodes: EpisodeFile
 
     def __init__(self, config: Config, smoke: bool = False) -> None:
@@ -95,25 +96,17 @@ class AgentJob(Job):
 
     @property
     def network(self) -> MemoryActorCriticPolicy:
-        return self.model.policy
+        return self.learner.policy
 
     @property
     def done(self) -> int:
-        return self.model.num_timesteps
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
+        return self.learner.num_timesteps
 
     # ---------------------------------------------------------------- prepare
 
     def prepare(self, checkpoint: Path | None) -> None:
-        """Build environments and model, anew or as it was saved.
-
-        :raises ValueError: if options do not go with each other or with the checkpoint, or are too large
-        """
         self._require_room()
-        self.model = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
+        self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
     def _make_env(self, n_envs: int, seed: int) -> VecEnv:
         return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, **self._env_kwargs())
@@ -140,7 +133,6 @@ class AgentJob(Job):
         return A3C(MemoryActorCriticPolicy, config["env.id"], env_kwargs=self._env_kwargs(), **arguments)
 
     def _loaded_model(self, checkpoint: Path) -> MemoryPPO | A3C:
-        """Seeds move on with the steps taken."""
         config = self.config
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
@@ -154,7 +146,7 @@ class AgentJob(Job):
             )
         env: Any = config["env.id"]
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)
+            env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)  # new episodes
         try:
             model.set_env(env)
         except ValueError as error:
@@ -169,15 +161,14 @@ class AgentJob(Job):
         if options["image_size"]:
             height, width = np.broadcast_to(options["image_size"], 2).tolist()
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
-        env = self._make_env(1, config["seed"])
-        spaces_ = env.observation_space, env.action_space
+        with closing(self._make_env(1, config["seed"])) as env:
+            spaces_ = env.observation_space, env.action_space
+            one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
         policy = without_content(lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, **arguments))
-        one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
-        env.close()
         if policy is None:
             return
-        state, obs = FLOAT * int(policy.core.state_size), _bytes(env.observation_space)
+        state, obs = FLOAT * int(policy.core.state_size), _bytes(spaces_[0])
         n_steps = algo["n_steps"] if self.ppo else algo["t_max"]
         sequences = n_steps // (algo["bptt_length"] or n_steps) if self.ppo else 1
         needs = {
@@ -186,87 +177,77 @@ class AgentJob(Job):
             f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (obs + 8 * FLOAT)),
         }
         host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
-        device = get_device(config["device"])
-        if device.type == "cuda":
-            require_room(needs, torch.cuda.mem_get_info(device)[0])
-        require_room(host if device.type == "cuda" else host | needs)
+        if get_device(config["device"]).type == "cuda":
+            require_room(needs, torch.cuda.mem_get_info(get_device(config["device"]))[0])
+            needs = {}
+        require_room(host | needs)
 
     # ---------------------------------------------------------------- execute
 
     def plan(self) -> str:
-        """What an update learns from, in words."""
         algo = self.config.group("algo")
         if self.ppo:
-            n_steps, n_envs = algo["n_steps"], self.model.n_envs
+            n_steps, n_envs = algo["n_steps"], self.config["env.n_envs"]
             length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
             return f"rollouts of {n_envs} environments x {n_steps} steps, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
         return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
 
     def outcome(self) -> str | None:
-        """Why the training is over; None while it is not."""
         return "finished" if self.done >= self.config["total_timesteps"] else None
 
-    def is_whole(self, results: dict[str, Any]) -> bool:
-        """Whether results leave nothing to do where the training is over."""
-        return results.get("outcome") == "finished" and bool((results.get("evaluation") or {}).get("complete"))
-
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        """Train until it is over or a stop is asked for."""
-        total, model = self.config["total_timesteps"], self.model
         self.episodes = EpisodeFile(folder, self.done)
-        model.set_logger(tensorboard_logger(folder, self.done))
+        self.learner.set_logger(tensorboard_logger(folder, self.done))
         if self.outcome():  # only the evaluation is missing
             return
+        total = self.config["total_timesteps"]
         watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop)
-        evaluations = Evaluations(folder, self._evaluation_env, **self.config.group("eval"))
+        callbacks = [watch, Evaluations(folder, self._evaluation_env, **self.config.group("eval"))]
         try:
-            model.learn(total - self.done, [watch, evaluations], reset_num_timesteps=False)
+            self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
             watch.close()
-            evaluations.close()
 
     def _frames_per_step(self) -> int:
-        env = self.model.get_env()
-        assert env is not None
-        return env.get_attr("frames_per_step")[0]
-
-    def save(self, file: Any) -> None:
-        """Write what a training goes on from."""
-        self.model.save(file)
+        return cast(VecEnv, self.learner.get_env()).get_attr("frames_per_step")[0]
 
     # ---------------------------------------------------------------- finish
 
-    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-        """Evaluate what was trained, and draw its curve.
-
-        :return: what there is to know, for ``results.json``
-        """
-        episodes = self.config["eval.episodes"]
-        result = self._evaluate(stop, episodes)
-        mean = float(np.mean(result.returns)) if result and result.returns else None
-        if result and mean is not None:
-            cut = "" if result.complete else f" of {episodes}; the others were cut off"
-            say(
-                f"Final evaluation: mean return {mean:.1f} of the most probable actions, over {len(result.returns)} "
-                f"episode(s){cut}."
-            )
-            self.model.logger.record("eval/mean_reward", mean)
-            self.model.logger.record("eval/episodes", len(result.returns))
-            self.model.logger.dump(self.done)
-        else:
+    def test(self, stop: StopRequest) -> dict[str, Any] | None:
+        result, logger = self._evaluate(stop), self.learner.logger
+        mean, n = (float(np.mean(result.returns)), len(result.returns)) if result and result.returns else (None, 0)
+        if result is None or mean is None:
             say("Final evaluation: cut off before an episode ended.")
-        self.model.logger.close()
+        else:
+            cut = "" if result.complete else f" of {self.config['eval.episodes']}; the others were cut off"
+            say(f"Final evaluation: mean return {mean:.1f} of the most probable actions, over {n} episode(s){cut}.")
+            logger.record("eval/mean_reward", mean)
+            logger.record("eval/episodes", n)
+            logger.dump(self.done)
+        logger.close()
+        return result and {"mean": mean, "episodes": n, **result._asdict()}
+
+    def _evaluate(self, stop: StopRequest) -> Evaluation | None:
+        """All episodes to their end; after a stop, what ends within seconds."""
+        episodes, seconds = self.config["eval.episodes"], EVALUATION_SECONDS if stop else None
+        with closing(self._evaluation_env()) as env, closing(Progress(episodes, "episodes")) as bar:
+            bar.start(0, "evaluation")
+            for limit in (1.0 if self.smoke else seconds, EVALUATION_SECONDS):
+                try:
+                    with stop.immediate(), stage(f"evaluating {episodes} episodes"):
+                        return evaluate(self.learner, env, episodes, limit, lambda ended, _: bar.update(ended))
+                except FloatingPointError as error:  # as after a training: everything else is kept
+                    warn(f"no final evaluation: {error}")
+                    break
+                # A stop came just now: once more, within seconds.
+        return None
+
+    def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
         steps, returns, _, _ = self.episodes.rows.T
-        with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
-            draw_learning_curve(
-                folder.curve, steps, returns, self.title(self.config["env.id"], folder), self._frames_per_step(), mean
-            )
-        found = result and {"mean": mean, "episodes": len(result.returns), **result._asdict()}
-        return self.describe() | {"evaluation": found}
+        draw_learning_curve(path, steps, returns, title, self._frames_per_step(), tested["mean"] if tested else None)
 
     def describe(self) -> dict[str, Any]:
-        """What there is to know without an evaluation."""
         return {
             "environment": self.config["env.id"],
             "algorithm": self.config["algo.name"],
@@ -275,28 +256,7 @@ class AgentJob(Job):
             "steps": self.done,
             "frames_per_step": self._frames_per_step(),
             **describe_episodes(self.episodes.rows),
-            "evaluation": None,
         }
-
-    def _evaluate(self, stop: StopRequest, episodes: int) -> Evaluation | None:
-        """All episodes to their end; after a stop, what ends within seconds."""
-        env = self._evaluation_env()
-        result: Evaluation | None = None
-        for seconds in (1.0 if self.smoke else EVALUATION_SECONDS if stop else None, EVALUATION_SECONDS):
-            progress = Progress(episodes, "episodes")
-            progress.start(0, "evaluation")
-            try:
-                with stop.immediate(), stage(f"evaluating {episodes} episodes"):
-                    result = evaluate(self.model, env, episodes, seconds, partial(progress.update, status="evaluation"))
-            except FloatingPointError as error:  # as after a training: everything else is kept
-                warn(f"no final evaluation: {error}")
-                break
-            finally:
-                progress.close()
-            if result is not None:
-                break  # else a stop came just now, and once more within seconds
-        env.close()
-        return result
 
 
 def _bytes(space: spaces.Space) -> float:

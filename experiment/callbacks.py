@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import closing
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -12,7 +14,7 @@ from ..agents.evaluate import evaluate
 from ..common.options import Count
 from ..common.output import stage
 from .episodes import EpisodeFile, read_rows
-from .folder import CheckpointSaver, RunFolder, save
+from .folder import RunFolder, save
 from .progress import Progress
 from .stop import StopRequest
 
@@ -39,17 +41,17 @@ class Watch(BaseCallback):
         self.progress = Progress(total_timesteps, "steps")
 
     def _on_training_start(self) -> None:
-        self.checkpoint = CheckpointSaver(self.folder)
         self.progress.start(self.num_timesteps, self._status())
 
     def _on_rollout_start(self) -> None:
         self.stop.at_once = False
+        # Not in the middle of a rollout, whose steps do not count before they are learned from.
+        self.folder.checkpoint(self.model, self.num_timesteps)
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
             if "episode" in info:
                 self.episodes.add(self.num_timesteps, float(info["episode"]["r"]), int(info["episode"]["l"]))
-        self.checkpoint(self.model, self.num_timesteps)
         self.progress.update(self.num_timesteps, status=self._status())
         return not self.stop
 
@@ -82,21 +84,19 @@ class Evaluations(BaseCallback):
     ) -> None:
         super().__init__()
         self.folder, self.make_env, self.every, self.episodes = folder, make_env, every, episodes
-        self._env: VecEnv | None = None
 
     def _on_training_start(self) -> None:
-        self._due = self.num_timesteps + (self.every or 0)
+        self._due = self.num_timesteps + (self.every or math.inf)
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_end(self) -> None:
-        if self.every is None or self.num_timesteps < self._due:
+        if self.num_timesteps < self._due:
             return
-        self._due = self.num_timesteps + self.every
-        self._env = self._env or self.make_env()
-        with stage(f"evaluating {self.episodes} episodes"):
-            mean = float(np.mean(evaluate(self.model, self._env, self.episodes).returns))
+        self._due = self.num_timesteps + (self.every or math.inf)
+        with stage(f"evaluating {self.episodes} episodes"), closing(self.make_env()) as env:
+            mean = float(np.mean(evaluate(self.model, env, self.episodes).returns))
         self.logger.record("eval/mean_reward", mean)
         self.logger.dump(self.num_timesteps)
         with self.folder.attempt("the best model"):
@@ -105,8 +105,3 @@ class Evaluations(BaseCallback):
                 save(self.model, self.folder.path / "best_model.zip")
             with self.folder.evaluations.open("a", encoding="utf-8") as file:
                 file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
-
-    def close(self) -> None:
-        """Close the environments."""
-        if self._env is not None:
-            self._env.close()

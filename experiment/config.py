@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from ..common.options import Count, Option, Range, adapt, describe, fits
+from ..common.options import Count, Option, Range, adapt, require_option
 from ..common.values import shown
 
 PRECISION = "of large matrix products; auto takes bf16 where the hardware multiplies it natively"
@@ -47,8 +47,8 @@ class Config:
         self._values: dict[str, Any] = {}
         for key, option in self.options.items():
             self._values[key] = value = adapt(option.hint, values.get(key, option.default))
-            if key in values and not fits(option.hint, value):
-                raise ValueError(f"{key} must be {describe(option.hint)}, got {shown(values[key])}")
+            if key in values:
+                require_option(key, option.hint, value, shown)
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -76,6 +76,3 @@ class Config:
             group, _, name = key.rpartition(".")
             (nested.setdefault(group, {}) if group else nested)[name] = value
         return nested
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Config) and self.flat() == other.flat()

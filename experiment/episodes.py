@@ -6,13 +6,12 @@ import math
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 
 from ..common.output import warn
-from .files import replacing
-from .folder import RunFolder
+from .folder import RunFolder, replacing
 from .pictures import running_mean
 
 HEADER = "step,return,length,seconds\n"
@@ -27,20 +26,18 @@ def read_episodes(path: Path) -> np.ndarray:
 
 
 def read_rows(path: Path, *widths: int) -> list[list[float]]:
-    """The rows of so many numbers in a file of comma-separated values."""
-    rows = []
-    for line in _lines(path):
-        try:
-            rows.append([float(cell) for cell in line.split(",")])
-        except ValueError:
-            continue
-    return [row for row in rows if len(row) in widths and math.isfinite(row[0])]
-
-
-def _lines(path: Path) -> list[str]:
-    """All but the first, and a last one that was cut off."""
+    """The rows of so many numbers in a file of comma-separated values, below the first line. What else there is, is
+    left out with a warning, but for a last line that was cut off."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    return text[: text.rfind("\n") + 1].splitlines()[1:]
+    lines = text[: text.rfind("\n") + 1].splitlines()[1:]
+    rows = []
+    for line in lines:
+        with suppress(ValueError):
+            rows.append([float(cell) for cell in line.split(",")])
+    rows = [row for row in rows if len(row) in widths and math.isfinite(row[0])]
+    if len(rows) < len(lines):
+        warn(f"{len(lines) - len(rows)} line(s) of {path} are no rows of {widths[0]} or more numbers: left out")
+    return rows
 
 
 class EpisodeFile:
@@ -53,14 +50,10 @@ class EpisodeFile:
     def __init__(self, run: RunFolder, step: int) -> None:
         self.run = run
         known = read_episodes(run.episodes)
-        if len(known) < len(_lines(run.episodes)):
-            warn(f"{len(_lines(run.episodes)) - len(known)} line(s) of {run.episodes} are no episodes: left out")
         self._rows = known[known[:, 0] <= step].tolist()
         self._began = time.monotonic() - max((row[3] for row in self._rows if row[3] >= 0), default=0.0)
         self._ended: float | None = None
-        self._file: TextIO | None = None
-        with run.attempt("episodes.csv"):
-            self._write_all()
+        self._write_all()
 
     @property
     def seconds(self) -> float:
@@ -75,34 +68,30 @@ class EpisodeFile:
     def add(self, step: int, episode_return: float, length: int) -> None:
         """Write down an episode that has just ended."""
         self._rows.append([float(step), episode_return, float(length), round(self.seconds, 2)])
+        if not self._is_whole():
+            self._write_all()
+            return
+        self._written = False
         with self.run.attempt("episodes.csv"):
-            if self._file is None:
-                self._write_all()
-                return
-            try:
-                self._file.write(_line(self._rows[-1]))
-            except OSError:
-                self._release()
-                raise
-
-    def _write_all(self) -> None:
-        with replacing(self.run.episodes) as file:
-            file.write((HEADER + "".join(map(_line, self._rows))).encode())
-        self._file = self.run.episodes.open("a", encoding="utf-8", buffering=1)
-
-    def _release(self) -> None:
-        if self._file is not None:
-            with suppress(OSError):
-                self._file.close()
-            self._file = None
+            with self.run.episodes.open("a", encoding="utf-8") as file:
+                file.write(_line(self._rows[-1]))
+            self._written = True
 
     def close(self) -> None:
         """Make up for what could not be written, however the training ended."""
         self._ended = time.monotonic()
+        if not self._is_whole():
+            self._write_all()
+
+    def _is_whole(self) -> bool:
+        return self._written and self.run.episodes.exists()
+
+    def _write_all(self) -> None:
+        self._written = False
         with self.run.attempt("episodes.csv"):
-            if self._file is None or not self.run.episodes.exists():
-                self._write_all()
-        self._release()
+            with replacing(self.run.episodes) as file:
+                file.write((HEADER + "".join(map(_line, self._rows))).encode())
+            self._written = True
 
 
 def _line(row: list[float]) -> str:

@@ -7,8 +7,10 @@ events and ``checkpoints/``; of an agent ``episodes.csv`` and ``model.zip``, of 
 from __future__ import annotations
 
 import io
+import itertools
 import json
-import math
+import os
+import re
 import shlex
 import shutil
 import sys
@@ -17,14 +19,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
-from zipfile import ZipFile
+from typing import Any, BinaryIO
+from zipfile import BadZipFile, ZipFile
 
 import torch
 from filelock import FileLock, Timeout
 
 from ..common.output import warn
-from .files import replacing
 from .provenance import COMMIT, commit, versions
 
 CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
@@ -33,14 +34,8 @@ FIRST_CHECKPOINT_SECONDS = 30.0  # after the training began, or after one that c
 CHECKPOINTS_KEPT = 3
 
 
-class Model(Protocol):
-    """What is saved: an algorithm or a trainer."""
-
-    def save(self, file: Any, /) -> Any: ...
-
-
 class RunFolder:
-    """The folder of a run: its files, and who may write to it.
+    """The files of a run, and who may write to them.
 
     :param path: the folder; it need not exist yet
     :param ending: of the files that hold a model: .zip of SB3, or .pt of PyTorch
@@ -57,8 +52,8 @@ class RunFolder:
         self.model = path / f"model{ending}"
         self.results = path / "results.json"
         self.curve = path / "learning_curve.png"
-        self.missing: dict[str, OSError] = {}  # what could not be written the last time
-        self._warned: set[str] = set()
+        self.missing: dict[str, OSError | None] = {}  # what could not be written, None where it could later on
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
         self._lock = FileLock(path / ".lock")
 
     # ---------------------------------------------------------------- before the training
@@ -69,14 +64,13 @@ class RunFolder:
 
         :raises ValueError: if another one trains it
         """
-        try:
-            self._lock.acquire(blocking=False)
+        with _possible(f"write to run folder '{self.path}'"):
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
             for partial in (*self.path.glob(".*.partial"), *self.checkpoints.glob(".*.partial")):
                 partial.unlink()
-        except Timeout:
-            raise ValueError(f"the run in '{self.path}' is being trained by another process") from None
-        except OSError as error:
-            raise ValueError(f"cannot write to run folder '{self.path}': {error.strerror}") from error
 
     def release(self) -> None:
         """Let others continue this run."""
@@ -88,12 +82,8 @@ class RunFolder:
 
         :raises ValueError: if the folder holds anything, or is a file
         """
-        try:
-            if self.path.exists() and not self.path.is_dir():
-                raise ValueError(f"run folder '{self.path}' is a file")
+        with _possible(f"make run folder '{self.path}'"):
             full = self.path.exists() and any(self.path.iterdir())
-        except OSError as error:
-            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
         if full:
             saved = [*self.path.glob("model.*"), *self.path.glob("checkpoints/*")]
             way = f"continue the run that it holds with --resume {self.path}" if saved else "remove it"
@@ -102,35 +92,21 @@ class RunFolder:
     def create(self, config: str, argv: Sequence[str]) -> None:
         """Make the folder and write down how the run came about.
 
-        :raises ValueError: if the folder cannot be made
+        :raises ValueError: if the folder cannot be made, or another process has just made it
         """
-        packages = versions()
-        try:
+        with _possible(f"make run folder '{self.path}'"):
             self.checkpoints.mkdir(parents=True)
             self.hold()
-            self.versions.write_text(packages, encoding="utf-8")
-            self._write_config_and_command(config, argv)
-        except FileExistsError:
-            raise ValueError(f"run folder '{self.path}' has just been made by another process") from None
-        except OSError as error:
-            shutil.rmtree(self.path, ignore_errors=True)
-            raise ValueError(f"cannot make run folder '{self.path}': {error.strerror}") from error
+            self.record(config, argv)
 
-    def _write_config_and_command(self, config: str, argv: Sequence[str]) -> None:
-        """``config.yaml`` as it holds now, and one more line in ``command.txt``: the first started the run, later ones
-        resumed it."""
+    def record(self, config: str, argv: Sequence[str]) -> None:
+        """Write down by which command, with which options and at which commit the run begins or goes on."""
         with replacing(self.config) as config_file:
             config_file.write(config.encode())
-        with self.command.open("a", encoding="utf-8") as file:
-            file.write(f"relmem train {shlex.join(argv)}\n")
-
-    def log_resumption(self, config: str, argv: Sequence[str]) -> None:
-        """Write down by which command, with which limits and at which commit the run goes on."""
-        with self.attempt("the record of this command"):
-            self._write_config_and_command(config, argv)
-            if commit() is not None:
-                with self.versions.open("a", encoding="utf-8") as file:
-                    file.write(f"{COMMIT} {commit()} (resumed)\n")
+        resumed = self.versions.exists()
+        with self.command.open("a", encoding="utf-8") as commands, self.versions.open("a", encoding="utf-8") as file:
+            commands.write(f"relmem train {shlex.join(argv)}\n")
+            file.write(versions() if not resumed else f"{COMMIT} {commit()} (resumed)\n" if commit() else "")
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -141,7 +117,7 @@ class RunFolder:
         :raises ValueError: if there is none
         """
         steps: dict[Path, int] = {}
-        for path in self._saved():
+        for path in (*self.path.glob(self.model.name), *self.checkpoints.glob(f"*{self.ending}")):
             try:
                 steps[path] = steps_taken(path)
             except ValueError as error:
@@ -150,12 +126,20 @@ class RunFolder:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
         return max(steps, key=lambda path: steps[path])
 
-    def has_checkpoint(self) -> bool:
-        """Whether there is anything to continue from."""
-        return bool(self._saved())
+    def checkpoint(self, model: Any, step: int) -> None:
+        """Save a checkpoint if it is time: every few minutes, the first one soon. The newest few are kept.
 
-    def _saved(self) -> list[Path]:
-        return [path for path in (self.model, *sorted(self.checkpoints.glob(f"*{self.ending}"))) if path.is_file()]
+        :param step: of the training, for the file's name
+        """
+        if time.monotonic() < self._due:
+            return
+        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
+        with self.attempt("a checkpoint"):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            save(model, self.checkpoints / f"{CHECKPOINT}{step:012d}{self.ending}")
+            for old in sorted(self.checkpoints.glob(f"{CHECKPOINT}{'[0-9]' * 12}{self.ending}"))[:-CHECKPOINTS_KEPT]:
+                old.unlink()
+            self._due = time.monotonic() + CHECKPOINT_SECONDS
 
     # ---------------------------------------------------------------- what a run can do without
 
@@ -164,14 +148,15 @@ class RunFolder:
         """Write something without which a training can go on: where that fails, it is said once."""
         try:
             yield
-            self.missing.pop(what, None)
         except OSError as error:
-            self.missing[what] = error
-            if what not in self._warned:
-                self._warned.add(what)
+            if what not in self.missing:
                 warn(f"cannot write {what}, and goes on without: {error}")
+            self.missing[what] = error
+        else:
+            if what in self.missing:
+                self.missing[what] = None
 
-    def save(self, model: Model) -> Path | None:
+    def save(self, model: Any) -> Path | None:
         """Save the model of a run that ends, if not here then in a folder for temporary files.
 
         :return: the file; None if it could be written nowhere
@@ -191,9 +176,11 @@ class RunFolder:
         with self.attempt("results.json"):
             files = {"commands": self.command, "versions": self.versions}
             known = {name: file.read_text().splitlines() if file.exists() else [] for name, file in files.items()}
-            text = json.dumps(_finite(results | known), indent=1, allow_nan=False, default=str)
+            text = json.dumps(results | known, default=str)
+            # JSON knows no NaN and no infinity, as a diverged training has them.
+            finite = json.loads(text, parse_constant=lambda _: None)
             with replacing(self.results) as file:
-                file.write(f"{text}\n".encode())
+                file.write(f"{json.dumps(finite, indent=1)}\n".encode())
 
     def read_results(self) -> dict[str, Any]:
         """What ``results.json`` holds; nothing where it is not whole."""
@@ -205,13 +192,8 @@ class RunFolder:
 
     def tensorboard_command(self) -> str:
         """How to watch the run, as one would type it here."""
-        program = Path(sys.executable).with_name("tensorboard")
-        on_path = shutil.which("tensorboard")
-        if on_path and Path(on_path).resolve() == program.resolve():
-            program = Path("tensorboard")
-        elif program.is_relative_to(Path.cwd()):
-            program = program.relative_to(Path.cwd())
-        return shlex.join([str(program), "--logdir", str(self.path)])
+        program = "tensorboard" if shutil.which("tensorboard") else str(Path(sys.executable).with_name("tensorboard"))
+        return shlex.join([program, "--logdir", str(self.path)])
 
 
 def make_default_path(name: str) -> Path:
@@ -220,16 +202,24 @@ def make_default_path(name: str) -> Path:
     :raises ValueError: if it cannot be made
     """
     stem = f"{name}_{time.strftime('%Y-%m-%d_%H-%M-%S')}"
-    path, n = Path("runs", stem), 1
-    while True:
-        try:
+    for number in itertools.count(1):
+        path = Path("runs", stem if number == 1 else f"{stem}_{number}")
+        with _possible(f"make run folder '{path}'"), suppress(FileExistsError):
             path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            n += 1
-            path = Path("runs", f"{stem}_{n}")
-        except OSError as error:
-            raise ValueError(f"cannot make run folder '{path}': {error.strerror}") from error
+            break
+    return path
+
+
+@contextmanager
+def _possible(what: str) -> Iterator[None]:
+    """What the system refuses is said in one sentence.
+
+    :raises ValueError: instead of an OSError
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot {what}: {error.strerror}") from error
 
 
 def steps_taken(saved: Path) -> int:
@@ -237,24 +227,36 @@ def steps_taken(saved: Path) -> int:
 
     :raises ValueError: if the file is not whole, or is called like no checkpoint of ours
     """
-    number = saved.stem.removeprefix(CHECKPOINT)
-    if not saved.stem.startswith("model") and not (number.isdecimal() and saved.stem.startswith(CHECKPOINT)):
+    if not re.fullmatch(rf"model|{CHECKPOINT}\d+", saved.stem):
         raise ValueError(f"'{saved}' is not named as a checkpoint is")
     try:
         with ZipFile(saved) as archive:  # of PyTorch too
-            broken = archive.testzip()
-            steps = json.loads(archive.read("data"))["num_timesteps"] if saved.suffix == ".zip" else None
-        if steps is None:
-            steps = torch.load(saved, map_location="meta", weights_only=True)["updates"]
+            if archive.testzip() is not None:
+                raise BadZipFile("a part of it has changed")
+            if saved.suffix == ".zip":
+                return int(json.loads(archive.read("data"))["num_timesteps"])
+        return int(torch.load(saved, map_location="meta", weights_only=True)["updates"])
     except Exception as error:  # torch.load documents none of those that it raises
         raise ValueError(f"'{saved}' is no whole checkpoint") from error
-    if broken:
-        raise ValueError(f"'{saved}' is no whole checkpoint")
-    return int(steps)
 
 
-def save(model: Model, path: Path) -> None:
-    """Save a model so that ``path`` holds either the old file or the whole new one, whatever happens meanwhile.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of ``path`` at the end: whatever happens meanwhile, ``path`` holds either
+    the old content or the whole new one."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save(model: Any, path: Path) -> None:
+    """Save an algorithm or a trainer, so that ``path`` holds either the old file or the whole new one.
 
     :raises OSError: if it cannot be written
     """
@@ -262,39 +264,3 @@ def save(model: Model, path: Path) -> None:
     model.save(content)
     with replacing(path) as file:
         file.write(content.getbuffer())
-
-
-class CheckpointSaver:
-    """Saves a model every few minutes, the first time soon, and keeps the newest few.
-
-    :param folder: of the run
-    """
-
-    def __init__(self, folder: RunFolder) -> None:
-        self.folder = folder
-        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
-
-    def __call__(self, model: Model, step: int) -> None:
-        """Save the model if it is time.
-
-        :param step: of the training, for the file's name
-        """
-        if time.monotonic() < self._due:
-            return
-        self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
-        folder, ending = self.folder.checkpoints, self.folder.ending
-        with self.folder.attempt("a checkpoint"):
-            folder.mkdir(parents=True, exist_ok=True)
-            save(model, folder / f"{CHECKPOINT}{step:012d}{ending}")
-            for old in sorted(folder.glob(f"{CHECKPOINT}{'[0-9]' * 12}{ending}"))[:-CHECKPOINTS_KEPT]:
-                old.unlink()
-            self._due = time.monotonic() + CHECKPOINT_SECONDS
-
-
-def _finite(value: Any) -> Any:
-    """The same with None for numbers that JSON does not know, as a diverged training has them."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

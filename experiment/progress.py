@@ -38,26 +38,26 @@ class Progress:
         :param completed: where the run begins or goes on
         :param status: in a few words
         """
-        self._began, self._first = time.monotonic(), completed
-        self._last_line = self._began
+        self._began = self._last_line = time.monotonic()
+        self._first, self._status = completed, status
         self._task = self._bar.add_task("", total=self.total, completed=completed, status=status)
         with suppress(OSError):  # a terminal that has gone
             self._bar.start()
 
-    def update(self, completed: int, _total: int = 0, status: str = "") -> None:
-        """Show where the run is."""
-        now = time.monotonic()
+    def update(self, completed: int, status: str | None = None) -> None:
+        """Show where the run is, with the same status as before unless there is another."""
+        now, self._status = time.monotonic(), self._status if status is None else status
         speed = max(completed - self._first, 1) / max(now - self._began, 1e-9)
         left = max(self.total - completed, 0) / speed  # a rollout may reach beyond the end
         if self.limit is not None:
             left = min(left, max(self.limit - (now - self._began), 0.0))
-        status = f"{speed:,.0f} {self.unit}/s, {status}, {timedelta(seconds=int(left))} left"
+        shown = f"{speed:,.0f} {self.unit}/s, {self._status}, {timedelta(seconds=int(left))} left"
         if self._console.is_terminal:
             with suppress(OSError):
-                self._bar.update(self._task, completed=completed, status=status)
+                self._bar.update(self._task, completed=completed, status=shown)
         elif now - self._last_line >= self.seconds:
             self._last_line = now
-            say(f"{completed:,} of {self.total:,} {self.unit}, {status}")
+            say(f"{completed:,} of {self.total:,} {self.unit}, {shown}")
 
     def close(self) -> None:
         """Leave the terminal as it was, however the run ended."""

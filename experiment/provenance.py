@@ -44,13 +44,6 @@ def processor() -> str:
 
 def versions() -> str:
     """As it is written to ``versions.txt``."""
-    source = commit()
-    return "\n".join(
-        [
-            *([f"{COMMIT} {source}"] if source else []),
-            f"# Python {platform.python_version()} on {platform.platform()}",
-            f"# {processor()}",
-            *(f"{name}=={metadata.version(name)}" for name in PACKAGES),
-            "",
-        ]
-    )
+    lines = [f"{COMMIT} {commit()}"] if commit() else []
+    lines += [f"# Python {platform.python_version()} on {platform.platform()}", f"# {processor()}"]
+    return "\n".join([*lines, *(f"{name}=={metadata.version(name)}" for name in PACKAGES), ""])

@@ -25,8 +25,7 @@ from filelock import FileLock, Timeout
 from ..cli import main as relmem
 from ..common.checks import require_choice
 from . import tables
-from .files import replacing
-from .folder import RunFolder
+from .folder import RunFolder, replacing
 from .tables import Run
 
 RUNS = Path("runs")

@@ -8,29 +8,49 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..agents import Diverged
 from ..common.output import say, stage, warn
 from ..common.values import write
-from .agent import AgentJob
 from .config import Config
 from .folder import RunFolder, make_default_path
-from .provenance import processor
+from .job import Job
 from .stop import StopRequest
-from .task import TaskJob
-
-Job = AgentJob | TaskJob
 
 
 class Run:
-    """A training that is ready to start, in a folder of its own. See ``prepare``."""
+    """A training in a folder of its own. Everything is checked and built; only then is the folder made.
 
-    def __init__(self, job: Job, folder: RunFolder, argv: Sequence[str], saved: Config | None) -> None:
-        self.job, self.folder, self.argv, self.saved = job, folder, argv, saved
-        self.stop = StopRequest()
+    :param job: what is trained
+    :param argv: the command line after ``relmem train``
+    :param run_dir: folder of the run; None: one in ``runs``
+    :param resume: folder of a run to continue
+    :param saved: the options of that run
+    :raises ValueError: if anything is impossible
+    """
+
+    def __init__(
+        self, job: Job, argv: Sequence[str], run_dir: Path | None, resume: Path | None, saved: Config | None
+    ) -> None:
+        self.job, self.argv, self.resumed, self.stop = job, argv, saved is not None, StopRequest()
+        require_device(job.config["device"])
+        if job.config["threads"] is not None:
+            torch.set_num_threads(job.config["threads"])
+        checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending)
+        if saved:
+            folder.hold()
+            require_same_run(job, saved, folder)
+            checkpoint = folder.newest_checkpoint()
+        elif run_dir:
+            folder.require_free()
+        with stage(f"preparing {job.name}"), _one_sentence():
+            job.prepare(checkpoint)
+        if not saved:
+            folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
+            folder.create(write(job.config.as_dict()), argv)
+        self.folder = folder
 
     def execute(self) -> int:
         """Train, save, evaluate.
@@ -55,102 +75,49 @@ class Run:
 
     def _execute(self) -> int:
         job, folder, config = self.job, self.folder, self.job.config
-        if self.saved:
-            if job.outcome() and job.is_whole(folder.read_results()):
+        if self.resumed:
+            if job.is_over(folder.read_results()):
                 say(
                     f"The run in {folder.path} is over: {job.outcome()} after {job.done:,} of {config[job.total]:,} "
                     f"{job.unit}. A larger --{job.total} continues it."
                 )
                 return 0
-            folder.log_resumption(write(config.as_dict()), self.argv)
-        self._introduce()
-        with self._saved_on_failure():
-            job.execute(folder, self.stop)
+            with folder.attempt("the record of this command"):
+                folder.record(write(config.as_dict()), self.argv)
+        facts, left = job.facts(), max(0, config[job.total] - job.done)  # a rollout may reach beyond the end
+        say(
+            f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}\n"
+            f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} parameters, {job.plan()}; on "
+            f"{facts['device']} ({job.learner.device}), {facts['threads']} thread(s)"
+        )
+        self._train()
         self.stop.at_once = False
         with self.stop.held():
-            model = folder.save(job)  # before anything that may fail or take time
-        results = job.finish(folder, self.stop)
-        folder.write_results(self._facts() | results)
+            model = folder.save(job.learner)  # before anything that may fail or take time
+        job.finish(folder, self.stop)
         files = [file for file in (model, folder.results, folder.curve) if file and file.exists()]
         say(f"Saved {', '.join(map(str, files))}.")
         for what, error in folder.missing.items():
-            warn(f"what this run lacks: {what} ({error})")
+            if error:
+                warn(f"what this run lacks: {what} ({error})")
         return self.stop.exit_code or int(model != folder.model)
 
-    def _introduce(self) -> None:
-        """Say where the run is, and what it consists of."""
-        job, folder, facts = self.job, self.folder, self._facts()
-        left = max(0, job.config[job.total] - job.done)  # a rollout may reach beyond the end
-        say(f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}")
-        say(
-            f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} "
-            f"parameters, {job.plan()}; on {facts['device']} ({job.device}), {facts['threads']} thread(s)"
-        )
-
-    def _facts(self) -> dict[str, Any]:
-        """What the results of all runs say."""
-        job, cuda = self.job, self.job.device.type == "cuda"
-        return {
-            "kind": job.kind,
-            "config": job.config.as_dict(),
-            "seed": job.config["seed"],
-            "core": job.config["core.name"],
-            "device": torch.cuda.get_device_name(job.device) if cuda else processor(),
-            "threads": torch.get_num_threads(),
-            "parameters": sum(parameter.numel() for parameter in job.network.parameters()),
-        }
-
-    @contextmanager
-    def _saved_on_failure(self) -> Iterator[None]:
+    def _train(self) -> None:
         """Save what was learned even if the training fails, unless it has diverged: the last checkpoint is then what a
         run goes on from."""
         job, folder = self.job, self.folder
         try:
-            yield
+            job.execute(folder, self.stop)
         except KeyboardInterrupt:
             self.stop.note()
         except Diverged:
-            folder.write_results(self._facts() | job.describe() | {"outcome": "diverged"})
+            folder.write_results(job.facts() | job.describe() | {job.tested: None, "outcome": "diverged"})
             raise
         except (Exception, SystemExit):
             if all(parameter.isfinite().all() for parameter in job.network.parameters()):
-                folder.save(job)
+                folder.save(job.learner)
             warn(f"The training failed. To go on from where it was: --resume {folder.path}")
             raise
-
-
-def prepare(
-    job: Job,
-    argv: Sequence[str],
-    run_dir: Path | None = None,
-    resume: Path | None = None,
-    saved: Config | None = None,
-) -> Run:
-    """Check and build everything; only then make the run folder.
-
-    :param argv: the command line after ``relmem train``
-    :param run_dir: folder of the run; None: one in ``runs``
-    :param resume: folder of a run to continue
-    :param saved: the options of that run
-    :raises ValueError: if anything is impossible
-    """
-    config = job.config
-    require_device(config["device"])
-    if config["threads"] is not None:
-        torch.set_num_threads(config["threads"])
-    checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending)
-    if resume and saved:
-        folder.hold()
-        require_same_run(job, saved, folder)
-        checkpoint = folder.newest_checkpoint()
-    elif run_dir:
-        folder.require_free()
-    with stage(f"preparing {job.name}"), _one_sentence():
-        job.prepare(checkpoint)
-    if not resume:
-        folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
-        folder.create(write(config.as_dict()), argv)
-    return Run(job, folder, argv, saved)
 
 
 @contextmanager
@@ -198,7 +165,6 @@ def require_device(name: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise ValueError(f"unknown device '{name}': choose auto, cpu, cuda or cuda:N")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device '{name}' is not available here: torch finds no CUDA")
-    if name.startswith("cuda:") and int(name.removeprefix("cuda:")) >= torch.cuda.device_count():
-        raise ValueError(f"device '{name}' is not available here: torch finds {torch.cuda.device_count()}, from cuda:0")
+    found = torch.cuda.device_count()
+    if name.startswith("cuda") and int(name.removeprefix("cuda").removeprefix(":") or 0) >= found:
+        raise ValueError(f"device '{name}' is not available here: torch finds {found} with CUDA")

@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..agents import Diverged
 from ..common.options import Count, Option, Positive, options_of
 from ..common.output import say, stage
@@ -16,7 +14,7 @@ from ..supervised import SequenceModel, SupervisedTrainer, memories, memory_fact
 from ..tasks import make_task
 from ..tasks.registry import TASKS, registered_tasks
 from .config import Config, Group, run_options
-from .folder import CheckpointSaver, RunFolder
+from .folder import RunFolder
 from .job import Job, named
 from .pictures import draw_task_curve
 from .progress import Progress
@@ -33,9 +31,9 @@ LOGGED_SECONDS = 10.0  # between two points of its curve
 class TaskJob(Job):
     """Trains a model on a task."""
 
-    kind, ending, unit, total = "task", ".pt", "updates", "total_updates"
+    kind, subject, ending, unit, total, tested = "task", "task.name", ".pt", "updates", "total_updates", "test"
     may_change = ("total_updates", "max_minutes", "device", "precision", "threads")
-    trainer: SupervisedTrainer
+    learner: SupervisedTrainer
 
     def cut(self, config: Config) -> Config:
         config = config.but(total_updates=2, training__batch_size=min(4, config["training.batch_size"]))
@@ -66,58 +64,36 @@ class TaskJob(Job):
 
     @property
     def network(self) -> SequenceModel:
-        return self.trainer.model
+        return self.learner.model
 
     @property
     def done(self) -> int:
-        return self.trainer.updates
-
-    @property
-    def device(self) -> torch.device:
-        return self.trainer.device
+        return self.learner.updates
 
     def prepare(self, checkpoint: Path | None) -> None:
-        config = self.config
+        config, batch_size = self.config, self.config["training.batch_size"]
         task = make_task(config["task.name"], **config.group("task"))
-        head = config.group("head")
-        model = without_content(
-            lambda: SequenceModel(
-                *(task.input_size, task.output_size, task.kind, config["core.name"], config.group("core")), **head
-            )
-        )
-        if model is not None:
-            batch_size = config["training.batch_size"]
-            state = getattr(model.memory, "state_size", 0) + task.input_size
-            require_room(
-                {
-                    f"the model with core '{config['core.name']}'": weights(model, ADAM),
-                    f"a batch of {batch_size:,} samples": float(batch_size * FLOAT * state),
-                }
-            )
-        self.trainer = SupervisedTrainer(
-            task,
-            core=config["core.name"],
-            core_kwargs=config.group("core"),
-            **head,
-            **config.group("training"),
-            **{name: config[name] for name in ("precision", "seed", "device")},
-        )
+        core, core_kwargs, head = config["core.name"], config.group("core"), config.group("head")
+        sizes = task.input_size, task.output_size, task.kind
+        if (model := without_content(lambda: SequenceModel(*sizes, core, core_kwargs, **head))) is not None:
+            of_sample = FLOAT * (getattr(model.memory, "state_size", 0) + task.input_size)
+            needs = {f"the model with core '{core}'": weights(model, ADAM)}
+            require_room(needs | {f"a batch of {batch_size:,} samples": float(batch_size * of_sample)})
+        common = {name: config[name] for name in ("precision", "seed", "device")}
+        self.learner = SupervisedTrainer(task, core, core_kwargs, **head, **config.group("training"), **common)
         if checkpoint is not None:
-            self.trainer.restore(checkpoint)
+            self.learner.restore(checkpoint)
 
     def plan(self) -> str:
-        return f"batches of {self.trainer.batch_size}"
+        return f"batches of {self.learner.batch_size}"
 
     def outcome(self) -> str | None:
-        return self.trainer.outcome(self.config["total_updates"], self.config["max_minutes"])
-
-    def is_whole(self, results: dict[str, Any]) -> bool:
-        return results.get("test") is not None
+        return self.learner.outcome(self.config["total_updates"], self.config["max_minutes"])
 
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        watch = Watch(self.trainer, self.config, folder, stop)
+        watch = Watch(self.learner, self.config, folder, stop)
         try:
-            outcome = self.trainer.learn(self.config["total_updates"], self.config["max_minutes"], watch)
+            outcome = self.learner.learn(self.config["total_updates"], self.config["max_minutes"], watch)
         finally:
             watch.close()
         if outcome == "diverged":
@@ -126,41 +102,31 @@ class TaskJob(Job):
                 "training.learning_rate may help"
             )
 
-    def save(self, file: Any) -> None:
-        self.trainer.save(file)
-
-    def finish(self, folder: RunFolder, stop: StopRequest) -> dict[str, Any]:
-        trainer, config = self.trainer, self.config
-        outcome, test, metric = self.outcome(), None, trainer.task.metric
+    def test(self, stop: StopRequest) -> dict[str, Any] | None:
+        scores, outcome, metric = None, self.outcome(), self.learner.task.metric
         if outcome is not None:
-            with stop.immediate(), stage("testing the best weights"):  # else it is made up for when the run is resumed
-                test = trainer.test(config["training.eval_size"] if self.smoke else None)
-        with stage("drawing the learning curve"), folder.attempt("learning_curve.png"):
-            draw_task_curve(
-                folder.curve,
-                trainer.history,
-                metric,
-                self.title(config["task.name"], folder),
-                trainer.task.trivial("valid"),
-                test["test"][metric] if test else None,
-            )
-        scores = "".join(f" {metric} on {name}: {score[metric]:.4g}." for name, score in (test or {}).items())
-        say(f"{(outcome or 'stopped').capitalize()} after {trainer.updates:,} updates.{scores}")
-        return self.describe() | {"test": test}
+            with stop.immediate(), stage("testing the best weights"):
+                scores = self.learner.test(self.config["training.eval_size"] if self.smoke else None)
+        shown = "".join(f" {metric} on {name}: {score[metric]:.4g}." for name, score in (scores or {}).items())
+        say(f"{(outcome or 'stopped').capitalize()} after {self.done:,} updates.{shown}")
+        return scores
+
+    def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
+        history, task = self.learner.history, self.learner.task
+        level = tested["test"][task.metric] if tested else None
+        draw_task_curve(path, history, task.metric, title, task.trivial("valid"), level)
 
     def describe(self) -> dict[str, Any]:
-        trainer, task = self.trainer, self.trainer.task
-        epoch = trainer.updates_per_epoch
+        trainer, task = self.learner, self.learner.task
 
-        def moment(entry: dict[str, float] | None) -> dict[str, float] | None:
-            if entry is None:
-                return None
-            return {
-                "updates": entry["update"],
-                "minutes": round(entry["seconds"] / 60, 2),
-                **({"epochs": round(entry["update"] / epoch, 2)} if epoch else {}),
-                **{key: value for key, value in entry.items() if key.startswith("valid_")},
-            }
+        def moment(updates: float, seconds: float) -> dict[str, float]:
+            epoch = trainer.updates_per_epoch  # of a task with a fixed training set
+            epochs = {"epochs": round(updates / epoch, 2)} if epoch else {}
+            return {"updates": updates, "minutes": round(seconds / 60, 2), **epochs}
+
+        def evaluation(entry: dict[str, float] | None) -> dict[str, float] | None:
+            scores = {key: value for key, value in (entry or {}).items() if key.startswith("valid_")}
+            return None if entry is None else moment(entry["update"], entry["seconds"]) | scores
 
         return {
             "task": self.config["task.name"],
@@ -168,13 +134,10 @@ class TaskJob(Job):
             "metric": task.metric,
             "higher_is_better": task.higher_is_better,
             "trivial": {name: task.trivial(name) for name in task.split_sizes if name != "train"},
-            "test": None,
-            "best": moment(trainer.best_evaluation),
-            "converged": moment(trainer.converged_at),
-            "updates": trainer.updates,
-            **({"epochs": round(trainer.updates / epoch, 2)} if epoch else {}),
+            "best": evaluation(trainer.best_evaluation),
+            "converged": evaluation(trainer.converged_at),
+            **moment(trainer.updates, trainer.seconds),
             "samples": trainer.updates * trainer.batch_size,
-            "minutes": round(trainer.seconds / 60, 2),
             "bf16_allowed": trainer.model.autocast_dtype is not None,
             "history": trainer.history,
         }
@@ -195,10 +158,8 @@ class Watch:
         limit = None if config["max_minutes"] is None else 60 * config["max_minutes"] - trainer.seconds
         self.progress = Progress(config["total_updates"], "updates", limit=limit)
         self.progress.start(trainer.updates, self._status(trainer))
-        self.began, self.first = trainer.seconds, trainer.updates
-        self.logged = len(trainer.history)
+        self.began, self.first, self.logged = trainer.seconds, trainer.updates, len(trainer.history)
         self.shown = self.drawn = time.monotonic()
-        self.save = CheckpointSaver(folder)
 
     def __call__(self, trainer: SupervisedTrainer) -> bool:
         """After every update; False ends the training."""
@@ -214,7 +175,7 @@ class Watch:
         if now - self.shown >= SHOWN_SECONDS:
             self.progress.update(trainer.updates, status=self._status(trainer))
             self.shown = now
-        self.save(trainer, trainer.updates)
+        self.folder.checkpoint(trainer, trainer.updates)
         return not self.stop
 
     def _log(self, trainer: SupervisedTrainer) -> None:

@@ -23,7 +23,7 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
     def __init__(self, run: RunFolder, name: str, step: int) -> None:
         self.run, self.path, self.step = run, run.path / name, step
         self.writer: Any = None
-        self._is_closed = False
+        self._is_closed = False  # as SB3 asks: each entry opens what is not open
         threading.excepthook = _without_tracebacks_of_writers
 
     def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
@@ -40,10 +40,10 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
 
     def close(self) -> None:
         """Write what is left."""
-        if self.writer is not None and not self._is_closed:
-            self._is_closed = True
-            with self.run.attempt("the TensorBoard log"):
-                self.writer.close()
+        writer, self.writer = self.writer, None
+        with self.run.attempt("the TensorBoard log"):
+            if writer is not None:
+                writer.close()
 
 
 def _without_tracebacks_of_writers(args: Any) -> None:

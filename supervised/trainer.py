@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Annotated, Any, Literal
 
 import torch
 from stable_baselines3.common.utils import get_device
@@ -17,8 +17,17 @@ from ..agents.allocator import keep_freed_memory
 from ..agents.cores import MemoryCore
 from ..agents.precision import autocast_dtype
 from ..agents.schedule import as_schedule
-from ..common.checks import require_at_most
-from ..common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
+from ..common.options import (
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Range,
+    Rate,
+    require_option,
+    require_options,
+)
 from ..tasks.base import Batch, Task
 from .model import SequenceModel, read_saved, require_finite
 
@@ -78,8 +87,7 @@ class SupervisedTrainer:
     ) -> None:
         net_arch = None if net_arch is None else list(net_arch)
         require_options(SupervisedTrainer, locals())
-        if stop_at is not None and task.metric == "accuracy" and stop_at > 1:
-            raise ValueError(f"stop_at must be at most 1, as the task's metric is an accuracy, got {stop_at}")
+        require_option("stop_at", (Fraction if task.metric == "accuracy" else NonNegative) | None, stop_at)
         if not {"valid", "test"} <= task.split_sizes.keys():
             raise ValueError(f"a task needs the fixed sets valid and test, but this has {', '.join(task.split_sizes)}")
         self.task = task
@@ -104,7 +112,8 @@ class SupervisedTrainer:
 
         self._training_set = task.split("train").to(self.device) if task.fixed else None
         if self._training_set is not None:
-            require_at_most(self._training_set.size, "the size of the training set", batch_size=batch_size)
+            limits = Range(1, self._training_set.size, why="the size of the training set")
+            require_option("batch_size", Annotated[int, limits], batch_size)
         self._validation_set = task.split("valid").rows(slice(eval_size))
         self.eval_every = eval_every or self.updates_per_epoch or UPDATES_PER_EVALUATION
         self._generator = torch.Generator(self.device).manual_seed(TRAINING_SEED + seed)

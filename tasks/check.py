@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..common.checks import require_at_least, require_choice
+from ..common.checks import require_choice
+from ..common.options import Count, require_option
 from .base import IGNORED, Batch, Kind, Task
 
 B = 16
@@ -26,7 +27,7 @@ def check_task(task: Task) -> None:
     """
     require_choice("kind of answer", getattr(task, "kind", None), get_args(Kind))
     for name in ("input_size", "output_size", "answer_steps"):
-        require_at_least(1, **{name: getattr(task, name, None)})
+        require_option(name, Count, getattr(task, name, None))
     first, again, other = (task.batch(B, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     for batch in (first, other):
         _require_inputs(task, batch)

@@ -17,8 +17,7 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from ..common.checks import require_at_least, require_at_most
-from ..common.options import Range, require_options
+from ..common.options import Range, require_option, require_options
 from . import draw
 from .base import IGNORED, Batch, Task
 
@@ -70,8 +69,9 @@ class GraphTask(Task):
 
     def __init__(self, max_nodes: Nodes = 20, max_edges: Edges = 30) -> None:
         require_options(GraphTask, locals())
-        require_at_least(max_nodes - 1, "a path through max_nodes", max_edges=max_edges)
-        require_at_most(max_nodes * (max_nodes - 1) // 2, "the pairs of max_nodes", max_edges=max_edges)
+        pairs = max_nodes * (max_nodes - 1) // 2
+        edges = Range(max_nodes - 1, pairs, why="from a path to all pairs of nodes")
+        require_option("max_edges", Annotated[int, edges], max_edges)
         self.max_nodes, self.max_edges = max_nodes, max_edges
         self.output_size = 2 * max_nodes
         self.input_size = 2 * self.output_size + 1

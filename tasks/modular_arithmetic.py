@@ -6,8 +6,7 @@ from typing import Annotated
 
 import torch
 
-from ..common.checks import require_at_least
-from ..common.options import Count, Range, require_options
+from ..common.options import Count, Range, require_option, require_options
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .registry import register_task
@@ -37,7 +36,8 @@ class ModularArithmetic(VaryingLengthTask):
 
     def __init__(self, max_length: Count = 39, long_length: Count = 255, modulus: Annotated[int, Range(2)] = 5) -> None:
         require_options(ModularArithmetic, locals())
-        require_at_least(max_length + 1, "more than max_length", long_length=long_length)
+        longer = Range(max_length, above=True, why="max_length")
+        require_option("long_length", Annotated[int, longer], long_length)
         if max_length % 2 == 0 or long_length % 2 == 0:
             raise ValueError(f"max_length and long_length must be odd, got {max_length} and {long_length}")
         super().__init__(range(1, max_length + 1, 2), (max_length, long_length))

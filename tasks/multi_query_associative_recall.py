@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from ..common.checks import require_at_least
-from ..common.options import Count, require_options
+from ..common.options import Count, Range, require_option, require_options
 from . import draw
 from .base import IGNORED, Batch, Task
 from .registry import register_task
@@ -32,8 +33,8 @@ class MultiQueryAssociativeRecall(Task):
 
     def __init__(self, pairs: Count = 8, vocabulary: Count = 64, length: Count = 64) -> None:
         require_options(MultiQueryAssociativeRecall, locals())
-        require_at_least(2 * pairs, "twice pairs", vocabulary=vocabulary)
-        require_at_least(3 * pairs, "three times pairs", length=length)
+        require_option("vocabulary", Annotated[int, Range(2 * pairs, why="twice pairs")], vocabulary)
+        require_option("length", Annotated[int, Range(3 * pairs, why="three times pairs")], length)
         if vocabulary % 2:
             raise ValueError(f"vocabulary must be even, got {vocabulary}")
         self.pairs, self.input_size, self.output_size = pairs, vocabulary, vocabulary // 2

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from ..common.checks import require_at_least
-from ..common.options import Count, require_options
+from ..common.options import Count, Range, require_option, require_options
 from . import draw
 from .base import Batch, VaryingLengthTask
 from .registry import register_task
@@ -30,7 +31,8 @@ class Parity(VaryingLengthTask):
 
     def __init__(self, max_length: Count = 40, long_length: Count = 256) -> None:
         require_options(Parity, locals())
-        require_at_least(max_length + 1, "more than max_length", long_length=long_length)
+        longer = Range(max_length, above=True, why="max_length")
+        require_option("long_length", Annotated[int, longer], long_length)
         super().__init__(range(1, max_length + 1), (max_length, long_length))
 
     def sample(self, size: int, length: int, generator: torch.Generator) -> Batch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
 
-from ..common.checks import require_at_most
-from ..common.options import Count, require_options
+from ..common.options import Count, Range, require_option, require_options
 from . import draw
 from .base import Batch, Task
 from .registry import register_task
@@ -32,7 +33,7 @@ class PrioritySort(Task):
 
     def __init__(self, items: Count = 20, answers: Count = 16, bits: Count = 32) -> None:
         require_options(PrioritySort, locals())
-        require_at_most(items, "items", answers=answers)
+        require_option("answers", Annotated[int, Range(1, items, why="items")], answers)
         self.items, self.answer_steps, self.bits = items, answers, bits
         self.input_size, self.output_size = bits + 2, bits
 

@@ -2,8 +2,10 @@
 
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from relmem.agents import A3C, MemoryPPO, registered_cores
@@ -11,7 +13,7 @@ from relmem.agents.cores.registry import core_options
 from relmem.cli import main
 from relmem.cli.config_files import shipped_configs
 from relmem.cli.options import parse
-from relmem.common.options import options_of
+from relmem.common.options import Count, fits, options_of
 from relmem.common.values import write
 from relmem.experiment import room
 
@@ -76,7 +78,7 @@ def test_the_same_text_means_the_same_in_a_file_and_on_a_flag_and_is_saved_as_th
     assert [config[key] for config in configs] == [value, value]
     assert type(configs[0][key]) is type(configs[1][key]) is type(value)
     (tmp_path / "saved.yaml").write_text(write(configs[1].as_dict()))
-    assert parse(["--config", str(tmp_path / "saved.yaml")]).config == configs[1]
+    assert parse(["--config", str(tmp_path / "saved.yaml")]).config.flat() == configs[1].flat()
 
 
 @pytest.mark.parametrize(
@@ -156,7 +158,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--core.name", "lstmm"], "unknown core 'lstmm': did you mean 'lstm'?"),
         (["--core.hiden_size", "8"], "unknown option of core 'lstm' 'hiden_size': did you mean 'hidden_size'?"),
         (["--core.hidden_size", "-3"], "hidden_size must be an integer of at least 1, got -3"),
-        (["--core.hidden_size", "nan"], "core.hidden_size must be an integer, got 'nan'"),
+        (["--core.hidden_size", "nan"], "core.hidden_size must be an integer of at least 1, got 'nan'"),
         (["--core.name", "stm", "--core.preset", "relesed"], "did you mean 'released'?"),
         (["--core.name", "stm", "--core.item_size", "-3"], "item_size must be an integer of at least 1, got -3"),
         (["--algo.name", "poo"], "unknown algorithm 'poo': did you mean 'ppo'?"),
@@ -177,7 +179,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--env.kwargs", '{"lenght": 3}'], "cannot make 'CartPole-v1': "),
         (["--env.kwargs", "3"], "env.kwargs must be a mapping or null, got 3"),
         (["--env.id", "ALE/Pong-v5", "--env.kwargs", '{"mode": 1}'], "'ALE/Pong-v5' is an Atari game, which takes no"),
-        (["--policy.features", "natur"], "unknown features 'natur': did you mean 'nature'?"),
+        (["--policy.features", "natur"], "unknown policy.features 'natur': did you mean 'nature'?"),
         (["--policy.features", "nature"], "convolutional features need image observations"),
         (
             ["--policy.net_arch", "[64,0]"],
@@ -186,7 +188,7 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--total_timesteps", "many"], "total_timesteps must be an integer of at least 1, got 'many'"),
         (["--total_timestep", "9"], "unknown option 'total_timestep': did you mean 'total_timesteps'?"),
         (["--seed", "-1"], "seed must be an integer from 0 to 2147483647, got -1"),
-        (["--precision", "bf15"], "precision must be one of auto, fp32, bf16, got 'bf15'"),
+        (["--precision", "bf15"], "unknown precision 'bf15': did you mean 'bf16'"),
         (["--device", "gpuu"], "unknown device 'gpuu': choose auto, cpu, cuda or cuda:N"),
         (["--config", "pong/lstmm"], "unknown config 'pong/lstmm': did you mean 'pong/lstm'?"),
         (["--config"], "config needs a value"),
@@ -215,7 +217,7 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(flags, sentence, tmp_path, 
     [
         (["--env.n_envs", "4"], "unknown option of the environment 'n_envs'"),
         (["--algo.workers", "0"], "algo.workers must be an integer of at least 1 or null, got 0"),
-        (["--algo.optimizer", "sgd"], "algo.optimizer must be one of adam, rmsprop, got 'sgd'"),
+        (["--algo.optimizer", "sgd"], "unknown algo.optimizer 'sgd': choose from adam, rmsprop"),
         (["--device", "meta"], "unknown device 'meta': choose auto, cpu, cuda or cuda:N"),
     ],
 )
@@ -231,17 +233,23 @@ def test_mistakes_with_a3c(flags, sentence, tmp_path, monkeypatch, capfd):
     [
         ("env: {frameskip: 4}", "mine.yaml: unknown config key of the environment 'frameskip': did you mean"),
         ("totaltimesteps: 4", "mine.yaml: unknown config key 'totaltimesteps': did you mean 'total_timesteps'?"),
-        ("core: {name: lstm, hidden_size: big}", "mine.yaml: core.hidden_size must be an integer, got 'big'"),
-        ("core: {name: lstm, hidden_size: 4.5}", "mine.yaml: core.hidden_size must be an integer, got 4.5"),
+        (
+            "core: {name: lstm, hidden_size: big}",
+            "mine.yaml: core.hidden_size must be an integer of at least 1, got 'big'",
+        ),
+        (
+            "core: {name: lstm, hidden_size: 4.5}",
+            "mine.yaml: core.hidden_size must be an integer of at least 1, got 4.5",
+        ),
         ("env: {n_envs: -4}", "mine.yaml: env.n_envs must be an integer of at least 1, got -4"),
         ("algo: {target_kl: .nan}", "mine.yaml: algo.target_kl must be a number above 0 or null, got nan"),
-        ("core: lstm", "config key 'core' must hold options such as 'name', got 'lstm'"),
-        ("env: CartPole-v1", "config key 'env' must hold options such as 'id', got 'CartPole-v1'"),
+        ("core: lstm", "config key 'core' must hold options, got 'lstm'"),
+        ("env: CartPole-v1", "config key 'env' must hold options, got 'CartPole-v1'"),
         (
             "enviroment: {id: CartPole-v1}",
-            "unknown config key 'enviroment': did you mean 'env', which holds 'id' and others?",
+            "unknown config key 'enviroment': did you mean 'env'?",
         ),
-        ("task:", "config key 'task' must hold options such as 'name', got null"),
+        ("task:", "config key 'task' must hold options, got null"),
         ("task: {bits: 4}", "mine.yaml: task.name is missing: choose from associative_retrieval, "),
         ("# nothing", "must be a mapping of options, got null"),
         ("seed: 1\ncore: {name: lstm}\nseed: 2", "the key 'seed' is there twice, again on line 3"),
@@ -301,7 +309,14 @@ def test_a_module_that_is_not_there_is_named(tmp_path, monkeypatch, capfd):
     monkeypatch.syspath_prepend(tmp_path)
     for module in ("no_such_module", "broken_module"):
         assert main(["train", *PLAIN, "--core.name", f"{module}:mine"]) == 2
-        assert re.search(f"{module}:mine.* cannot be imported", one_sentence(capfd))
+        assert re.search(f"{module}:mine.* import fails", one_sentence(capfd))
+
+
+def test_a_list_may_be_any_sequence_or_array_of_one_dimension():
+    for value in ([2, 3], (2,), range(1, 3), np.array([2, 3]), []):
+        assert fits(Sequence[Count], value)
+    for value in ([0], "23", np.array([[2]]), np.array(2), np.array([2.5]), {2: 3}, 2, None):
+        assert not fits(Sequence[Count], value)
 
 
 TASK = ["--task.name", "copy"]
@@ -326,9 +341,9 @@ TASK = ["--task.name", "copy"]
 def test_what_is_larger_than_the_machine_is_refused_at_once(flags, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(room, "available_memory", lambda: 20e9)
-    begin = time.monotonic()
+    begin = time.process_time()  # that others compute too does no harm
     assert main(["train", *flags]) == 2
-    assert re.search("GB of memory.* available", one_sentence(capfd)) and time.monotonic() - begin < 10
+    assert re.search("GB of memory.* available", one_sentence(capfd)) and time.process_time() - begin < 10
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """What a run leaves behind, and how it is continued."""
 
+import itertools
 import json
 import shutil
 import time
@@ -118,7 +119,7 @@ def test_a_run_folder_is_held_while_it_is_trained(tmp_path):
     with pytest.raises(ValueError, match="is being trained by another process"):
         prepare(["--resume", str(tmp_path / "run")])
     run.folder.release()
-    save(run.job.model, run.folder.model)
+    save(run.job.learner, run.folder.model)
     resumed = prepare(["--resume", str(tmp_path / "run")]).__self__
     with pytest.raises(ValueError, match="is being trained by another process"):
         prepare(["--resume", str(tmp_path / "run")])
@@ -130,7 +131,7 @@ def test_checkpoints_are_minutes_apart(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     folder.checkpoints.mkdir()
     MemoryPPO("MemoryPolicy", make_vec_env("CartPole-v1", 2), n_steps=4).learn(16, watch(folder, 16))
-    assert [path.name for path in folder.checkpoints.iterdir()] == ["step_000000000002.zip"]
+    assert [path.name for path in folder.checkpoints.iterdir()] == ["step_000000000000.zip"]
 
 
 def test_the_first_lines_say_where_the_run_is_and_how_to_watch_it(tmp_path, monkeypatch, capsys):
@@ -234,7 +235,7 @@ def test_a_model_has_the_seed_and_precision_of_its_config_and_new_episodes_when_
     config = parse(["--env.id", "relmem/MaskedCartPole-v0", *flags]).config
     job = agent.AgentJob(config)
     job.prepare(None)
-    model = job.model
+    model = job.learner
     assert (model.seed, model.precision) == (3, "bf16")
     model.num_timesteps = 40
     model.precision = "fp32"
@@ -242,7 +243,7 @@ def test_a_model_has_the_seed_and_precision_of_its_config_and_new_episodes_when_
     seeds, make = [], agent.make_vec_env
     monkeypatch.setattr(agent, "make_vec_env", lambda *a, seed, **k: seeds.append(seed) or make(*a, seed=seed, **k))
     job.prepare(tmp_path / "model.zip")
-    assert job.model.precision == "bf16" and seeds[-1] == 43
+    assert job.learner.precision == "bf16" and seeds[-1] == 43
 
 
 def test_resume_takes_the_newest_checkpoint_and_forgets_what_came_after_it(ppo_copy):
@@ -399,10 +400,10 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, checkpoint_at_once):
     env = make_vec_env("CartPole-v1", 2)
     folder = RunFolder(tmp_path)
     folder.checkpoints.mkdir()
-    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(16, watch(folder, 16))
+    MemoryPPO("MemoryPolicy", env, n_steps=4).learn(32, watch(folder, 32))
     names = sorted(path.name for path in folder.checkpoints.iterdir())
-    assert names == [f"step_{step:012d}.zip" for step in (12, 14, 16)]
-    assert MemoryPPO.load(folder.checkpoints / names[-1]).num_timesteps == 16
+    assert names == [f"step_{step:012d}.zip" for step in (8, 16, 24)]
+    assert MemoryPPO.load(folder.checkpoints / names[-1]).num_timesteps == 24
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(tmp_path, capsys):
@@ -467,16 +468,16 @@ class Countdown(gymnasium.Env):
         return np.zeros(1, dtype=np.float32), 1.0, self.t == self.steps, False, {}
 
 
-@pytest.mark.parametrize(
-    ("lengths", "seconds", "returns"), [((1, 2, 3), None, [1, 2, 3]), ((2, 10**9, 3), 0.2, [2, 3])]
-)
-def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_than_it_may(lengths, seconds, returns):
+@pytest.mark.parametrize(("lengths", "seconds", "returns"), [((1, 2, 3), None, [1, 2, 3]), ((2, 10**9, 3), 20, [2, 3])])
+def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_than_it_may(
+    lengths, seconds, returns, monkeypatch
+):
     env = DummyVecEnv([partial(Countdown, steps) for steps in lengths])
     model = SimpleNamespace(predict=lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
-    begin = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", partial(next, itertools.count()))  # a clock that goes on when it is read
     result = evaluate(model, env, seconds=seconds)
     np.testing.assert_array_equal(result.returns, returns)
-    assert result.complete == (seconds is None) and time.monotonic() - begin < 10.0
+    assert result.complete == (seconds is None)
 
 
 def test_evaluation_plays_the_most_probable_actions_with_memory():

@@ -192,7 +192,7 @@ def test_a_reader_that_goes_away_ends_no_training(tmp_path):
     assert process.stdout.readline().startswith("Run folder:")
     process.stdout.close()
     errors = process.stderr.read()
-    assert process.wait(timeout=120) == 0 and "Broken pipe" not in errors and "Traceback" not in errors
+    assert process.wait(timeout=300) == 0 and "Broken pipe" not in errors and "Traceback" not in errors
     assert json.loads((tmp_path / "run" / "results.json").read_text())["outcome"] == "finished"
 
 
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_mentioned_once(t
     for name in ("CHECKPOINT_SECONDS", "FIRST_CHECKPOINT_SECONDS"):
         monkeypatch.setattr(run_folder, name, 0.0)
     tried = full_disk(monkeypatch, "step_")
-    assert train(tmp_path / "run") == 0
+    assert train(tmp_path / "run", "--algo.n_steps", "4") == 0
     errors = capfd.readouterr().err
     assert len(tried) > 10 and errors.count("cannot write a checkpoint") == 1 and "lacks: a checkpoint" in errors
     assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 256
@@ -272,7 +272,7 @@ def test_episodes_that_cannot_be_written_are_written_later(tmp_path, monkeypatch
     episodes.add(20, 2.0, 10)
     episodes.close()
     assert read_episodes(run.episodes)[:, :3].tolist() == [[10, 1, 10], [20, 2, 10]]
-    assert capfd.readouterr().err.count("cannot write episodes.csv") == 1 and not run.missing
+    assert capfd.readouterr().err.count("cannot write episodes.csv") == 1 and not any(run.missing.values())
 
 
 def test_a_tensorboard_log_that_cannot_be_written_is_done_without(tmp_path, monkeypatch, capfd):
@@ -293,7 +293,7 @@ def test_a_tensorboard_log_that_cannot_be_written_is_done_without(tmp_path, monk
 def start(folder: Path, *before: str) -> subprocess.Popen:
     flags = [*CARTPOLE, "--run_dir", str(folder), "--total_timesteps", "1000000000"]
     process = subprocess.Popen([*before, *RELMEM, *flags], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not len(read_episodes(folder / "episodes.csv")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
@@ -304,14 +304,14 @@ def start(folder: Path, *before: str) -> subprocess.Popen:
 def test_a_closed_terminal_ends_a_run_in_good_order_unless_below_nohup(tmp_path):
     process = start(tmp_path / "run")
     process.send_signal(signal.SIGHUP)
-    assert process.wait(timeout=60) == 128 + signal.SIGHUP
+    assert process.wait(timeout=300) == 128 + signal.SIGHUP
     assert json.loads((tmp_path / "run" / "results.json").read_text())["outcome"] == "stopped"
     process = start(tmp_path / "deaf", "nohup")
     process.send_signal(signal.SIGHUP)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(timeout=1)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    assert process.wait(timeout=300) == 128 + signal.SIGTERM
 
 
 def test_a_second_signal_during_the_save_ends_the_program_after_it(tmp_path, monkeypatch):
@@ -328,7 +328,7 @@ def test_a_second_signal_during_the_save_ends_the_program_after_it(tmp_path, mon
     monkeypatch.setattr(run_folder, "save", interrupted)
     monkeypatch.setattr(agent.Watch, "_on_step", stop)
     assert train(tmp_path / "run") == 128 + signal.SIGTERM
-    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 4
+    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 0  # the first rollout came to no end
     assert not (tmp_path / "run" / "learning_curve.png").exists()
 
 
@@ -362,7 +362,7 @@ gymnasium.register("Exits-v0", Exits)
 def test_an_interrupt_that_an_environment_raises_is_no_success(tmp_path):
     flags = ["train", *FLAGS, "--env.id", "Interrupts-v0", "--run_dir", str(tmp_path / "run")]
     assert main([*flags, "--total_timesteps", "1024"]) == 130
-    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 160
+    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 128
     assert json.loads((tmp_path / "run" / "results.json").read_text())["outcome"] == "stopped"
 
 
@@ -370,7 +370,7 @@ def test_nor_is_an_exit_that_an_environment_asks_for(tmp_path):
     flags = ["train", *FLAGS, "--env.id", "Exits-v0", "--run_dir", str(tmp_path / "run")]
     with pytest.raises(RuntimeError, match="ended the program"):
         main([*flags, "--total_timesteps", "1024"])
-    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 160
+    assert MemoryPPO.load(tmp_path / "run" / "model.zip").num_timesteps == 128
 
 
 # -------------------------------------------------------------------- resuming
@@ -473,11 +473,14 @@ def test_threads_and_waiting(tmp_path, monkeypatch):
 def test_what_takes_long_is_named(capfd):
     from relmem.common.output import stage
 
+    heard, deadline = "", time.monotonic() + 60
     with stage("doing something", seconds=0.05):
-        time.sleep(0.2)
-    with stage("doing nothing", seconds=5):
+        while not heard and time.monotonic() < deadline:
+            time.sleep(0.05)
+            heard += capfd.readouterr().err
+    with stage("doing nothing", seconds=1000):
         pass
-    assert capfd.readouterr().err == "relmem: doing something ...\n"
+    assert heard + capfd.readouterr().err == "relmem: doing something ...\n"
 
 
 def test_a_banner_says_what_is_trained_and_on_what(tmp_path, capfd):

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: the first ends a run in good order, the second at once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -72,7 +73,7 @@ def start(flags: list[str], folder: Path) -> subprocess.Popen:
     process = subprocess.Popen(
         [sys.executable, "-c", code, *arguments], start_new_session=True, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not len(read_episodes(folder / "episodes.csv")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
@@ -92,16 +93,16 @@ def processes_of_group(group: int) -> bool:
 def test_an_interrupted_run_is_saved_evaluated_and_drawn(flags, number, tmp_path):
     process = start(flags, tmp_path)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
+    assert process.wait(timeout=300) == 128 + number
     assert RunFolder(tmp_path).newest_checkpoint() == tmp_path / "model.zip"
     assert {"learning_curve.png", "config.yaml", "command.txt"} <= {path.name for path in tmp_path.iterdir()}
     steps = (A3C if flags is A3C_ else MemoryPPO).load(tmp_path / "model.zip").num_timesteps
-    # PPO does not count the rollout that it was stopped in, though episodes may have ended in it.
-    unfinished, rollout = (0, 4 * 20) if flags is A3C_ else (4 * 32, 4 * 32)
+    rollout = 4 * 20 if flags is A3C_ else 4 * 32  # PPO does not count the rollout that it was stopped in
     assert steps % rollout == 0
-    assert steps + unfinished >= read_episodes(tmp_path / "episodes.csv")[-1, 0] > 0
+    assert steps == json.loads((tmp_path / "results.json").read_text())["steps"]
+    assert len(read_episodes(tmp_path / "episodes.csv"))
     assert "Traceback" not in process.stderr.read()
-    deadline = time.monotonic() + 10  # for Python's own helper process to notice that its parent is gone
+    deadline = time.monotonic() + 60  # for Python's own helper process to notice that its parent is gone
     while processes_of_group(process.pid):
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -113,6 +114,6 @@ def test_a_second_interrupt_ends_at_once(tmp_path):
     while process.stderr.readline() != "Stopping and saving. Ctrl-C again quits at once.\n":
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
+    assert process.wait(timeout=300) == 130
     assert not (tmp_path / "learning_curve.png").exists()
     assert not list(tmp_path.glob("*.partial"))

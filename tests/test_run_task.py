@@ -41,7 +41,7 @@ def copied(run, tmp_path):
 def trainer_of(folder: Path, checkpoint: Path | None = None) -> SupervisedTrainer:
     job = TaskJob(parse(["--config", str(folder / "config.yaml")]).config)
     job.prepare(checkpoint)
-    return job.trainer
+    return job.learner
 
 
 def curve(folder: Path, tag: str) -> list[tuple[int, float]]:
@@ -129,7 +129,7 @@ def test_a_diverged_run_leaves_no_model_and_json_that_every_parser_reads(tmp_pat
 
     def diverging(job, checkpoint):
         prepare(job, checkpoint)
-        torch.nn.init.constant_(job.trainer.model.memory.out.bias, float("nan"))
+        torch.nn.init.constant_(job.learner.model.memory.out.bias, float("nan"))
 
     monkeypatch.setattr(TaskJob, "prepare", diverging)
     assert main([*RUN, "--total_updates", "25", "--run_dir", str(tmp_path / "run")]) == 1
@@ -239,7 +239,7 @@ def test_a_core_and_a_task_of_the_users_own_by_module(tmp_path):
     flags = ["--task.name", "things:my_task", "--task.bits", "3", "--core.name", "things:my_core", "--smoke"]
     relmem = [sys.executable, "-P", "-c", "from relmem.cli import main; raise SystemExit(main())", "train"]
     for words in ([*flags, "--run_dir", "run"], ["--resume", "run", "--total_updates", "4"]):
-        result = subprocess.run([*relmem, *words], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        result = subprocess.run([*relmem, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, result.stderr
     assert json.loads((tmp_path / "run" / "results.json").read_text())["core"] == "things:my_core"
 
@@ -287,7 +287,7 @@ def test_an_option_may_be_called_like_anything(tmp_path):
     config = parse(["--task.name", "priority_sort", "--task.items", "5", "--task.answers", "2"]).config
     assert config["task.items"] == 5
     (tmp_path / "saved.yaml").write_text(write(config.as_dict()))
-    assert parse(["--config", str(tmp_path / "saved.yaml")]).config == config
+    assert parse(["--config", str(tmp_path / "saved.yaml")]).config.flat() == config.flat()
 
 
 def test_help_shows_the_options_of_the_task(capsys):
@@ -302,7 +302,7 @@ def test_help_shows_the_options_of_the_task(capsys):
         (["--task.name", "copi"], "unknown task 'copi': did you mean 'copy'?"),
         ([*TINY, "--task.object", "4"], "unknown option of task 'nth_farthest' 'object': did you mean 'objects'?"),
         ([*TINY, "--task.objects", "1"], "objects must be"),
-        ([*TINY, "--training.optimizer", "sgd"], "training.optimizer must be one of rmsprop, adam, got 'sgd'"),
+        ([*TINY, "--training.optimizer", "sgd"], "unknown training.optimizer 'sgd': choose from adam, rmsprop"),
         (
             [*TINY, "--training.learning_rate", "fast"],
             "training.learning_rate must be a number of at least 0, or a sch",
@@ -323,7 +323,10 @@ def test_help_shows_the_options_of_the_task(capsys):
             ["--task.name", "multi_query_associative_recall", "--core.name", "attentional_lstm"],
             "attentional_lstm reads its inputs before it answers, but this task goes on asking",
         ),
-        (["--task.name", "priority_sort", "--task.items", "10"], "answers must be at most 10 (items), got 16"),
+        (
+            ["--task.name", "priority_sort", "--task.items", "10"],
+            "answers must be an integer from 1 to 10 (items), got 16",
+        ),
         (
             ["--task.name", "minimum_spanning_tree", "--task.max_nodes", "30", "--task.max_edges", "200"],
             "hardly ever have a single optimum: choose a smaller max_edges",

@@ -293,7 +293,7 @@ class TestRegistry:
             ("copy", {"bits": 0}, "bits must be an integer of at least 1, got 0"),
             ("copy", {"max_length": 2.5}, "max_length must be an integer of at least 1, got 2.5"),
             ("nth_farthest", {"objects": 1}, "objects must be an integer of at least 2, got 1"),
-            ("priority_sort", {"answers": 21}, "answers must be at most 20 (items), got 21"),
+            ("priority_sort", {"answers": 21}, "answers must be an integer from 1 to 20 (items), got 21"),
             ("associative_retrieval", {"length": 31}, "length must be even, got 31"),
             (
                 "relational_associative_recall",
@@ -306,12 +306,12 @@ class TestRegistry:
             (
                 "shortest_path",
                 {"max_edges": 18},
-                "max_edges must be an integer of at least 19 (a path through max_nodes), got 18",
+                "max_edges must be an integer from 19 to 190 (from a path to all pairs of nodes), got 18",
             ),
             (
                 "minimum_spanning_tree",
                 {"max_nodes": 5},
-                "max_edges must be at most 10 (the pairs of max_nodes), got 30",
+                "max_edges must be an integer from 4 to 10 (from a path to all pairs of nodes), got 30",
             ),
             (
                 "multi_query_associative_recall",
@@ -322,7 +322,7 @@ class TestRegistry:
             (
                 "parity",
                 {"long_length": 40},
-                "long_length must be an integer of at least 41 (more than max_length), got 40",
+                "long_length must be an integer above 40 (max_length), got 40",
             ),
             ("modular_arithmetic", {"max_length": 40}, "max_length and long_length must be odd, got 40 and 255"),
         ],
