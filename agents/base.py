@@ -9,6 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 
 from ..common.options import require_options
+from .finite import require_finite_weights
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .schedule import as_schedule
@@ -78,6 +79,23 @@ class MemoryAlgorithm(BaseAlgorithm):
         if self.env is None:
             raise ValueError("this model has no environment to learn in: call set_env(env) first")
         return super()._setup_learn(*args, **kwargs)
+
+    def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the model, as any SB3 algorithm does.
+
+        :raises Diverged: if its weights are not finite, and of no use to anyone
+        """
+        require_finite_weights(self.policy)
+        super().save(path, *args, **kwargs)
+
+    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+        """Take over saved weights, as ``load`` does.
+
+        :raises ValueError: if they are not finite
+        """
+        super().set_parameters(*args, **kwargs)
+        if not all(parameter.isfinite().all() for parameter in self.policy.parameters()):
+            raise ValueError("these weights are not finite: whoever saved them had a training that diverged")
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs", "_env_factory"]

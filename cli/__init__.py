@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     :param argv: command and its arguments; None: those of this process
-    :return: exit code: 0; 1 for an agent whose loss or environment is not finite any more, or a model that could not be
-        saved; 2 for a mistake in the arguments; 128 plus its number for a signal
+    :return: exit code: 0; 1 for a training whose numbers are not finite any more, or a model that could not be saved;
+        2 for a mistake in the arguments; 128 plus its number for a signal
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):

@@ -30,6 +30,7 @@ FLAGS = {
     "help": "list the options",
 }
 SWITCHES = ("smoke", "help")  # flags without a value
+NAMES = ("core.name", "algo.name", "task.name")  # options that decide which others there are
 DEFAULT_CORE, DEFAULT_ALGORITHM = "stm", "ppo"
 
 
@@ -67,6 +68,7 @@ def parse(argv: Sequence[str]) -> Invocation:
     for key, text in words.items():
         if key not in known:
             raise ValueError(_unknown("option", key, [*FLAGS, *known], groups))
+        text = _given(key, text)
         with _naming(key):
             on_flags[key] = read(text)
     config = Config(groups, in_file | on_flags)
@@ -90,10 +92,15 @@ def _words(argv: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"{name} takes no value, got '{text}'")
         if name not in SWITCHES and not equals and rest and not rest[0].startswith("--"):
             text = rest.pop(0)
-        if name not in SWITCHES and not text:  # also the value of a shell variable that is not set
-            raise ValueError(f"{name} needs a value, got ''")
-        words[name] = text
+        words[name] = text if name in SWITCHES or name not in (*FLAGS, *NAMES) else _given(name, text)
     return words
+
+
+def _given(name: str, text: str) -> str:
+    """The value of a flag, which a shell variable that is not set may have left empty."""
+    if not text:
+        raise ValueError(f"{name} needs a value, got ''")
+    return text
 
 
 def _experiment(

@@ -71,7 +71,8 @@ class Registry(Generic[T]):
                     f"{self.kind} '{name}' needs the module '{module}', whose import fails ({error!r}): it must be "
                     f"installed, in the current folder or on PYTHONPATH, and register the {self.kind} '{short}'"
                 ) from error
-        require_choice(self.kind, short, self._factories)
+        of_module = f" of module '{module}'" if colon else ""
+        require_choice(f"{self.kind}{of_module}", short, self._factories)
         return self._factories[short]
 
     def options(self, name: str) -> dict[str, Option]:

@@ -139,10 +139,10 @@ def _require_holdable(env: gymnasium.Env) -> None:
     parts = {f"observation['{name}']": part for name, part in space.items()} if isinstance(space, spaces.Dict) else {}
     for name, part in {**(parts or {"the observation": space}), "the action": env.action_space}.items():
         if not isinstance(part, spaces.Box | spaces.Discrete | spaces.MultiDiscrete | spaces.MultiBinary):
+            wrapper = "TransformAction" if name == "the action" else "FilterObservation or FlattenObservation"
             raise ValueError(
                 f"{name} is of the kind {type(part).__name__}, where SB3 takes numbers and arrays, as observation also "
-                "a dictionary of these: register the environment with a wrapper, such as FilterObservation or "
-                "FlattenObservation of gymnasium.wrappers"
+                f"a dictionary of these: register the environment with a wrapper of gymnasium.wrappers, such as {wrapper}"
             )
 
 

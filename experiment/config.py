@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from ..common.options import Count, Option, Range, adapt, require_option
+from ..common.options import Option, Range, adapt, require_option
 from ..common.values import shown
 
 PRECISION = "of large matrix products; auto takes bf16 where the hardware multiplies it natively"
@@ -20,11 +21,12 @@ class Group(NamedTuple):
 
 def run_options(*own: Option) -> Group:
     """What every run has, behind what only one kind has."""
+    processors = Range(1, os.cpu_count() or 1, why="the machine's processors")
     common = (
         Option("seed", Annotated[int, Range(0, 2**31 - 1)], 0, "of weights, samples, actions and environments"),
         Option("device", str, "auto", "auto, cpu, cuda or cuda:N"),
         Option("precision", Literal["auto", "fp32", "bf16"], "auto", PRECISION),
-        Option("threads", Count | None, None, "processor cores to compute on; null is what PyTorch takes"),
+        Option("threads", Annotated[int, processors] | None, None, "threads to compute on; null is what PyTorch takes"),
     )
     return Group("the run", {option.name: option for option in (*own, *common)})
 

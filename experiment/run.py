@@ -63,6 +63,8 @@ class Run:
                 return self._execute()
         except FloatingPointError as error:  # of the loss or of an environment: no fault of the program
             warn(str(error))
+            if not isinstance(error, Diverged):
+                warn(self._how_to_go_on())
             return 1
         except KeyboardInterrupt:
             return self.stop.exit_code or 130
@@ -85,15 +87,20 @@ class Run:
             with folder.attempt("the record of this command"):
                 folder.record(write(config.as_dict()), self.argv)
         facts, left = job.facts(), max(0, config[job.total] - job.done)  # a rollout may reach beyond the end
+        plan = f"Training {job.name} for {left:,} {job.unit}" if left else f"Testing {job.name}, which is trained"
         say(
             f"Run folder:  {folder.path}\nTensorBoard: {folder.tensorboard_command()}\n"
-            f"Training {job.name} for {left:,} {job.unit}: {facts['parameters']:,} parameters, {job.plan()}; on "
-            f"{facts['device']} ({job.learner.device}), {facts['threads']} thread(s)"
+            f"{plan}: {facts['parameters']:,} parameters, {job.plan()}; on {facts['device']} ({job.learner.device}), "
+            f"{facts['threads']} thread(s)"
         )
         self._train()
         self.stop.at_once = False
         with self.stop.held():
             model = folder.save(job.learner)  # before anything that may fail or take time
+        if not folder.config.exists():
+            warn(f"{folder.path} was removed while the run trained: what it held before is gone")
+            with folder.attempt("the record of this command"):
+                folder.record(write(config.as_dict()), self.argv)
         job.finish(folder, self.stop)
         files = [file for file in (model, folder.results, folder.curve) if file and file.exists()]
         say(f"Saved {', '.join(map(str, files))}.")
@@ -113,11 +120,15 @@ class Run:
         except Diverged:
             folder.write_results(job.facts() | job.describe() | {job.tested: None, "outcome": "diverged"})
             raise
-        except (Exception, SystemExit):
+        except (Exception, SystemExit) as error:
             if all(parameter.isfinite().all() for parameter in job.network.parameters()):
                 folder.save(job.learner)
-            warn(f"The training failed. To go on from where it was: --resume {folder.path}")
+            if not isinstance(error, FloatingPointError):  # of which `execute` speaks
+                warn(self._how_to_go_on())
             raise
+
+    def _how_to_go_on(self) -> str:
+        return f"The training failed. To go on from where it was: --resume {self.folder.path}"
 
 
 @contextmanager

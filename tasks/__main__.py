@@ -38,4 +38,5 @@ def _row(name: str, options: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(rows()))
+    for row in rows():  # some levels take seconds to compute
+        print(row, flush=True)

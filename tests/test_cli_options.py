@@ -173,6 +173,8 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--env.n_envs"], "env.n_envs needs a value"),
         (["--env.frame_skip", "-1"], "env.frame_skip must be an integer of at least 0 or null, got -1"),
         (["--env.frameskip", "4"], "unknown option of the environment 'frameskip': did you mean 'frame_skip'?"),
+        (["--nonsense"], "unknown option 'nonsense'"),
+        (["--threads", "99999"], "threads must be an integer from 1 to"),
         (["--frame_skip", "4"], "unknown option 'frame_skip': did you mean 'env.frame_skip'?"),
         (["--env.id", "PongNoFrameskp-v4"], "unknown environment 'PongNoFrameskp-v4': did you mean"),
         (["--env.image_size", "84"], "image_size is for Atari games"),
@@ -310,6 +312,9 @@ def test_a_module_that_is_not_there_is_named(tmp_path, monkeypatch, capfd):
     for module in ("no_such_module", "broken_module"):
         assert main(["train", *PLAIN, "--core.name", f"{module}:mine"]) == 2
         assert re.search(f"{module}:mine.* import fails", one_sentence(capfd))
+    (tmp_path / "idle_module.py").touch()
+    assert main(["train", *PLAIN, "--core.name", "idle_module:mine"]) == 2
+    assert re.search("idle_module.*mine", one_sentence(capfd))
 
 
 def test_a_list_may_be_any_sequence_or_array_of_one_dimension():

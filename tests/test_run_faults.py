@@ -250,7 +250,7 @@ def test_results_and_picture_that_cannot_be_written_are_named(tmp_path, monkeypa
     assert (tmp_path / "run" / "model.zip").exists()
 
 
-def test_a_run_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
+def test_a_run_folder_that_vanishes_is_made_again(tmp_path, monkeypatch, capfd):
     run, step, gone = tmp_path / "run", agent.Watch._on_step, []
 
     def vanish(callback):
@@ -262,6 +262,8 @@ def test_a_run_folder_that_vanishes_is_made_again(tmp_path, monkeypatch):
     assert train(run) == 0
     assert MemoryPPO.load(run / "model.zip").num_timesteps == 256
     assert len(read_episodes(run / "episodes.csv")) == json.loads((run / "results.json").read_text())["episodes"]
+    assert "was removed" in capfd.readouterr().err
+    assert main(["train", "--resume", str(run)]) == 0  # with all that it takes
 
 
 def test_episodes_that_cannot_be_written_are_written_later(tmp_path, monkeypatch, capfd):

@@ -509,8 +509,8 @@ def test_memories_are_the_cores_and_the_baseline():
         ({"learning_rate": "lin_-1"}, "learning_rate must be a number.* got 'lin_-1'"),
         ({"max_grad_norm": 0.0}, "max_grad_norm must be a number above 0.* got 0.0"),
         ({"seed": None}, "seed must be an integer.* got None"),
-        ({"batch_size": 51}, "batch_size must be at most 50 .*training set.*, got 51"),
-        ({"stop_at": 99}, "stop_at must be at most 1.* got 99"),
+        ({"batch_size": 51}, "batch_size .*1 to 50 .*training set.*, got 51"),
+        ({"stop_at": 99}, "stop_at must be a number from 0 to 1.* got 99"),
         ({"precision": "bf17"}, "unknown precision 'bf17': did you mean 'bf16'"),
     ],
 )

@@ -1,0 +1,44 @@
+"""Weights that are not finite are neither saved nor loaded."""
+
+import io
+import zipfile
+
+import pytest
+import torch
+
+from relmem.agents import A3C, Diverged, MemoryPPO, load
+from relmem.envs import make_vec_env
+
+ENV = "relmem/MaskedCartPole-v0"
+POLICY = {"core": "gru", "core_kwargs": {"hidden_size": 4}}
+
+
+def make(algorithm):
+    env = ENV if algorithm is A3C else make_vec_env(ENV, 2)
+    return algorithm("MemoryPolicy", env, policy_kwargs=POLICY)
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
+def test_weights_that_are_not_finite_are_not_saved(algorithm, tmp_path):
+    model = make(algorithm)
+    torch.nn.init.constant_(model.policy.value_net.bias, float("nan"))
+    with pytest.raises(Diverged, match="weights"):
+        model.save(tmp_path / "model.zip")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
+def test_weights_that_are_not_finite_are_not_loaded(algorithm, tmp_path):
+    make(algorithm).save(tmp_path / "good.zip")
+    with zipfile.ZipFile(tmp_path / "good.zip") as good, zipfile.ZipFile(tmp_path / "bad.zip", "w") as bad:
+        for name in good.namelist():
+            content = good.read(name)
+            if name == "policy.pth":
+                weights = torch.load(io.BytesIO(content), weights_only=True)
+                weights["value_net.bias"].fill_(float("inf"))
+                torch.save(weights, spoilt := io.BytesIO())
+                content = spoilt.getvalue()
+            bad.writestr(name, content)
+    with pytest.raises(ValueError, match="not finite"):
+        load(tmp_path / "bad.zip")
+    assert load(tmp_path / "good.zip")
