@@ -142,7 +142,7 @@ def _require_holdable(env: gymnasium.Env) -> None:
             wrapper = "TransformAction" if name == "the action" else "FilterObservation or FlattenObservation"
             raise ValueError(
                 f"{name} is of the kind {type(part).__name__}, where SB3 takes numbers and arrays, as observation also "
-                f"a dictionary of these: register the environment with a wrapper of gymnasium.wrappers, such as {wrapper}"
+                f"a dictionary of these: register it with one of gymnasium.wrappers, such as {wrapper}"
             )
 
 
