@@ -57,6 +57,7 @@ def start_frames(env: AtariVecEnv, i: int) -> int:
     return env.reset_infos[i]["episode_frame_number"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame_skip", SKIPS)
 @pytest.mark.parametrize("game", ["pong", "breakout"])
 def test_vector_env_plays_what_the_bare_emulator_plays(game, frame_skip):
@@ -110,6 +111,7 @@ def test_single_env_plays_what_the_bare_emulator_plays(frame_skip):
     assert truncated
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frame_skip", [1, 4])
 @pytest.mark.parametrize("game", ["pong", "space_invaders"])
 def test_vector_and_single_env_show_the_same(game, frame_skip):
@@ -175,6 +177,7 @@ def test_at_a_time_limit_the_terminal_observation_is_where_the_last_step_led(fra
     assert all(info["TimeLimit.truncated"] for info in infos)
 
 
+@pytest.mark.slow
 def test_environments_reach_their_time_limits_one_by_one():
     """A game that ends by itself puts its environment out of step with the others, whose episodes go on."""
     env = AtariVecEnv("breakout", 3, 16, seed=0, image_size=NATIVE, max_frames=800)
@@ -202,6 +205,7 @@ def trace(env: AtariVecEnv, steps: int = 15) -> np.ndarray:
     return np.stack([env.reset(), *(env.step(rng.integers(6, size=env.num_envs))[0] for _ in range(steps))])
 
 
+@pytest.mark.slow
 def test_seed_and_number_of_threads():
     env = AtariVecEnv("pong", 4, seed=7, n_threads=1)
     first = trace(env)

@@ -269,6 +269,7 @@ def test_unfinished_runs_come_first_then_the_order_of_the_list(kept, monkeypatch
     assert order == [str(queue.folder_of(run)) for run in (runs[5], *runs[:5], *runs[6:])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "outcome", "kept_too"), [(1, "diverged", True), (1, None, False), (0, "stopped", False), (2, None, False)]
 )

@@ -327,9 +327,10 @@ def test_help_shows_the_options_of_the_task(capsys):
             ["--task.name", "priority_sort", "--task.items", "10"],
             "answers must be an integer from 1 to 10 (items), got 16",
         ),
-        (
+        pytest.param(
             ["--task.name", "minimum_spanning_tree", "--task.max_nodes", "30", "--task.max_edges", "200"],
             "hardly ever have a single optimum: choose a smaller max_edges",
+            marks=pytest.mark.slow,
         ),
         (
             ["--task.name", "convex_hull", "--task.max_points", "51"],

@@ -52,6 +52,7 @@ def test_a_perfect_answer_scores_perfectly(name, options):
     assert scores[task.metric] == (1 if task.higher_is_better else 0) and scores.get("exact", 1) == 1
 
 
+@pytest.mark.slow
 @every_task
 def test_tasks_keep_the_contract(name, options):
     task = make_task(name, **options)
@@ -130,6 +131,7 @@ def test_answers_of_several_steps_are_checked():
         check_task(in_steps(lambda bits: bits.float().view(1, -1, 1).expand(3, -1, 2) / 2, "bits", 3))
 
 
+@pytest.mark.slow
 @every_task
 def test_trivial_levels_lie_between_chance_and_perfection(name, options):
     task = make_task(name, **options)
@@ -337,5 +339,6 @@ class TestRegistry:
             register_task("copy")(Task)
 
 
+@pytest.mark.slow
 def test_the_documentation_shows_the_printed_table():
     assert "\n".join(rows()) in Path(__file__).parents[1].joinpath("docs/tasks.md").read_text(encoding="utf-8")
