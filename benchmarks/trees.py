@@ -66,17 +66,17 @@ class Tree:
     """A checkout, in a process of its own.
 
     :param root: folder of the checkout
+    :param environment: variables of the process, beside those of this one
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, environment: dict[str, str] | None = None) -> None:
         self._links = tempfile.TemporaryDirectory()
         package = Path(self._links.name, "relmem")
         package.mkdir()
         for name in PACKAGES:
             if (root / name).is_dir():
                 (package / name).symlink_to((root / name).resolve())
-        # With a fixed threshold: glibc otherwise raises it, and what is freed in pieces adds a GiB or two by chance.
-        environment = os.environ | {"PYTHONPATH": self._links.name, "MALLOC_MMAP_THRESHOLD_": "131072"}
+        environment = os.environ | {"PYTHONPATH": self._links.name} | (environment or {})
         command = [sys.executable, str(Path(__file__).resolve())]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root
@@ -110,7 +110,8 @@ def peak_in_each(before: Path, now: Path, work: str) -> dict[str, float]:
     """GiB that a piece of work adds to what a process of each tree held before."""
     peaks = {}
     for name, root in (("before", before), ("now", now)):
-        tree = Tree(root)
+        # With a fixed threshold: glibc otherwise raises it, and what is freed in pieces adds a GiB or two by chance.
+        tree = Tree(root, {"MALLOC_MMAP_THRESHOLD_": str(2**17)})
         try:
             found = tree.measure(work)
         finally:
