@@ -159,7 +159,7 @@ class STMCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """The update: x [B, F], state -> (y [B, O], next state). ``sequence``, for many steps, has to change with it."""
+        """The update: x [B, F], state -> (y [B, O], next state). ``sequence``, for many steps, must change with it."""
         carries_relation, write = self.variant.carries_relation, self.project(x)
         item, gate = self._write_item(write, state.item)  # Eq. 9 and 10
         attended = item
