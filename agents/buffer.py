@@ -15,7 +15,7 @@ SHORTEST = 16  # sequences, in steps, that the rollout of a single environment i
 
 
 class SequenceBatch(NamedTuple):
-    obs: Any  # [L, S, ...], a tensor or a dictionary of tensors
+    obs: Any  # [L, S, ...], a tensor or a dictionary of tensors, as `prepare` of the policy left them
     actions: Tensor  # [L, S, ...]
     values: Tensor  # [L, S], as estimated when the actions were taken
     log_probs: Tensor  # [L, S], likewise

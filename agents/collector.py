@@ -63,13 +63,14 @@ def collect(
     for t in range(buffer.n_steps):
         try:
             with torch.no_grad():
-                actions, values, log_probs, next_state = policy.act(obs_tensor, state, episode_starts)
+                seen = policy.prepare(obs_tensor)
+                actions, values, log_probs, next_state = policy.act(seen, state, episode_starts)
         except Diverged:
             require_numbers("observation", obs, LARGEST_LEARNED)  # which may be to blame
             raise
         clipped_actions = to_env(policy.action_space, actions)
         env.step_async(clipped_actions)
-        buffer.begin_step(t, obs_tensor, episode_starts, state)  # while the environments step
+        buffer.begin_step(t, seen, episode_starts, state)  # while the environments step
         obs, rewards, dones, infos = env.step_wait()
         _require_observations(env, obs)
         require_numbers("reward", rewards, LARGEST_LEARNED if clip_reward is None else LARGEST)

@@ -20,12 +20,14 @@ class ConvFeatures(BaseFeaturesExtractor):
 
     Each image is first brought to zero mean and unit variance. In most games nearly all of an image is background;
     what moves would otherwise be a small disturbance of large constant features, and a recurrent core driven by those
-    saturates before it learns anything.
+    saturates before it learns anything. This and all else that depends on no weight is in ``prepare``, so that trainers
+    do it once, however often they learn from an image.
 
     :param observation_space: image space [C, H, W]
-    :param convolutions: over images as ``prepare`` leaves them, each followed by a rectifier
+    :param convolutions: over images as ``resize`` leaves them, each followed by a rectifier
     :param pool: whether the maximum is taken of every 2x2 pixels after each of them
     :param hidden_size: width of a fully connected layer after them; None: there is none
+    :param flatten: what makes a vector of the maps [B, C', H', W']
     :raises ValueError: if the images are too small for the convolutions
     """
 
@@ -37,12 +39,13 @@ class ConvFeatures(BaseFeaturesExtractor):
         convolutions: list[nn.Conv2d],
         pool: bool = False,
         hidden_size: int | None = None,
+        flatten: type[nn.Module] = nn.Flatten,
     ) -> None:
         super().__init__(observation_space, features_dim=1)
         self.stack = nn.Sequential()
         for convolution in convolutions:
             self.stack.extend([convolution, *([nn.MaxPool2d(2)] if pool else []), nn.ReLU(inplace=True)])
-        self.stack.append(nn.Flatten())
+        self.stack.append(flatten())
         try:
             with torch.no_grad():
                 self._features_dim = self(torch.zeros(1, *observation_space.shape)).shape[1]
@@ -55,16 +58,35 @@ class ConvFeatures(BaseFeaturesExtractor):
             self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU(inplace=True)])
             self._features_dim = hidden_size
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def resize(self, images: Tensor) -> Tensor:
         """Bring images [B, C, H, W], bytes or floats, to the size that the convolutions expect."""
         if self.side is None:
             return images
         return F.adaptive_avg_pool2d(images.float() / 255 if images.dtype == torch.uint8 else images, self.side)
 
+    def prepare(self, images: Tensor) -> Tensor:
+        """All that is done to images [B, C, H, W], bytes or floats, without weights -> [B, H', W', C']."""
+        device, first = images.device.type, self.stack[0]
+        images = standardize(self.resize(images))
+        if torch.is_autocast_enabled(device):
+            images = images.to(torch.get_autocast_dtype(device))
+        if isinstance(first, BlockConv2d):
+            images = first.prepare(images)
+        return images.permute(0, 2, 3, 1).contiguous()
+
     def forward(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W], bytes or floats -> features [B, F]."""
-        images = standardize(self.prepare(images)).contiguous(memory_format=torch.channels_last)
-        return self.stack(images)
+        """Images [B, C, H, W], or what ``prepare`` made of them [B, H', W', C'] -> features [B, F]."""
+        if images.shape[1:] == self._observation_space.shape:
+            images = self.prepare(images)
+        return self.stack(images.permute(0, 3, 1, 2))  # seen by the convolutions as channels last
+
+
+class FlattenChannelsLast(nn.Module):
+    """Maps [B, C, H, W] -> [B, H * W * C], which for maps that lie channels last in memory moves nothing, neither
+    forward nor backward."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps.permute(0, 2, 3, 1).flatten(1)
 
 
 def standardize(images: Tensor) -> Tensor:
@@ -106,6 +128,15 @@ class NatureFeatures(ConvFeatures):
         super().__init__(observation_space, convolutions, hidden_size=features_dim)
 
 
+class AtariFeatures(ConvFeatures):
+    """The two-layer stack of Mnih et al. (2013), which A3C has too (2016): 84x84 -> 256 features. On a CPU, it takes a
+    quarter of the time of ``nature``."""
+
+    def __init__(self, observation_space: spaces.Box) -> None:
+        convolutions = [BlockConv2d(image_channels(observation_space), 16, stride=4), nn.Conv2d(16, 32, 4, 2)]
+        super().__init__(observation_space, convolutions, hidden_size=256, flatten=FlattenChannelsLast)
+
+
 class SmallFeatures(ConvFeatures):
     """Four 3x3 convolutions of stride 2 over 42x42 images -> 288 features: the cheapest that learns Pong."""
 
@@ -135,10 +166,10 @@ class A3CFeatures(ConvFeatures):
         ]
         super().__init__(observation_space, convolutions, pool=True)
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def resize(self, images: Tensor) -> Tensor:
         if images.shape[-2:] == (210, 160):
             images = images[..., 34:194, :]
-        return super().prepare(images)
+        return super().resize(images)
 
 
 class MlpFeatures(BaseFeaturesExtractor):
@@ -163,9 +194,10 @@ class MlpFeatures(BaseFeaturesExtractor):
 
 SMALLEST_IN_DICT = 36  # for the NatureCNN that SB3's CombinedExtractor gives to each image
 
-FeaturesName = Literal["nature", "a3c", "small", "mlp", "dict"]
+FeaturesName = Literal["nature", "atari", "a3c", "small", "mlp", "dict"]
 FEATURES: dict[FeaturesName, type[BaseFeaturesExtractor]] = {
     "nature": NatureFeatures,
+    "atari": AtariFeatures,
     "a3c": A3CFeatures,
     "small": SmallFeatures,
     "mlp": MlpFeatures,

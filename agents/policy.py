@@ -17,6 +17,7 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     :param core: name of a registered memory core, or module:name of one that the import of a module registers
     :param core_kwargs: the core's options; null (None): its defaults
     :param features: feature extractor; null (None): nature for images, dict for dictionaries, mlp for the rest
+    :param bypass: whether the heads read the features too, beside the core's output: what can be played without memory
+        then need not be learned through it
     :param net_arch: sizes of hidden layers between core and heads, also as {"pi": [64], "vf": [64]}; null (None): none
     :param features_extractor_class: an extractor class of your own, instead of ``features``
     :param options: others of ``ActorCriticPolicy``, such as ``activation_fn``
@@ -55,6 +58,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         core: str = "lstm",
         core_kwargs: dict[str, Any] | None = None,
         features: FeaturesName | None = None,
+        bypass: bool = False,
         net_arch: list[Count] | dict[str, list[Count]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.Adam,
@@ -62,7 +66,13 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         **options: Any,
     ) -> None:
         require_spaces(observation_space, action_space)
-        own_options = {"core": core, "core_kwargs": core_kwargs, "features": features, "net_arch": net_arch}
+        own_options = {
+            "core": core,
+            "core_kwargs": core_kwargs,
+            "features": features,
+            "bypass": bypass,
+            "net_arch": net_arch,
+        }
         require_options(MemoryActorCriticPolicy, own_options)
         if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
             hint = "(A core of your own is known once its module is imported; 'module:core' imports it.)"
@@ -70,6 +80,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         self.core_name = core
         self.core_kwargs = core_kwargs or {}
         self.features_name = features
+        self.bypass = bypass
         self.features_dtype: torch.dtype | None = None  # see `set_precision`
         if optimizer_class is torch.optim.Adam and optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5, "fused": True}
@@ -92,7 +103,10 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         and the optimizer."""
         self.core = make_core(self.core_name, int(self.features_dim), **self.core_kwargs)  # SB3 may count in NumPy
         self.mlp_extractor = MlpExtractor(
-            self.core.output_size, net_arch=self.net_arch, activation_fn=self.activation_fn, device=self.device
+            self.core.output_size + (int(self.features_dim) if self.bypass else 0),
+            net_arch=self.net_arch,
+            activation_fn=self.activation_fn,
+            device=self.device,
         )
         # What stock RecurrentPPO asks an LSTM about: the shape of the two arrays to keep the state in.
         half = max(1, (self.core.state_size + 1) // 2)
@@ -101,7 +115,12 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         self.lstm_hidden_state_shape = (1, 1, half)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"core": self.core_name, "core_kwargs": self.core_kwargs, "features": self.features_name}
+        own = {
+            "core": self.core_name,
+            "core_kwargs": self.core_kwargs,
+            "features": self.features_name,
+            "bypass": self.bypass,
+        }
         return super()._get_constructor_parameters() | own
 
     def set_precision(self, precision: Precision) -> None:
@@ -114,6 +133,20 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         self.features_dtype = None if exact else autocast_dtype(precision, self.device)
 
     # ---------------------------------------------------------------- structured states: relmem's PPO and A3C
+
+    def prepare(self, obs: PyTorchObs) -> PyTorchObs:
+        """All that is done to observations [B, ...] without weights. Trainers do it once for each observation, and give
+        the other methods what it returns; these also take observations as they are.
+
+        Images are standardised, in the precision and memory layout of the convolutions; others stay as they are.
+        """
+        extractor = self.features_extractor
+        if not isinstance(extractor, ConvFeatures) or obs.shape[1:] != self.observation_space.shape:  # type: ignore[union-attr]
+            return obs
+        if obs.dtype != torch.uint8:  # type: ignore[union-attr]  # which need no scaling to [0, 1] before
+            obs = preprocess_obs(obs, self.observation_space, self.normalize_images)  # type: ignore[arg-type, assignment]
+        with self._precision():
+            return extractor.prepare(obs)  # type: ignore[arg-type]
 
     def initial_state(self, n_envs: int) -> State:
         """The core's state before the first observation, for ``n_envs`` environments."""
@@ -172,15 +205,22 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         return norms | {f"{name}_mean": gate.mean() for name, gate in gates.items()}
 
     def _remember(self, obs: PyTorchObs, state: State, starts: Tensor) -> tuple[Tensor, State]:
-        """Features and core: obs [T * B, ...], starts [T, B] -> (latent [T * B, O], state)."""
-        features = self._features(obs).unflatten(0, starts.shape)  # [T, B, F]
-        latent, state = self.core(features, state, starts)
-        return latent.flatten(0, 1), state
+        """Features and core: obs [T * B, ...], starts [T, B] -> (what the heads read [T * B, D], state)."""
+        features = self._features(obs)  # [T * B, F]
+        outputs, state = self.core(features.unflatten(0, starts.shape), state, starts)
+        return self._read_by_heads(outputs.flatten(0, 1), features), state
+
+    def _read_by_heads(self, outputs: Tensor, features: Tensor) -> Tensor:
+        """Outputs of the core [..., O], features [..., F] -> [..., D]."""
+        return torch.cat([outputs, features], dim=-1) if self.bypass else outputs
+
+    def _precision(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.features_dtype, enabled=self.features_dtype is not None)
 
     def _features(self, obs: PyTorchObs) -> Tensor:
-        with torch.autocast(self.device.type, self.features_dtype, enabled=self.features_dtype is not None):
-            if isinstance(self.features_extractor, ConvFeatures) and obs.dtype == torch.uint8:  # type: ignore[union-attr]
-                return self.features_extractor(obs).float()  # not scaled to [0, 1] first: it standardises images itself
+        with self._precision():
+            if isinstance(self.features_extractor, ConvFeatures):
+                return self.features_extractor(self.prepare(obs)).float()
             return self.extract_features(obs).float()  # type: ignore[union-attr]
 
     def _distribution(self, latent: Tensor) -> Distribution:
@@ -216,8 +256,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         n_sequences = lstm_states[0].shape[1]
         x = features.unflatten(0, (n_sequences, -1)).transpose(0, 1)  # [T, B, F]
         starts = episode_starts.view(n_sequences, -1).transpose(0, 1).bool()  # [T, B]
-        latent, state = self.core(x, self.from_halves(lstm_states), starts)
-        return latent.transpose(0, 1).flatten(0, 1), self.to_halves(state)  # [B * T, O]
+        outputs, state = self.core(x, self.from_halves(lstm_states), starts)
+        return self._read_by_heads(outputs.transpose(0, 1).flatten(0, 1), features), self.to_halves(state)  # [B * T, D]
 
     def forward(  # type: ignore[override]
         self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: Tensor, deterministic: bool = False

@@ -83,7 +83,7 @@ class AgentJob(Job):
         return {
             "": run_options(Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments")),
             "env": Group("the environment", env),
-            "policy": Group("the policy", {name: policy[name] for name in ("features", "net_arch")}),
+            "policy": Group("the policy", {name: policy[name] for name in ("features", "bypass", "net_arch")}),
             "core": named("core", core, registered_cores(), core_options(core)),
             "algo": named("algorithm", algorithm, ALGORITHMS, trainer),
             "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),

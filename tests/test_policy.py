@@ -204,7 +204,7 @@ def test_native_atari_frames_are_cropped_to_the_field_of_play():
     features = FEATURES["a3c"](spaces.Box(0, 255, (1, 210, 160), np.uint8))
     images = torch.rand(1, 1, 210, 160)
     field = torch.nn.functional.avg_pool2d(images[:, :, 34:194], 2)
-    torch.testing.assert_close(features.prepare(images), field)
+    torch.testing.assert_close(features.resize(images), field)
 
 
 def test_arguments_of_sb3_reach_the_policy():
