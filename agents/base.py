@@ -30,7 +30,7 @@ class MemoryAlgorithm(BaseAlgorithm):
     :param gae_lambda: decay of generalised advantage estimation
     :param ent_coef: weight of the entropy bonus
     :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
-    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, a3c and small where the
+    :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, atari, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     """

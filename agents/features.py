@@ -58,6 +58,12 @@ class ConvFeatures(BaseFeaturesExtractor):
             self.stack.extend([nn.Linear(self._features_dim, hidden_size), nn.ReLU(inplace=True)])
             self._features_dim = hidden_size
 
+    @property
+    def pixels(self) -> int:
+        """Numbers in what ``prepare`` makes of an image: C x H' x W'."""
+        channels, height, width = self._observation_space.shape or ()
+        return channels * (height * width if self.side is None else self.side**2)
+
     def resize(self, images: Tensor) -> Tensor:
         """Bring images [B, C, H, W], bytes or floats, to the size that the convolutions expect."""
         if self.side is None:

@@ -126,7 +126,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     def set_precision(self, precision: Precision) -> None:
         """Choose what features are computed in. Trainers do; a saved policy does not keep it.
 
-        :param precision: fp32, bf16, or auto: bf16 for nature, a3c and small where the hardware multiplies it
+        :param precision: fp32, bf16, or auto: bf16 for nature, atari, a3c and small where the hardware multiplies it
             natively. Other observations would lose the digits after their third, and win no time
         """
         exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)

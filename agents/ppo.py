@@ -166,16 +166,19 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                 self._state = self.policy.initial_state(env.num_envs)
         begun_at, complete = self.num_timesteps, False
         place = self._last_obs, self._last_episode_starts, self._state
+        # Around all steps, so that weights are cast to the features' bf16 once per rollout instead of once per step.
+        weights_cast_once = torch.autocast(self.device.type, enabled=False)
         try:
-            for step in collect(self.policy, env, rollout_buffer, *place, self.gamma, self.clip_reward):
-                self.num_timesteps += env.num_envs
-                callback.update_locals(locals() | step._asdict())  # callbacks know the variables of SB3's loop
-                go_on = callback.on_step()
-                # All at once: whoever is interrupted and goes on does so from the same step.
-                self._last_obs, self._last_episode_starts, self._state = step.new_obs, step.dones, step.next_state
-                if not go_on:
-                    return False
-                self._update_info_buffer(step.infos, step.dones)
+            with torch.no_grad(), weights_cast_once:
+                for step in collect(self.policy, env, rollout_buffer, *place, self.gamma, self.clip_reward):
+                    self.num_timesteps += env.num_envs
+                    callback.update_locals(locals() | step._asdict())  # callbacks know the variables of SB3's loop
+                    go_on = callback.on_step()
+                    # All at once: whoever is interrupted and goes on does so from the same step.
+                    self._last_obs, self._last_episode_starts, self._state = step.new_obs, step.dones, step.next_state
+                    if not go_on:
+                        return False
+                    self._update_info_buffer(step.infos, step.dones)
             complete = True
         finally:
             if not complete:

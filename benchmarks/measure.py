@@ -43,7 +43,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio, and how large it should be.
+    """A ratio or a rate, and how large it should be.
 
     :param ratio: measured; None where it could not be
     """

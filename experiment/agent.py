@@ -16,7 +16,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
 from ..agents.cores.registry import core_options, registered_cores
 from ..agents.evaluate import Evaluation, evaluate
+from ..agents.features import ConvFeatures
 from ..agents.ppo import minibatch_shape
+from ..agents.precision import autocast_dtype
 from ..common.checks import require_choice
 from ..common.options import Count, Option, options_of
 from ..common.output import say, stage, warn
@@ -169,12 +171,16 @@ class AgentJob(Job):
         if policy is None:
             return
         state, obs = FLOAT * int(policy.core.state_size), _bytes(spaces_[0])
+        kept = obs
+        if isinstance(policy.features_extractor, ConvFeatures):  # which are kept as they are prepared
+            half = autocast_dtype(config["precision"], get_device(config["device"])) is not None
+            kept = policy.features_extractor.pixels * FLOAT / (2 if half else 1)
         n_steps = algo["n_steps"] if self.ppo else algo["t_max"]
         sequences = n_steps // (algo["bptt_length"] or n_steps) if self.ppo else 1
         needs = {
             f"the policy with core '{config['core.name']}'": weights(policy, ADAM + 2 * workers),
             f"the states of {n_envs:,} environments": float(n_envs * state * (1 + sequences)),
-            f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (obs + 8 * FLOAT)),
+            f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (kept + 8 * FLOAT)),
         }
         host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
         if get_device(config["device"]).type == "cuda":

@@ -260,7 +260,55 @@ def test_bytes_that_are_no_images_are_flattened():
     assert features_class("mlp", spaces.Box(0, 255, (84, 84), np.uint8)) is FEATURES["mlp"]
 
 
-@pytest.mark.parametrize("features", ["nature", "a3c", "small"])
+CONVOLUTIONS = ["nature", "atari", "a3c", "small"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("features", CONVOLUTIONS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_prepared_image_is_read_as_the_image(features, precision, channels):
+    policy = make_policy(obs=spaces.Box(0, 255, (channels, 84, 84), np.uint8), features=features)
+    policy.set_precision(precision)
+    images = torch.randint(0, 256, (3, channels, 84, 84), dtype=torch.uint8)
+    prepared = policy.prepare(images)
+    assert prepared.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32) and prepared.is_contiguous()
+    assert prepared[0].numel() == policy.features_extractor.pixels
+    assert torch.equal(policy.prepare(prepared), prepared)
+    state, starts = policy.initial_state(3), torch.ones(3, dtype=torch.bool)
+    assert torch.equal(policy.value(prepared, state, starts), policy.value(images, state, starts))
+
+
+def test_the_features_atari_are_a_plain_network():
+    """The two layers of Mnih et al. (2013), on standardised images."""
+    extractor = FEATURES["atari"](spaces.Box(0, 255, (1, 84, 84), np.uint8))
+    (first, _, second, _, _, linear, _) = extractor.stack
+    images = torch.rand(2, 1, 84, 84)
+    x = (images - images.mean((1, 2, 3), keepdim=True)) / images.std((1, 2, 3), keepdim=True, correction=0)
+    x = torch.conv2d(x, first.weight, first.bias, 4).relu()
+    x = torch.conv2d(x, second.weight, second.bias, 2).relu()
+    assert x.shape == (2, 32, 9, 9) and extractor.features_dim == 256
+    expected = linear(x.permute(0, 2, 3, 1).flatten(1)).relu()
+    torch.testing.assert_close(extractor(images), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["lstm", "identity"])
+def test_with_a_bypass_heads_read_features_and_core(core):
+    policy = make_policy(core, bypass=True)
+    assert policy.mlp_extractor.latent_dim_pi == policy.core.output_size + policy.features_dim
+    obs, starts = torch.randn(2, 5), torch.ones(2, dtype=torch.bool)
+    halves = policy.to_halves(policy.initial_state(2))
+    before = policy.value(obs, policy.initial_state(2), starts)
+    torch.testing.assert_close(policy.predict_values(obs, halves, starts).squeeze(-1), before)
+    with torch.no_grad():
+        policy.value_net.weight[:, policy.core.output_size :] = 0.0  # the features
+    after = policy.value(obs, policy.initial_state(2), starts)
+    assert not torch.allclose(before, after)
+    copy = MemoryActorCriticPolicy(**policy._get_constructor_parameters())
+    copy.load_state_dict(policy.state_dict())
+    assert torch.equal(copy.value(obs, copy.initial_state(2), starts), after)
+
+
+@pytest.mark.parametrize("features", CONVOLUTIONS)
 def test_images_in_bytes_are_images_in_zero_to_one(features):
     extractor = FEATURES[features](spaces.Box(0, 255, (2, 84, 84), np.uint8))
     frames = torch.randint(0, 256, (3, 2, 84, 84), dtype=torch.uint8)
