@@ -5,19 +5,26 @@ from .check import check_core
 from .core import MemoryCore, State
 from .gru import GRUCore
 from .identity import IdentityCore
+from .linear_attention import CorrelationMatrixCore, GLACore, LinearAttentionCore, RetNetCore
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
+from .mlstm import MLSTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
 from .stm import STMCore
 
 __all__ = [
+    "CorrelationMatrixCore",
+    "GLACore",
     "GRUCore",
     "IdentityCore",
     "LSTMCore",
+    "LinearAttentionCore",
+    "MLSTMCore",
     "MemoryCore",
     "RMCCore",
     "ResidualCore",
+    "RetNetCore",
     "STMCore",
     "StackedCore",
     "State",
