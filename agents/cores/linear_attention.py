@@ -179,9 +179,9 @@ class RetNetCore(GatedReadCore):
 
         S_t = γ_h R S_{t-1} + k_t v_tᵀ,   o_t = S_tᵀ q_t / √k,   γ_h = 1 - 2^(-5-h)
 
-    with y = W_O (swish(W_G x) ∘ LN(o)). R turns channels i and k/2 + i of the keys by the angle 10000^(-2i/k). In the
-    paper, the query and the key of step n are turned by n such angles; only the difference counts, and if the memory
-    turns instead, no step has to be numbered.
+    with y = W_O (swish(W_G x) ∘ LN(o)). R turns channels i and k/2 + i back by the angle θ_i = 10000^(-2i/k). In the
+    paper, query and key of step n are turned by n θ; only the difference of two steps counts, and where the memory
+    turns instead, steps need no numbers.
 
     Good at telling recent from old at fixed scales of 32 steps and more; bad where what to keep depends on the input.
 
@@ -216,17 +216,17 @@ class RetNetCore(GatedReadCore):
     @full_precision
     def step(self, x: Tensor, state: MatrixState) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
-        turned = turn(state.memory.mT, self.angle).mT  # [B, H, k, v]
+        turned = turn(state.memory.mT, -self.angle).mT  # [B, H, k, v]
         memory = self.decay.view(-1, 1, 1) * turned + outer(key, value)
         return self.output(x, recall(memory, query)), MatrixState(memory)
 
     def sequence(self, x: Tensor, state: MatrixState, starts: Tensor, since: int) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)  # [T, B, H, ...]
-        # Everything is turned back to where the memory was before the first step, and the memory forth in the end.
+        # Queries and keys turn, as in the paper, with steps counted from here, and the memory once in the end.
         angles = self.angle * torch.arange(1, len(x) + 1, device=x.device).view(-1, 1, 1, 1)  # [T, 1, 1, k / 2]
-        query, key = turn(query, -angles), turn(key, -angles)
+        query, key = turn(query, angles), turn(key, angles)
         read, memory = matrix_scan(query, key, value, self.decay.view(1, 1, -1), state.memory, starts)
-        return self.output(x[since:], read[since:]), MatrixState(turn(memory.mT, angles[-1]).mT)
+        return self.output(x[since:], read[since:]), MatrixState(turn(memory.mT, -angles[-1]).mT)
 
 
 def turn(x: Tensor, angle: Tensor) -> Tensor:

@@ -1,0 +1,97 @@
+"""Memories of matrices: parity with the naive versions, long sequences, and what the options refuse."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_cores import loop_of_steps
+
+from relmem.agents import make_core
+from tests.naive.matrix import naive_matrix_sequence
+
+NAMES = ("linear_attention", "correlation_matrix", "retnet", "gla", "mlstm")
+every_matrix = pytest.mark.parametrize("name", NAMES)
+
+
+def moved(name, **options):
+    """A core in double precision, with every parameter away from its special start."""
+    core = make_core(name, 5, **options).double()
+    with torch.no_grad():
+        for parameter in core.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return core
+
+
+def plausible_state(core, batch_size):
+    """A state as the core itself could have made it."""
+    x = torch.randn(3, batch_size, 5, dtype=torch.float64)
+    with torch.no_grad():
+        _, state = core(x, core.initial_state(batch_size), torch.zeros(3, batch_size, dtype=torch.bool))
+    return type(state)(*(leaf.requires_grad_() for leaf in state))
+
+
+def unscaled(state):
+    """What the memory of a core is in the paper: mLSTM's without the stabiliser."""
+    if not hasattr(state, "peak"):
+        return list(state)
+    scale = state.peak.exp().unsqueeze(-1)
+    return [state.memory * scale.unsqueeze(-1), state.normaliser * scale]
+
+
+@every_matrix
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_any_shape_and_any_starts_match_the_naive_version(name, data):
+    sizes = {size: data.draw(st.integers(1, 3), size) for size in ("heads", "key_size", "value_size")}
+    sizes["key_size"] *= 2
+    steps, batch = data.draw(st.integers(1, 6), "T"), data.draw(st.integers(1, 3), "B")
+    starts = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch), "starts")
+    torch.manual_seed(data.draw(st.integers(0, 999), "seed"))
+    core = moved(name, output_size=data.draw(st.sampled_from([None, 3]), "O"), **sizes)
+    x = torch.randn(steps, batch, 5, dtype=torch.float64, requires_grad=True)
+    state, starts = plausible_state(core, batch), torch.tensor(starts).view(steps, batch)
+    sources = [x, *state, *core.parameters()]
+
+    y, end = core(x, state, starts)
+    got = [y, *unscaled(end)]
+    y, end = naive_matrix_sequence(core, name, x, state, starts)
+    expected = [y, *end]
+    weights = [torch.randn_like(tensor) for tensor in expected]
+    for tensors in (got, expected):
+        total = sum((tensor * weight).sum() for tensor, weight in zip(tensors, weights, strict=True))
+        tensors += torch.autograd.grad(total, sources, allow_unused=True, materialize_grads=True)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@every_matrix
+@pytest.mark.parametrize("T", [63, 64, 65, 300])
+def test_long_sequences_are_the_loop(name, T):
+    core = moved(name, heads=2, key_size=4, value_size=3)
+    x = torch.randn(T, 3, 5, dtype=torch.float64, requires_grad=True)
+    state, starts = plausible_state(core, 3), torch.rand(T, 3) < 0.03
+    results = []
+    for y, end in (core(x, state, starts), loop_of_steps(core, x, state, starts)):
+        results.append((y, *end, *torch.autograd.grad(y.square().sum(), [x, *core.parameters()])))
+    torch.testing.assert_close(*results, rtol=1e-8, atol=1e-8)
+
+
+def test_an_odd_key_size_is_refused_where_channels_turn_in_pairs():
+    with pytest.raises(ValueError, match="key_size must be even, such as 6, as"):
+        make_core("retnet", 5, key_size=5)
+
+
+def test_decays_of_gla_have_a_floor():
+    core = make_core("gla", 5, heads=1, key_size=4)
+    with torch.no_grad():
+        core.decay[1].bias.fill_(-1e6)
+    torch.testing.assert_close(core.log_decay(torch.randn(3, 5)), torch.full((3, 1, 4), -5.0))
+
+
+def test_mlstm_holds_inputs_that_overflow_without_a_stabiliser():
+    core, x = make_core("mlstm", 5, heads=1, key_size=4, value_size=3), torch.randn(70, 2, 5)
+    with torch.no_grad():
+        core.input_gate.bias.fill_(500.0)
+    y, end = core(x, core.initial_state(2), torch.rand(70, 2) < 0.1)
+    assert all(tensor.isfinite().all() for tensor in (y, *end))
+    assert y.abs().max() > 0.01
