@@ -15,6 +15,9 @@ SMALL = {
     "retnet": {"heads": 2, "key_size": 4, "value_size": 3},
     "gla": {"heads": 2, "key_size": 4, "value_size": 3, "rank": 2},
     "mlstm": {"heads": 2, "key_size": 4, "value_size": 3},
+    "fast_weights": {"hidden_size": 8, "inner_steps": 2},
+    "weinet": {"hidden_size": 8},
+    "shm": {"memory_size": 5},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

@@ -282,3 +282,7 @@ class GLACore(GatedReadCore):
         query, key, value = self.project(x)
         read, memory = channel_matrix_scan(query, key, value, self.log_decay(x), state.memory, starts)
         return self.output(x[since:], read[since:]), MatrixState(memory)
+
+    @full_precision
+    def gates(self, x: Tensor, state: MatrixState) -> dict[str, Tensor]:
+        return {"decay": self.log_decay(x).exp()}

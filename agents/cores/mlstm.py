@@ -92,6 +92,10 @@ class MLSTMCore(MatrixCore):
         """x [..., F], read-outs [..., H, v] -> y [..., O]"""
         return self.out(self.output_gate(x).sigmoid() * read.flatten(-2))
 
+    @full_precision
+    def gates(self, x: Tensor, state: MLSTMState) -> dict[str, Tensor]:
+        return {"forget_gate": self.forget_gate(x).sigmoid(), "output_gate": self.output_gate(x).sigmoid()}
+
 
 def scaled(read: Tensor, normaliser: Tensor, peak: Tensor) -> Tensor:
     """Cᵀ q [..., H, v] over max(|nᵀ q|, 1) [..., H], where both are divided by exp(m), and so is the 1."""
