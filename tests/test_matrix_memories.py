@@ -7,10 +7,19 @@ from hypothesis import strategies as st
 from small_cores import loop_of_steps
 
 from relmem.agents import make_core
-from tests.naive.matrix import naive_matrix_sequence
+from tests.naive.matrix import naive_fast_weights, naive_heads, naive_shm
 
-NAMES = ("linear_attention", "correlation_matrix", "retnet", "gla", "mlstm")
-every_matrix = pytest.mark.parametrize("name", NAMES)
+SIZES = {"heads": (1, 3), "key_size": (1, 3), "value_size": (1, 3)}
+NAIVE = {
+    "linear_attention": (naive_heads, SIZES),
+    "correlation_matrix": (naive_heads, SIZES),
+    "retnet": (naive_heads, SIZES),
+    "gla": (naive_heads, {**SIZES, "rank": (1, 2)}),
+    "mlstm": (naive_heads, SIZES),
+    "fast_weights": (naive_fast_weights, {"hidden_size": (2, 4), "inner_steps": (1, 3)}),
+    "weinet": (naive_fast_weights, {"hidden_size": (2, 4), "inner_steps": (1, 3)}),
+    "shm": (naive_shm, {"memory_size": (1, 4)}),
+}
 
 
 def moved(name, **options):
@@ -38,12 +47,14 @@ def unscaled(state):
     return [state.memory * scale.unsqueeze(-1), state.normaliser * scale]
 
 
-@every_matrix
+@pytest.mark.parametrize("name", NAIVE)
 @settings(max_examples=20, deadline=None)
 @given(st.data())
 def test_any_shape_and_any_starts_match_the_naive_version(name, data):
-    sizes = {size: data.draw(st.integers(1, 3), size) for size in ("heads", "key_size", "value_size")}
-    sizes["key_size"] *= 2
+    naive, ranges = NAIVE[name]
+    sizes = {size: data.draw(st.integers(*limits), size) for size, limits in ranges.items()}
+    if name == "retnet":
+        sizes["key_size"] *= 2
     steps, batch = data.draw(st.integers(1, 6), "T"), data.draw(st.integers(1, 3), "B")
     starts = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch), "starts")
     torch.manual_seed(data.draw(st.integers(0, 999), "seed"))
@@ -54,7 +65,7 @@ def test_any_shape_and_any_starts_match_the_naive_version(name, data):
 
     y, end = core(x, state, starts)
     got = [y, *unscaled(end)]
-    y, end = naive_matrix_sequence(core, name, x, state, starts)
+    y, end = naive(core, name, x, state, starts)
     expected = [y, *end]
     weights = [torch.randn_like(tensor) for tensor in expected]
     for tensors in (got, expected):
@@ -64,7 +75,7 @@ def test_any_shape_and_any_starts_match_the_naive_version(name, data):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
-@every_matrix
+@pytest.mark.parametrize("name", ["linear_attention", "correlation_matrix", "retnet", "gla", "mlstm"])
 @pytest.mark.parametrize("T", [63, 64, 65, 300])
 def test_long_sequences_are_the_loop(name, T):
     core = moved(name, heads=2, key_size=4, value_size=3)

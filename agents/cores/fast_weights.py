@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from ...common.options import Count, Fraction, Positive, require_options
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
-from .scan import loop
 
 
 class FastWeightsState(NamedTuple):
@@ -63,28 +62,16 @@ class FastWeightsCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        hidden, state = self.cell((x, self.input(x)), state)
-        return self.out(hidden), state
-
-    def sequence(
-        self, x: Tensor, state: FastWeightsState, starts: Tensor, since: int
-    ) -> tuple[Tensor, FastWeightsState]:
-        hidden, state = loop(self.cell, self.reset, zip(x, self.input(x), strict=True), state, starts)
-        return self.out(torch.stack(hidden[since:])), state
-
-    def cell(self, x: tuple[Tensor, Tensor], state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        """One step after the map of the input: (x_t [B, F], C x_t [B, d]) -> h_{t+1} [B, d]."""
-        x_t, driven = x
-        driven = driven + self.recurrent(state.hidden)
+        driven = self.input(x) + self.recurrent(state.hidden)
         hidden = F.relu(driven)
         for _ in range(self.inner_steps):
             recalled = (state.fast @ hidden.unsqueeze(2)).squeeze(2)  # [B, d]
             hidden = F.relu(self.norm(driven + recalled))
-        return hidden, FastWeightsState(hidden, self.written(x_t, state.hidden, hidden, state.fast))
+        return self.out(hidden), FastWeightsState(hidden, self.written(x, state, hidden))
 
-    def written(self, x: Tensor, before: Tensor, hidden: Tensor, fast: Tensor) -> Tensor:
-        """The fast weights [B, d, d] after a step with input x [B, F], from hidden state h_t to h_{t+1} [B, d]."""
-        return self.decay * fast + self.rate * hidden.unsqueeze(2) * hidden.unsqueeze(1)
+    def written(self, x: Tensor, state: FastWeightsState, hidden: Tensor) -> Tensor:
+        """The fast weights [B, d, d] after a step that leads to the hidden state h_{t+1} [B, d]."""
+        return self.decay * state.fast + self.rate * hidden.unsqueeze(2) * hidden.unsqueeze(1)
 
 
 @register_core("weinet")
@@ -117,16 +104,16 @@ class WeiNetCore(FastWeightsCore):
         with torch.no_grad():  # where fast weights start: λ = 0.95, η = 0.5
             self.gate_input.bias.copy_(torch.tensor([2.944, 0.0]).repeat_interleave(hidden_size))
 
-    def written(self, x: Tensor, before: Tensor, hidden: Tensor, fast: Tensor) -> Tensor:
-        decay, rate = self.rates(x, before)
-        return decay.unsqueeze(2) * fast + (rate * hidden).unsqueeze(2) * hidden.unsqueeze(1)
+    def written(self, x: Tensor, state: FastWeightsState, hidden: Tensor) -> Tensor:
+        decay, rate = self.rates(x, state)
+        return decay.unsqueeze(2) * state.fast + (rate * hidden).unsqueeze(2) * hidden.unsqueeze(1)
 
-    def rates(self, x: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def rates(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, Tensor]:
         """λ and η [B, d]"""
-        decay, rate = (self.gate_input(x) + self.gate_hidden(hidden)).sigmoid().chunk(2, dim=1)
+        decay, rate = (self.gate_input(x) + self.gate_hidden(state.hidden)).sigmoid().chunk(2, dim=1)
         return decay, rate
 
     @full_precision
     def gates(self, x: Tensor, state: FastWeightsState) -> dict[str, Tensor]:
-        decay, rate = self.rates(x, state.hidden)
+        decay, rate = self.rates(x, state)
         return {"decay": decay, "rate": rate}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 
-def naive_matrix_sequence(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Outputs [T, B, O], and the leaves of the paper's memory after the last step, each [B, H, ...]."""
+def naive_heads(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The cores whose memories are those of independent heads."""
     run = {
         "linear_attention": linear_attention,
         "correlation_matrix": correlation_matrix,
@@ -138,3 +138,63 @@ def mlstm(head, xs, first, starts):
         bound = torch.clamp((normaliser * query).sum().abs(), min=1.0)
         reads.append(memory.T @ query / bound / (1 + torch.exp(-head.rows("output_gate", x))))
     return reads, (memory, normaliser)
+
+
+def naive_fast_weights(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """``fast_weights`` and ``weinet``. The fast weights are not kept: they are the sum of what was written, each part
+    with what is left of it, as attention to hidden states of the past (Ba et al. 2016, equation 4)."""
+    p = dict(core.named_parameters())
+    d = core.state_spec["hidden"][0]
+    outputs, ends = [], []
+    for b in range(x.shape[1]):
+        hidden, column = state.hidden[b], []
+        parts = [state.fast[b]]  # [d, d] each
+        for x_t, start in zip(x[:, b], starts[:, b].tolist(), strict=True):
+            if start:
+                hidden, parts = torch.zeros_like(hidden), []
+            before = hidden
+            driven = p["input.weight"] @ x_t + p["input.bias"] + p["recurrent.weight"] @ before
+            hidden = driven.clamp(min=0)
+            for _ in range(core.inner_steps):
+                drive = driven + sum(part @ hidden for part in parts)
+                variance = ((drive - drive.mean()) ** 2).mean()
+                normal = (drive - drive.mean()) / torch.sqrt(variance + 1e-5)
+                hidden = (normal * p["norm.weight"] + p["norm.bias"]).clamp(min=0)
+            keep, write = x.new_full((d,), core.decay), x.new_full((d,), core.rate)
+            if name == "weinet":
+                logits = p["gate_input.weight"] @ x_t + p["gate_input.bias"] + p["gate_hidden.weight"] @ before
+                keep, write = 1 / (1 + torch.exp(-logits[:d])), 1 / (1 + torch.exp(-logits[d:]))
+            parts = [torch.diag(keep) @ part for part in parts] + [torch.outer(write * hidden, hidden)]
+            column.append(core.out(hidden))
+        outputs.append(torch.stack(column))
+        ends.append((hidden, sum(parts)))
+    return torch.stack(outputs, dim=1), [torch.stack(leaves) for leaves in zip(*ends, strict=True)]
+
+
+def naive_shm(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Entry by entry of the memory."""
+    p = dict(core.named_parameters())
+    m = core.state_spec["memory"][0]
+    outputs, ends = [], []
+    for b in range(x.shape[1]):
+        memory, column = [[state.memory[b, i, j] for j in range(m)] for i in range(m)], []
+        for x_t, start in zip(x[:, b], starts[:, b].tolist(), strict=True):
+            if start:
+                memory = [[x.new_zeros(()) for _ in range(m)] for _ in range(m)]
+            variance = ((x_t - x_t.mean()) ** 2).mean()
+            u = (x_t - x_t.mean()) / torch.sqrt(variance + 1e-5) * p["norm.weight"] + p["norm.bias"]
+            query, key = ((p[f"{part}.weight"] @ u).clamp(min=0) for part in ("query", "key"))
+            query, key = query / (1e-5 + query.sum()), key / (1e-5 + key.sum())
+            value, factor = p["value.weight"] @ u, p["calibration.weight"] @ u
+            rate = 1 / (1 + torch.exp(-(p["rate.weight"] @ u)[0]))
+            memory = [
+                [
+                    memory[i][j] * (1 + torch.tanh(p["theta"][i] * factor[j])) + rate * value[i] * key[j]
+                    for j in range(m)
+                ]
+                for i in range(m)
+            ]
+            column.append(core.out(torch.stack([sum(memory[i][j] * query[j] for j in range(m)) for i in range(m)])))
+        outputs.append(torch.stack(column))
+        ends.append(torch.stack([torch.stack(row) for row in memory]))
+    return torch.stack(outputs, dim=1), [torch.stack(ends)]
