@@ -1,5 +1,8 @@
 """Memories of matrices: parity with the naive versions, long sequences, and what the options refuse."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -106,3 +109,30 @@ def test_mlstm_holds_inputs_that_overflow_without_a_stabiliser():
     y, end = core(x, core.initial_state(2), torch.rand(70, 2) < 0.1)
     assert all(tensor.isfinite().all() for tensor in (y, *end))
     assert y.abs().max() > 0.01
+
+
+HEADS = {"heads": 2, "key_size": 4, "value_size": 3}
+GOLDEN = {
+    "linear_attention": HEADS,
+    "retnet": HEADS,
+    "gla": {**HEADS, "rank": 2},
+    "mlstm": HEADS,
+    "shm": {"memory_size": 4},
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_values_and_gradients_are_those_of_a_public_implementation(name):
+    """Which one, is said by ``tests/data/golden/make_matrix.py``, which wrote the file."""
+    with np.load(Path(__file__).parent / "data" / "golden" / f"{name}.npz") as file:
+        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
+    x = arrays["x"].requires_grad_()
+    core = make_core(name, x.shape[2], **GOLDEN[name]).double()
+    core.load_state_dict({key.removeprefix("param/"): a for key, a in arrays.items() if key.startswith("param/")})
+    y, _ = core(x, core.initial_state(x.shape[1]), torch.zeros(x.shape[:2], dtype=torch.bool))
+    torch.testing.assert_close(y, arrays["y"], rtol=0, atol=1e-9)
+    (y * arrays["w"]).sum().backward()
+    torch.testing.assert_close(x.grad, arrays["grad_x"], rtol=0, atol=1e-9)
+    for key, parameter in core.named_parameters():
+        expected = arrays[f"grad/{key}"]
+        torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
