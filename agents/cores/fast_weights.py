@@ -25,7 +25,7 @@ class FastWeightsCore(MemoryCore):
 
         h_0 = f(W h_t + C x_t),   h_{s+1} = f(LN(W h_t + C x_t + A_t h_s)),   h_{t+1} = h_S,   f = ReLU,
 
-    S times within a step, and A_{t+1} = λ A_t + η h_{t+1} h_{t+1}ᵀ. W starts as half of the identity.
+    S times within a step, and A_{t+1} = λ A_t + η h_{t+1} h_{t+1}ᵀ. W starts as 0.05 times the identity.
 
     Good at recalling what was seen in the last 1 / (1 - λ) steps and resembles the present; bad beyond them, and in
     speed, since no two steps can be computed at once.
@@ -56,7 +56,7 @@ class FastWeightsCore(MemoryCore):
         self.inner_steps, self.decay, self.rate = inner_steps, decay, rate
         self.input = nn.Linear(input_size, hidden_size)  # C
         self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)  # W
-        nn.init.eye_(self.recurrent.weight).data.mul_(0.5)
+        nn.init.eye_(self.recurrent.weight).data.mul_(0.05)
         self.norm = nn.LayerNorm(hidden_size)
         self.out = output_map(hidden_size, output_size)
 

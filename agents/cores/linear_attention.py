@@ -9,7 +9,7 @@ are linear in the input. A sequence is computed in chunks, in which a read-out i
 from __future__ import annotations
 
 import math
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +39,7 @@ class MatrixCore(MemoryCore):
     :raises ValueError: if a size is not a positive integer
     """
 
-    state_type: ClassVar[type] = MatrixState
+    state_type: ClassVar[Any] = MatrixState
 
     def __init__(
         self,

@@ -224,7 +224,8 @@ class _Chunk(NamedTuple):
     ) -> tuple[Tensor, Tensor]:
         """Read-outs of the chunk, and the memory after it, where ``left`` [B, ..., t, τ] is how much of what step τ
         writes is left at step t, and ``of_origin`` [B, ..., C, 1] of the memory before the chunk or the episode."""
-        of_initial, initial = (0, 0) if initial is None else (q @ initial, initial)
+        zero = q.new_zeros(())
+        of_initial, initial = (zero, zero) if initial is None else (q @ initial, initial)
         of_state = torch.where(self.begun, 0, q) @ state  # where an episode has begun, there is no gradient either
         read = of_origin * torch.where(self.begun, of_initial, of_state) + ((q @ k.mT) * left) @ v
         origin = of_origin[..., -1:, :] * torch.where(self.begun[..., -1:, :], initial, state)
