@@ -59,12 +59,8 @@ def accuracy_after_training(core, iterations=400, enough=0.97, marked=False):
     return accuracy
 
 
-BY_INPUT = (
-    "linear_attention",
-    "correlation_matrix",
-    "gla",
-    "mlstm",
-)  # whose one layer cannot know that an input is the first
+# One layer of these cannot know that an input is the first.
+BY_INPUT = ("linear_attention", "correlation_matrix", "gla", "mlstm")
 REMEMBERING = [(name, {}) for name in registered_cores() if name not in ("identity", *BY_INPUT)] + [
     ("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")
 ]

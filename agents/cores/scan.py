@@ -190,7 +190,7 @@ def channel_matrix_scan(
         far = torch.where(part.begun, 0, q * total.exp()) @ state
         reads.append((torch.where(part.together, near, 0) @ v + torch.where(part.begun, 0, far)).movedim(-2, 0))
         kept = torch.where(part.together[..., -1:, :].mT, k * (end - total).exp(), 0)
-        state = end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state) + kept.mT @ v
+        state = _add_product(end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state), kept.mT, v)
     return torch.cat(reads), state
 
 
@@ -229,7 +229,13 @@ class _Chunk(NamedTuple):
         of_state = torch.where(self.begun, 0, q) @ state  # where an episode has begun, there is no gradient either
         read = of_origin * torch.where(self.begun, of_initial, of_state) + ((q @ k.mT) * left) @ v
         origin = of_origin[..., -1:, :] * torch.where(self.begun[..., -1:, :], initial, state)
-        return read.movedim(-2, 0), origin + (k * left[..., -1:, :].mT).mT @ v
+        return read.movedim(-2, 0), _add_product(origin, (k * left[..., -1:, :].mT).mT, v)
+
+
+def _add_product(origin: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """origin [..., k, v] + a [..., k, C] @ b [..., C, v], in place of ``origin``, a product that nobody else has."""
+    origin.flatten(0, -3).baddbmm_(a.flatten(0, -3), b.flatten(0, -3))
+    return origin
 
 
 def _chunks(starts: Tensor, size: int, dims: int) -> Iterator[_Chunk]:
