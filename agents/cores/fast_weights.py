@@ -21,7 +21,7 @@ class FastWeightsState(NamedTuple):
 @register_core("fast_weights")
 class FastWeightsCore(MemoryCore):
     """Fast weights with layer normalisation (Ba et al. 2016, "Using Fast Weights to Attend to the Recent Past",
-    equations 1, 2 and 5):
+    equations 1 and 2):
 
         h_0 = f(W h_t + C x_t),   h_{s+1} = f(LN(W h_t + C x_t + A_t h_s)),   h_{t+1} = h_S,   f = ReLU,
 

@@ -111,7 +111,7 @@ class LinearAttentionCore(MatrixCore):
         return self.out(read.flatten(-2)), NormalisedState(joint[..., :-1], joint[..., -1])
 
 
-EPSILON = 1e-6  # as where this attention comes from: no division by zero where all features vanish
+EPSILON = 1e-6  # as in the authors' code: no division by zero where all features vanish
 
 
 def positive(u: Tensor) -> Tensor:
@@ -148,9 +148,7 @@ class CorrelationMatrixCore(MatrixCore):
 
 
 class GatedReadCore(MatrixCore):
-    """A core of the family whose read-outs are normalised in each head, and gated by the input:
-
-    y = W_O (swish(W_G x) ∘ LN(read-out)), without W_O where no output size is asked for."""
+    """A core of the family whose read-outs are normalised in each head and gated by the input: swish(W_G x) ∘ LN(o)."""
 
     def __init__(
         self,

@@ -33,8 +33,8 @@ class MLSTMCore(MatrixCore):
     log i_t), so that nothing overflows; outputs do not depend on it. This is the cell alone: the paper's block around
     it (convolution, normalisation, projections) is left to ``ResidualCore`` or to the policy.
 
-    Good at storing what matters at once, over anything stored before, and at keeping it; it cannot count or
-    track parity, since nothing that it stores depends on what is stored.
+    Good at storing what matters at once, over anything stored before, and at keeping it; one layer cannot track a state
+    such as parity, since what it writes does not depend on what it remembers.
     """
 
     state_type = MLSTMState

@@ -142,7 +142,7 @@ def mlstm(head, xs, first, starts):
 
 def naive_fast_weights(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
     """``fast_weights`` and ``weinet``. The fast weights are not kept: they are the sum of what was written, each part
-    with what is left of it, as attention to hidden states of the past (Ba et al. 2016, equation 4)."""
+    with what is left of it, as attention to hidden states of the past (Ba et al. 2016, section 3)."""
     p = dict(core.named_parameters())
     d = core.state_spec["hidden"][0]
     outputs, ends = [], []
