@@ -56,7 +56,8 @@ class FastWeightsCore(MemoryCore):
         self.inner_steps, self.decay, self.rate = inner_steps, decay, rate
         self.input = nn.Linear(input_size, hidden_size)  # C
         self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)  # W
-        nn.init.eye_(self.recurrent.weight).data.mul_(0.05)
+        with torch.no_grad():
+            self.recurrent.weight.copy_(0.05 * torch.eye(hidden_size))
         self.norm = nn.LayerNorm(hidden_size)
         self.out = output_map(hidden_size, output_size)
 

@@ -32,6 +32,8 @@ class SHMCore(MemoryCore):
     In the paper, θ is drawn at every step from 128 learned rows. The released code always takes the first, and so does
     this core, whose steps have no randomness.
 
+    A single input feature is all zero after the normalisation: give it at least two.
+
     Good at long credit assignment and at keeping or deleting single entries; needs as much memory for gradients as
     there are steps times m², and large factors in a row still make it large.
 
