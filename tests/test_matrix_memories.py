@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_cores import loop_of_steps
@@ -136,3 +137,44 @@ def test_values_and_gradients_are_those_of_a_public_implementation(name):
     for key, parameter in core.named_parameters():
         expected = arrays[f"grad/{key}"]
         torch.testing.assert_close(parameter.grad, expected, rtol=0, atol=1e-9, msg=lambda m, key=key: f"{key}: {m}")
+
+
+# ------------------------------------------------------------------------------------------------ associative recall
+
+SYMBOLS, ANSWERS, BATCH = 16, 8, 64
+RECALLING = {
+    **{name: (8, {"heads": 2, "key_size": 16, "value_size": 32}) for name in NAIVE if NAIVE[name][0] is naive_heads},
+    "shm": (8, {"memory_size": 32}),
+    "fast_weights": (4, {"hidden_size": 50}),
+    "weinet": (4, {"hidden_size": 50}),
+}
+
+
+def pairs_and_a_key(pairs):
+    """Pairs of a key and a value, then one of the keys: x [pairs + 1, B, F], the value of that key [B]."""
+    keys = torch.rand(BATCH, SYMBOLS).argsort(dim=1)[:, :pairs].T  # [pairs, B], all different in a row
+    values, asked = torch.randint(ANSWERS, (pairs, BATCH)), torch.randint(pairs, (1, BATCH))
+    shown = torch.cat([F.one_hot(keys, SYMBOLS), F.one_hot(values, ANSWERS), torch.zeros(pairs, BATCH, 1)], dim=2)
+    cue = F.one_hot(keys.gather(0, asked), SYMBOLS)
+    question = torch.cat([cue, torch.zeros(1, BATCH, ANSWERS), torch.ones(1, BATCH, 1)], dim=2)
+    return torch.cat([shown, question]), values.gather(0, asked)[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RECALLING)
+def test_it_learns_to_recall_the_value_of_a_key(name):
+    pairs, options = RECALLING[name]
+    core = make_core(name, SYMBOLS + ANSWERS + 1, ANSWERS, **options)
+    optimizer, hits = torch.optim.Adam(core.parameters(), lr=3e-3), 0.0
+    for _ in range(800):
+        x, value = pairs_and_a_key(pairs)
+        starts = torch.zeros(x.shape[:2], dtype=torch.bool)
+        answer = core(x, core.initial_state(BATCH), starts, since=-1)[0][0]
+        optimizer.zero_grad()
+        F.cross_entropy(answer, value).backward()
+        torch.nn.utils.clip_grad_norm_(core.parameters(), 1.0)
+        optimizer.step()
+        hits += 0.1 * ((answer.argmax(1) == value).float().mean().item() - hits)  # of the last ten batches or so
+        if hits > 0.95:
+            break
+    assert hits > 0.9
