@@ -59,6 +59,8 @@ def test_any_shape_and_any_starts_match_the_naive_version(name, data):
     sizes = {size: data.draw(st.integers(*limits), size) for size, limits in ranges.items()}
     if name == "retnet":
         sizes["key_size"] *= 2
+    if name == "mlstm":
+        sizes["normalised"] = data.draw(st.booleans(), "normalised")
     steps, batch = data.draw(st.integers(1, 6), "T"), data.draw(st.integers(1, 3), "B")
     starts = data.draw(st.lists(st.booleans(), min_size=steps * batch, max_size=steps * batch), "starts")
     torch.manual_seed(data.draw(st.integers(0, 999), "seed"))
@@ -117,7 +119,7 @@ GOLDEN = {
     "linear_attention": HEADS,
     "retnet": HEADS,
     "gla": {**HEADS, "rank": 2},
-    "mlstm": HEADS,
+    "mlstm": {**HEADS, "normalised": False},
     "shm": {"memory_size": 4},
 }
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...common.options import Count
+from ...common.options import Count, require_options
 from .core import full_precision
 from .linear_attention import MatrixCore, outer, recall
 from .registry import register_core
@@ -27,14 +27,18 @@ class MLSTMCore(MatrixCore):
     """mLSTM (Beck et al. 2024, "xLSTM: Extended Long Short-Term Memory", equations 19 to 27), for each head:
 
         C_t = f_t C_{t-1} + i_t k_t v_tᵀ,   n_t = f_t n_{t-1} + i_t k_t,
-        h_t = o_t ∘ C_tᵀ q_t / max(|n_tᵀ q_t|, 1),   i_t = exp(w_i x + b_i),   f_t = σ(w_f x + b_f),   o_t = σ(W_o x)
+        h_t = o_t ∘ LN(C_tᵀ q_t / max(|n_tᵀ q_t|, 1)),
+        i_t = exp(w_i x_t + b_i),   f_t = σ(w_f x_t + b_f),   o_t = σ(W_o x_t + b_o)
 
     with keys divided by √k. Memory and normaliser are kept divided by exp(m_t), where m_t = max(log f_t + m_{t-1},
-    log i_t), so that nothing overflows; outputs do not depend on it. This is the cell alone: the paper's block around
-    it (convolution, normalisation, projections) is left to ``ResidualCore`` or to the policy.
+    log i_t), so that nothing overflows; outputs do not depend on it. LN normalises each head; it is part of the
+    paper's block around these equations, and without it outputs become large where nᵀ q happens to be small. The rest of the
+    block (convolution, projections, residual) is left to ``ResidualCore`` or to the policy.
 
     Good at storing what matters at once, over anything stored before, and at keeping it; one layer cannot track a state
     such as parity, since what it writes does not depend on what it remembers.
+
+    :param normalised: whether the read-outs of each head go through LN
     """
 
     state_type = MLSTMState
@@ -46,8 +50,11 @@ class MLSTMCore(MatrixCore):
         heads: Count = 2,
         key_size: Count = 128,
         value_size: Count = 128,
+        normalised: bool = True,
     ) -> None:
+        require_options(MLSTMCore, locals())
         super().__init__(input_size, output_size, heads, key_size, value_size)
+        self.norm: nn.Module = nn.LayerNorm(value_size) if normalised else nn.Identity()
         self.input_gate, self.forget_gate = nn.Linear(input_size, heads), nn.Linear(input_size, heads)
         self.output_gate = nn.Linear(input_size, heads * value_size)
         # As in the released code: heads that remember for 20 to 400 steps.
@@ -90,7 +97,7 @@ class MLSTMCore(MatrixCore):
 
     def output(self, x: Tensor, read: Tensor) -> Tensor:
         """x [..., F], read-outs [..., H, v] -> y [..., O]"""
-        return self.out(self.output_gate(x).sigmoid() * read.flatten(-2))
+        return self.out(self.output_gate(x).sigmoid() * self.norm(read).flatten(-2))
 
     @full_precision
     def gates(self, x: Tensor, state: MLSTMState) -> dict[str, Tensor]:

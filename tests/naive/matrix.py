@@ -49,10 +49,16 @@ class Head:
 
     def gated(self, x: Tensor, read: Tensor) -> Tensor:
         """swish(W_G x) ∘ LN(read)"""
+        gate = self.rows("gate", x)
+        return gate / (1 + torch.exp(-gate)) * self.normalised(read)
+
+    def normalised(self, read: Tensor) -> Tensor:
+        """LN, where the core has one."""
+        if "norm.weight" not in self.parameters:
+            return read
         variance = ((read - read.mean()) ** 2).mean()
         normal = (read - read.mean()) / torch.sqrt(variance + 1e-5)
-        gate = self.rows("gate", x)
-        return gate / (1 + torch.exp(-gate)) * (normal * self.parameters["norm.weight"] + self.parameters["norm.bias"])
+        return normal * self.parameters["norm.weight"] + self.parameters["norm.bias"]
 
 
 def linear_attention(head, xs, first, starts):
@@ -136,7 +142,8 @@ def mlstm(head, xs, first, starts):
         memory = keep * memory + write * torch.outer(key, value)
         normaliser = keep * normaliser + write * key
         bound = torch.clamp((normaliser * query).sum().abs(), min=1.0)
-        reads.append(memory.T @ query / bound / (1 + torch.exp(-head.rows("output_gate", x))))
+        read = head.normalised(memory.T @ query / bound)
+        reads.append(read / (1 + torch.exp(-head.rows("output_gate", x))))
     return reads, (memory, normaliser)
 
 
