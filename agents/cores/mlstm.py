@@ -31,8 +31,8 @@ class MLSTMCore(MatrixCore):
         i_t = exp(w_i x_t + b_i),   f_t = σ(w_f x_t + b_f),   o_t = σ(W_o x_t + b_o)
 
     with keys divided by √k. Memory and normaliser are kept divided by exp(m_t), where m_t = max(log f_t + m_{t-1},
-    log i_t), so that nothing overflows; outputs do not depend on it. LN normalises each head; it is part of the
-    paper's block around these equations, and without it outputs become large where nᵀ q happens to be small. The rest of the
+    log i_t), so that nothing overflows; outputs do not depend on it. LN normalises each head; it is part of the paper's
+    block around these equations, and without it outputs become large where nᵀ q happens to be small. The rest of the
     block (convolution, projections, residual) is left to ``ResidualCore`` or to the policy.
 
     Good at storing what matters at once, over anything stored before, and at keeping it; one layer cannot track a state
