@@ -10,6 +10,14 @@ SMALL = {
     "stm": {"queries": 2, "item_size": 5, "relation_size": 3},
     "rmc": {"slots": 3, "heads": 2, "head_size": 4},
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
+    "linear_attention": {"heads": 2, "key_size": 4, "value_size": 3},
+    "correlation_matrix": {"heads": 2, "key_size": 4, "value_size": 3},
+    "retnet": {"heads": 2, "key_size": 4, "value_size": 3},
+    "gla": {"heads": 2, "key_size": 4, "value_size": 3, "rank": 2},
+    "mlstm": {"heads": 2, "key_size": 4, "value_size": 3},
+    "fast_weights": {"hidden_size": 8, "inner_steps": 2},
+    "weinet": {"hidden_size": 8},
+    "shm": {"memory_size": 5},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

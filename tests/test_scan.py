@@ -6,11 +6,19 @@ import pytest
 import torch
 
 from relmem.agents import MemoryCore, check_core
-from relmem.agents.cores.scan import in_segments, linear_scan, loop, matrix_scan, reset_free_segments
+from relmem.agents.cores.scan import (
+    channel_matrix_scan,
+    in_segments,
+    linear_scan,
+    log_matrix_scan,
+    loop,
+    matrix_scan,
+    reset_free_segments,
+)
 
 LENGTHS = pytest.mark.parametrize("T", [1, 2, 63, 64, 65, 300])
 EPISODES = pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
-B, K, V = 3, 4, 5
+B, K, V, H = 3, 4, 5, 2
 
 
 def draw(*shape):
@@ -62,6 +70,80 @@ def test_the_scan_of_matrices_is_the_loop(T, p):
     assert_same(got, (torch.stack(expected), memory), sources)
 
 
+def heads(T):
+    """Queries, keys, values and first memories of two heads, and where episodes begin."""
+    return draw(T, B, H, K), draw(T, B, H, K), draw(T, B, H, V), draw(B, H, K, V)
+
+
+def matrix_loop(query, key, value, decay, state, starts):
+    """S_t = decay_t S_{t-1} + k_t v_tᵀ with decays [T, B, H, k or 1], from zero in every episode."""
+    reads, memory = [], state
+    for t in range(len(query)):
+        memory = torch.where(starts[t].view(B, 1, 1, 1), 0, memory) * decay[t].unsqueeze(-1)
+        memory = memory + key[t].unsqueeze(-1) * value[t].unsqueeze(-2)
+        reads.append((query[t].unsqueeze(-2) @ memory).squeeze(-2))
+    return torch.stack(reads), memory
+
+
+@LENGTHS
+@EPISODES
+def test_the_scan_of_matrices_takes_heads_and_a_decay_for_all_steps(T, p):
+    (query, key, value, state), decay, starts = heads(T), rates(H), torch.rand(T, B) < p
+    got = matrix_scan(query, key, value, decay.view(1, 1, H), state, starts)
+    expected = matrix_loop(query, key, value, decay.view(1, 1, H, 1).expand(T, B, H, 1), state, starts)
+    assert_same(got, expected, [query, key, value, decay, state])
+
+
+@LENGTHS
+@EPISODES
+def test_the_scan_with_a_decay_for_each_channel_is_the_loop(T, p):
+    (query, key, value, state), starts = heads(T), torch.rand(T, B) < p
+    log_decay = (-5 * torch.rand(T, B, H, K, dtype=torch.float64) ** 3).requires_grad_()
+    got = channel_matrix_scan(query, key, value, log_decay, state, starts)
+    expected = matrix_loop(query, key, value, log_decay.exp(), state, starts)
+    assert_same(got, expected, [query, key, value, log_decay, state])
+
+
+@LENGTHS
+@EPISODES
+def test_the_scan_in_logarithms_is_the_loop(T, p):
+    (query, key, value, state), peak, starts = heads(T), draw(B, H), torch.rand(T, B) < p
+    log_write, log_decay = draw(T, B, H), torch.log(rates(T, B, H))
+    reads, peaks, m, memory = [], [], peak, state
+    for t in range(T):
+        m, memory = torch.where(starts[t].unsqueeze(1), 0, m), torch.where(starts[t].view(B, 1, 1, 1), 0, memory)
+        before, m = m, torch.maximum(log_decay[t] + m, log_write[t])
+        decay, write = (log_decay[t] + before - m).exp(), (log_write[t] - m).exp()
+        memory = decay.view(B, H, 1, 1) * memory
+        memory = memory + write.view(B, H, 1, 1) * key[t].unsqueeze(-1) * value[t].unsqueeze(-2)
+        reads.append((query[t].unsqueeze(-2) @ memory).squeeze(-2))
+        peaks.append(m)
+    got = log_matrix_scan(query, key, value, log_write, log_decay, state, peak, starts)
+    expected = torch.stack(reads), torch.stack(peaks), memory, m
+    assert_same(got, expected, [query, key, value, log_write, log_decay, state, peak])
+
+
+def test_channels_may_fade_as_fast_as_float32_allows():
+    T = 64
+    (query, key, value, state), starts = heads(T), torch.rand(T, B) < 0.1
+    log_decay = torch.where(torch.rand(T, B, H, K) < 0.7, -5.0, 0.0).requires_grad_()
+    query, key, value, state = (tensor.detach().float().requires_grad_() for tensor in (query, key, value, state))
+    read, end = channel_matrix_scan(query, key, value, log_decay, state, starts)
+    expected, expected_end = matrix_loop(query, key, value, log_decay.exp(), state, starts)
+    torch.testing.assert_close((read, end), (expected, expected_end), rtol=1e-4, atol=1e-4)
+    assert all(g.isfinite().all() for g in torch.autograd.grad(read.sum(), [query, key, value, log_decay]))
+
+
+def test_writes_beyond_what_float32_can_hold_stay_finite():
+    T = 70
+    query, key, value, state = (tensor.detach().float() for tensor in heads(T))
+    log_write = torch.linspace(-500, 500, T).view(T, 1, 1).expand(T, B, H).clone().requires_grad_()
+    starts, log_decay = torch.zeros(T, B, dtype=torch.bool), torch.full((T, B, H), -0.1)
+    read, peaks, end, _ = log_matrix_scan(query, key, value, log_write, log_decay, state, torch.zeros(B, H), starts)
+    assert all(tensor.isfinite().all() for tensor in (read, peaks, end))
+    assert torch.autograd.grad(read.sum(), log_write)[0].isfinite().all()
+
+
 @LENGTHS
 @EPISODES
 def test_loop_and_segments_are_the_loop(T, p):
@@ -106,9 +188,14 @@ def test_what_has_overflowed_does_not_pass_a_reset(junk):
     state, matrix = draw(B, K) * junk, draw(B, K, V) * junk
     h = linear_scan(decay.unsqueeze(2), write, state, starts)
     y, end = matrix_scan(query, write, value, decay, matrix, starts)
-    for tensor in (h[:, 0], y[:, 0], end[0]):
+    by_channel, channel_end = channel_matrix_scan(
+        query, write, value, -decay.unsqueeze(2).expand(T, B, K), matrix, starts
+    )
+    in_logs, _, log_end, _ = log_matrix_scan(query, write, value, decay, -decay, matrix, state[:, 0], starts)
+    for tensor in (h[:, 0], y[:, 0], end[0], by_channel[:, 0], channel_end[0], in_logs[:, 0], log_end[0]):
         assert tensor.isfinite().all()
-    gradients = torch.autograd.grad(h[:, 0].sum() + y[:, 0].sum(), [write, query, value])
+    total = sum(tensor[:, 0].sum() for tensor in (h, y, by_channel, in_logs))
+    gradients = torch.autograd.grad(total, [write, query, value, decay])
     assert all(gradient[:, 0].isfinite().all() for gradient in gradients)
 
 

@@ -7,8 +7,8 @@ zero, so that it may have overflowed.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -107,36 +107,148 @@ def matrix_scan(
     """Read-outs S_tᵀ q_t of a memory of matrices S_t = decay_t S_{t-1} + k_t v_tᵀ, which is formed only between chunks:
     inside, a read-out is attention over the steps of the chunk (the chunked form of linear attention).
 
-    :param query: [T, B, k], as key
-    :param value: [T, B, v]
-    :param decay: one number in [0, 1] per memory, [T, B]
-    :param state: S before the first step [B, k, v]
+    Between B and the last dimension there may be more, such as that of heads: each has a memory of its own.
+
+    :param query: [T, B, ..., k], as key
+    :param value: [T, B, ..., v]
+    :param decay: one number in [0, 1] per memory, [T, B, ...], or what broadcasts to it: what is the same at all steps
+        is [1, ...] and takes less time
+    :param state: S before the first step [B, ..., k, v]
     :param starts: whether an episode begins at a step, bool [T, B]
-    :param initial: S before the first step of an episode, which broadcasts to [B, k, v]; None: zero
+    :param initial: S before the first step of an episode, which broadcasts to [B, ..., k, v]; None: zero
     :param chunk: steps that are related to each other at once
-    :return: read-outs [T, B, v], and S after the last step [B, k, v]
+    :return: read-outs [T, B, ..., v], and S after the last step [B, ..., k, v]
     """
-    initial = torch.zeros_like(state) if initial is None else initial.expand_as(state)
+    decay = decay.expand(len(query), *decay.shape[1:])
     reads = []
-    for cut in (slice(begin, begin + chunk) for begin in range(0, len(query), chunk)):
-        q, k, v, rate, begins = (
-            part[cut].transpose(0, 1) for part in (query, key, value, decay, starts)
-        )  # [B, C, ...]
-        episode = begins.cumsum(1)
-        left = torch.where(episode.unsqueeze(2) == episode.unsqueeze(1), _left(rate), 0).tril()  # [B, C, C]
-        first = torch.where(begins, torch.arange(q.shape[1], device=q.device), 0).cummax(1).values  # of the episode
-        of_origin = (left.gather(2, first.unsqueeze(2)).squeeze(2) * rate.gather(1, first)).unsqueeze(2)  # [B, C, 1]
-        begun = episode.unsqueeze(2) > 0  # in this chunk, so from the initial memory [B, C, 1]
-        of_state = torch.bmm(torch.where(begun, 0, q), state)  # where an episode has begun, it has no gradient either
-        old = of_origin * torch.where(begun, torch.bmm(q, initial), of_state)
-        reads.append((old + torch.bmm(torch.bmm(q, k.mT) * left, v)).transpose(0, 1))
-        origin = of_origin[:, -1:] * torch.where(begun[:, -1:], initial, state)
-        state = torch.baddbmm(origin, (k * left[:, -1].unsqueeze(2)).mT, v)
+    for part in _chunks(starts, chunk, query.dim()):
+        q, k, v = (part.of(tensor) for tensor in (query, key, value))  # [B, ..., C, k or v]
+        rate = part.of(decay.unsqueeze(-1))  # [B, ..., C, 1]
+        left = torch.where(part.later, rate, 1).cumprod(-2)  # of what step τ writes, after step t [B, ..., t, τ]
+        of_origin = part.at_first(left) * part.at_first(rate.mT)  # [B, ..., C, 1]
+        read, state = part.attend(q, k, v, torch.where(part.together, left, 0), of_origin, state, initial)
+        reads.append(read)
     return torch.cat(reads), state
 
 
-def _left(decay: Tensor) -> Tensor:
-    """How much of what step τ writes is left after step t, where τ <= t: decay [B, C] -> [B, t, τ]."""
-    step = torch.arange(decay.shape[1], device=decay.device)
-    later = step.unsqueeze(1) > step
-    return torch.where(later, decay.unsqueeze(2), 1).cumprod(1)
+def log_matrix_scan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    log_write: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    peak: Tensor,
+    starts: Tensor,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``matrix_scan`` of S_t = decay_t S_{t-1} + write_t k_t v_tᵀ, where writes may be beyond what a float can hold:
+    memories are kept as S exp(-m), with m_t = max(log decay_t + m_{t-1}, log write_t), which is zero as S is when an
+    episode begins (the stabiliser of mLSTM, Beck et al. 2024).
+
+    :param log_write: any number per memory, [T, B, ...]
+    :param log_decay: a number of at most zero per memory, [T, B, ...]
+    :param state: S exp(-m) before the first step [B, ..., k, v]
+    :param peak: m before the first step [B, ...]
+    :return: read-outs (S_t exp(-m_t))ᵀ q_t [T, B, ..., v], m at every step [T, B, ...], and both after the last step
+    """
+    reads, peaks = [], []
+    for part in _chunks(starts, chunk, query.dim()):
+        q, k, v = (part.of(tensor) for tensor in (query, key, value))  # [B, ..., C, k or v]
+        write, rate = part.of(log_write.unsqueeze(-1)).mT, part.of(log_decay.unsqueeze(-1))  # [.., 1, C], [.., C, 1]
+        left = torch.where(part.later, rate, 0).cumsum(-2)  # [B, ..., t, τ]
+        before = torch.where(part.begun, 0, peak.unsqueeze(-1).unsqueeze(-1))
+        origin = part.at_first(left) + part.at_first(rate.mT) + before  # [B, ..., C, 1]
+        written = torch.where(part.together, left + write, -torch.inf)
+        m = torch.maximum(origin, written.amax(-1, keepdim=True))  # [B, ..., C, 1]
+        read, state = part.attend(q, k, v, (written - m).exp(), (origin - m).exp(), state)
+        peak = m[..., -1, 0]
+        reads.append(read)
+        peaks.append(m.squeeze(-1).movedim(-1, 0))
+    return torch.cat(reads), torch.cat(peaks), state, peak
+
+
+def channel_matrix_scan(
+    query: Tensor, key: Tensor, value: Tensor, log_decay: Tensor, state: Tensor, starts: Tensor, chunk: int = 32
+) -> tuple[Tensor, Tensor]:
+    """``matrix_scan`` of S_t = diag(decay_t) S_{t-1} + k_t v_tᵀ, from zero in every episode: each channel of the keys
+    fades by itself (gated linear attention, Yang et al. 2024).
+
+    What is left of a write is split into a factor of the query and one of the key. Float32 can hold both as long as no
+    channel fades faster than by exp(-160 / chunk) in a step.
+
+    :param log_decay: a number from -160 / chunk to 0 per channel, [T, B, ..., k]
+    :return: read-outs [T, B, ..., v], and S after the last step [B, ..., k, v]
+    """
+    reads = []
+    for part in _chunks(starts, chunk, query.dim()):
+        q, k, v = (part.of(tensor) for tensor in (query, key, value))  # [B, ..., C, k or v]
+        together = part.together.to(log_decay.dtype)
+        total = together @ part.of(log_decay)  # since the chunk or the episode began [B, ..., C, k]
+        middle, end = total.detach().amin(-2, keepdim=True) / 2, total[..., -1:, :]
+        near = (q * (total - middle).exp()) @ (k * (middle - total).exp()).mT  # [B, ..., t, τ]
+        far = torch.where(part.begun, 0, q * total.exp()) @ state
+        reads.append((torch.where(part.together, near, 0) @ v + torch.where(part.begun, 0, far)).movedim(-2, 0))
+        kept = torch.where(part.together[..., -1:, :].mT, k * (end - total).exp(), 0)
+        state = _add_product(end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state), kept.mT, v)
+    return torch.cat(reads), state
+
+
+class _Chunk(NamedTuple):
+    """Which steps of a chunk of C steps belong together."""
+
+    steps: slice
+    later: Tensor  # whether step t is after step τ, [t, τ]
+    together: Tensor  # whether step τ is in the episode of step t and not after it, [B, 1..., t, τ]
+    begun: Tensor  # whether the episode of a step began within the chunk, [B, 1..., C, 1]
+    first: Tensor  # the first step of the chunk that is in the episode of a step, [B, 1..., C, 1]
+
+    def of(self, sequence: Tensor) -> Tensor:
+        """[T, B, ..., n] -> [B, ..., C, n]"""
+        return sequence[self.steps].movedim(0, -2)
+
+    def at_first(self, of_steps: Tensor) -> Tensor:
+        """What stands at the first step of the episode of each step, of [B, ..., C or 1, C] -> [B, ..., C, 1]."""
+        shape = torch.broadcast_shapes(of_steps.shape[:-1], self.first.shape[:-1])
+        return of_steps.expand(*shape, -1).gather(-1, self.first.expand(*shape, -1))
+
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        left: Tensor,
+        of_origin: Tensor,
+        state: Tensor,
+        initial: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Read-outs of the chunk, and the memory after it, where ``left`` [B, ..., t, τ] is how much of what step τ
+        writes is left at step t, and ``of_origin`` [B, ..., C, 1] of the memory before the chunk or the episode."""
+        zero = q.new_zeros(())
+        of_initial, initial = (zero, zero) if initial is None else (q @ initial, initial)
+        of_state = torch.where(self.begun, 0, q) @ state  # where an episode has begun, there is no gradient either
+        read = of_origin * torch.where(self.begun, of_initial, of_state) + ((q @ k.mT) * left) @ v
+        origin = of_origin[..., -1:, :] * torch.where(self.begun[..., -1:, :], initial, state)
+        return read.movedim(-2, 0), _add_product(origin, (k * left[..., -1:, :].mT).mT, v)
+
+
+def _add_product(origin: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """origin [..., k, v] + a [..., k, C] @ b [..., C, v], in place of ``origin``, a product that nobody else has."""
+    origin.flatten(0, -3).baddbmm_(a.flatten(0, -3), b.flatten(0, -3))
+    return origin
+
+
+def _chunks(starts: Tensor, size: int, dims: int) -> Iterator[_Chunk]:
+    """Chunks of at most ``size`` steps of sequences of that many dimensions."""
+    for begin in range(0, len(starts), size):
+        steps = slice(begin, begin + size)
+        begins = starts[steps]
+        if not begins.any():
+            begins = begins[:, :1]  # one row stands for all
+        begins = begins.T.view(-1, *[1] * (dims - 3), len(begins))  # [B, 1..., C]
+        step = torch.arange(begins.shape[-1], device=starts.device)
+        later = step.unsqueeze(1) > step
+        episode = begins.cumsum(-1)
+        together = (episode.unsqueeze(-1) == episode.unsqueeze(-2)).tril()
+        first = torch.where(begins, step, 0).cummax(-1).values
+        yield _Chunk(steps, later, together, episode.unsqueeze(-1) > 0, first.unsqueeze(-1))
