@@ -10,12 +10,17 @@ SMALL = {
     "stm": {"queries": 2, "item_size": 5, "relation_size": 3},
     "rmc": {"slots": 3, "heads": 2, "head_size": 4},
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
+    "rnn": {"hidden_size": 8},
+    "min_gru": {"hidden_size": 8},
+    "min_lstm": {"hidden_size": 8},
+    "slstm": {"hidden_size": 6, "heads": 2},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),
     ("stm", {"gated": False}),
     *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
     ("lstm_stm", {"preset": "released_rl"}),
+    ("slstm", {"forget": "exp"}),
 ]
 F, OUT, T, B = 6, 4, 11, 5
 

@@ -15,25 +15,33 @@ OPTIONS = {
     "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
+    "rnn": {"hidden_size": 32},
+    "min_gru": {"hidden_size": 32},
+    "min_lstm": {"hidden_size": 32},
+    "slstm": {"hidden_size": 32},
 }
 
 
-def remember_first(batch_size):
-    """The first symbol, then as many others as the delay is long: x [T, B, F], the first symbol [B]."""
+def remember_first(batch_size, marked=False):
+    """The first symbol, then as many others as the delay is long: x [T, B, F], the first symbol [B]. Where it is
+    marked, a feature more says which is the first."""
     symbols = torch.randint(SYMBOLS, (1 + DELAY, batch_size))
-    return F.one_hot(symbols, SYMBOLS).float(), symbols[0]
+    x = F.one_hot(symbols, SYMBOLS + marked).float()
+    if marked:
+        x[0, :, -1] = 1.0
+    return x, symbols[0]
 
 
 def last_answer(core, x):
     return core(x, core.initial_state(x.shape[1]), torch.zeros(x.shape[:2], dtype=torch.bool))[0][-1]
 
 
-def accuracy_after_training(core, iterations=400, enough=0.97):
+def accuracy_after_training(core, iterations=400, enough=0.97, marked=False):
     """Train until the held-out accuracy is enough, or the iterations are over."""
     optimizer = torch.optim.Adam(core.parameters(), lr=5e-3)
-    held_out, target = remember_first(512)
+    held_out, target = remember_first(512, marked)
     for iteration in range(1, iterations + 1):
-        x, first = remember_first(BATCH)
+        x, first = remember_first(BATCH, marked)
         loss = F.cross_entropy(last_answer(core, x), first)
         optimizer.zero_grad()
         loss.backward()
@@ -47,7 +55,8 @@ def accuracy_after_training(core, iterations=400, enough=0.97):
     return accuracy
 
 
-REMEMBERING = [(name, {}) for name in registered_cores() if name != "identity"] + [
+BY_INPUT = ("min_gru", "min_lstm")  # whose one layer cannot know that an input is the first
+REMEMBERING = [(name, {}) for name in registered_cores() if name not in ("identity", *BY_INPUT)] + [
     ("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")
 ]
 
@@ -56,6 +65,12 @@ REMEMBERING = [(name, {}) for name in registered_cores() if name != "identity"] 
 def test_a_memory_learns_to_recall_the_first_symbol(name, options):
     core = make_core(name, SYMBOLS, SYMBOLS, **OPTIONS[name], **options)
     assert accuracy_after_training(core) > 0.9
+
+
+@pytest.mark.parametrize("name", BY_INPUT)
+def test_gates_by_the_input_alone_recall_what_is_marked(name):
+    core = make_core(name, SYMBOLS + 1, SYMBOLS, **OPTIONS[name])
+    assert accuracy_after_training(core, marked=True) > 0.9
 
 
 def test_without_a_memory_it_stays_at_chance():

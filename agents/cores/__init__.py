@@ -7,8 +7,11 @@ from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
+from .min_rnn import MinGRUCore, MinLSTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
+from .rnn import RNNCore
+from .slstm import SLSTMCore
 from .stm import STMCore
 
 __all__ = [
@@ -16,8 +19,12 @@ __all__ = [
     "IdentityCore",
     "LSTMCore",
     "MemoryCore",
+    "MinGRUCore",
+    "MinLSTMCore",
     "RMCCore",
+    "RNNCore",
     "ResidualCore",
+    "SLSTMCore",
     "STMCore",
     "StackedCore",
     "State",
