@@ -14,6 +14,11 @@ SMALL = {
     "min_gru": {"hidden_size": 8},
     "min_lstm": {"hidden_size": 8},
     "slstm": {"hidden_size": 6, "heads": 2},
+    "lru": {"hidden_size": 8},
+    "rg_lru": {"hidden_size": 8, "conv_size": 3},
+    "ffm": {"hidden_size": 5, "memory_size": 4, "context_size": 3, "max_period": 20},
+    "mamba": {"hidden_size": 8, "state_size": 3, "conv_size": 3, "rank": 2},
+    "mamba2": {"hidden_size": 6, "heads": 2, "state_size": 3, "conv_size": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

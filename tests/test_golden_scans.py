@@ -41,4 +41,6 @@ def test_values_and_gradients_are_those_of_a_public_implementation(name):
     torch.testing.assert_close(x.grad, arrays["grad_x"], **close)
     for key, parameter in core.named_parameters():
         if key not in missing:
-            torch.testing.assert_close(parameter.grad, arrays[f"grad/{key}"], msg=lambda m, key=key: f"{key}: {m}", **close)
+            torch.testing.assert_close(
+                parameter.grad, arrays[f"grad/{key}"], msg=lambda m, key=key: f"{key}: {m}", **close
+            )

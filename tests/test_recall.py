@@ -19,6 +19,11 @@ OPTIONS = {
     "min_gru": {"hidden_size": 32},
     "min_lstm": {"hidden_size": 32},
     "slstm": {"hidden_size": 32},
+    "lru": {"hidden_size": 32},
+    "rg_lru": {"hidden_size": 32},
+    "ffm": {"hidden_size": 32, "memory_size": 16, "max_period": 64},
+    "mamba": {"hidden_size": 32, "state_size": 8},
+    "mamba2": {"hidden_size": 32, "heads": 2, "state_size": 16},
 }
 
 

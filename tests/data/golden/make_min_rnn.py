@@ -7,8 +7,8 @@ computes in log space.
 import sys
 
 import torch
+from golden_trace import draw, save
 from torch.func import functional_call
-from trace import draw, save
 
 sys.path.insert(0, sys.argv[1])
 from minGRU_pytorch.minGRU import minGRU

@@ -1,6 +1,6 @@
 """Writes slstm.npz: the vanilla backend of the sLSTM cell of NX-AI/xlstm, at commit 032a6fb (Apache 2.0).
 
-    git clone https://github.com/NX-AI/xlstm && python tests/data/golden/make_slstm.py xlstm
+git clone https://github.com/NX-AI/xlstm && python tests/data/golden/make_slstm.py xlstm
 """
 
 import importlib.util
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from trace import draw, save
+from golden_trace import draw, save
 
 FEATURES, HEADS, SIZE = 5, 2, 4  # per head
 OURS = ("z", "i", "f", "o")
@@ -18,7 +18,9 @@ THEIRS = ("i", "f", "z", "o")
 def load(repository: str):
     """The two files of the backend alone: the package around them imports much that they do not need."""
     folder = Path(repository) / "xlstm/blocks/slstm/src/vanilla"
-    spec = importlib.util.spec_from_file_location("vanilla", folder / "__init__.py", submodule_search_locations=[str(folder)])
+    spec = importlib.util.spec_from_file_location(
+        "vanilla", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
     module = importlib.util.module_from_spec(spec)
     sys.modules["vanilla"] = module
     spec.loader.exec_module(module)
