@@ -15,6 +15,7 @@ from relmem.agents import make_core
 DATA = Path(__file__).parent / "data" / "golden"
 OPTIONS = {
     "ffm": {"hidden_size": 6, "memory_size": 4, "context_size": 3},
+    "lru": {"hidden_size": 6},
     "mamba": {"hidden_size": 8, "state_size": 3, "conv_size": 3, "rank": 2},
     "mamba2": {"hidden_size": 8, "heads": 2, "state_size": 3, "conv_size": 3},
     "rg_lru": {"hidden_size": 6, "conv_size": 3},
@@ -22,7 +23,7 @@ OPTIONS = {
     "min_gru": {"hidden_size": 6, "candidate": "positive"},
     "min_lstm": {"hidden_size": 6, "candidate": "positive"},
 }
-OUTPUT_SIZE = {"mamba": 4, "mamba2": 4, "rg_lru": 5}
+OUTPUT_SIZE = {"lru": 4, "mamba": 4, "mamba2": 4, "rg_lru": 5}
 NO_BIAS = {"min_gru": "project.bias", "min_lstm": "project.bias", "mamba2": "out.bias"}  # there; ours is zero
 close = {"rtol": 0, "atol": 1e-9}
 
