@@ -91,9 +91,10 @@ class Mamba2Core(MemoryCore):
         convolved, last = self.conv.sequence(convolved, state.last, starts)
         u, (query, key, value, decay) = self._selection(convolved, step_size)
         query, key = (part.unsqueeze(2).expand(-1, -1, self.heads, -1) for part in (query, key))
+        begins = starts.unsqueeze(2).expand_as(decay)
         # Each head of each row is a memory of its own: [T, B heads, ...].
-        parts = (part.flatten(1, 2) for part in (query, key, value, decay))
-        read, memory = matrix_scan(*parts, state.memory.flatten(0, 1), starts.unsqueeze(2).expand_as(decay).flatten(1))
+        query, key, value, decay, begins = (part.flatten(1, 2) for part in (query, key, value, decay, begins))
+        read, memory = matrix_scan(query, key, value, decay, state.memory.flatten(0, 1), begins)
         if not (read.sum() + memory.sum()).isfinite():  # within a chunk, what was before a reset is multiplied by zero
             return super().sequence(x, state, starts, since)
         read, memory = read.unflatten(1, (-1, self.heads)), memory.unflatten(0, (-1, self.heads))
