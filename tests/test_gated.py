@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_cores import random_state
@@ -70,6 +71,38 @@ def test_the_normaliser_of_an_slstm_never_falls_below_one():
     core = make_core("slstm", 4, hidden_size=6, heads=2)
     _, end = core(10 * torch.randn(50, 3, 4), core.initial_state(3), torch.zeros(50, 3, dtype=torch.bool))
     assert (end.normaliser >= 1).all()
+
+
+def parity_after_training(core, iterations, length=12):
+    """How many parities of the whole sequence are right, trained on the parity after each step."""
+    optimizer = torch.optim.Adam(core.parameters(), lr=1e-2)
+
+    def answers(batch_size):
+        bits = torch.randint(2, (length, batch_size))
+        x, none = F.one_hot(bits, 2).float(), torch.zeros(length, batch_size, dtype=torch.bool)
+        return core(x, core.initial_state(batch_size), none)[0], bits.cumsum(0) % 2
+
+    for _ in range(iterations):
+        y, parity = answers(64)
+        optimizer.zero_grad()
+        F.cross_entropy(y.flatten(0, 1), parity.flatten()).backward()
+        torch.nn.utils.clip_grad_norm_(core.parameters(), 1.0)
+        optimizer.step()
+    with torch.no_grad():
+        y, parity = answers(512)
+    return (y[-1].argmax(1) == parity[-1]).float().mean()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rnn", "slstm"])
+def test_a_state_that_writes_depend_on_learns_parity(name):
+    assert parity_after_training(make_core(name, 2, 2, hidden_size=16), 300) > 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["min_gru", "rg_lru"])
+def test_parity_is_beyond_positive_decays_by_the_input_alone(name):
+    assert parity_after_training(make_core(name, 2, 2, hidden_size=16), 300) < 0.7
 
 
 def test_heads_that_do_not_divide_are_refused():

@@ -12,6 +12,7 @@ from ...common.options import Count, require_options
 from .core import MemoryCore, full_precision, head_width, output_map
 from .registry import register_core
 from .scan import loop
+from .squash import squash
 
 
 class SLSTMState(NamedTuple):
@@ -86,7 +87,7 @@ class SLSTMCore(MemoryCore):
         left = torch.where(normaliser == 0, -torch.inf, left)  # at the beginning of an episode there is nothing to keep
         stabiliser = torch.maximum(left, take)
         input_gate, forget_gate = torch.exp(take - stabiliser), torch.exp(left - stabiliser)
-        cell = forget_gate * cell + input_gate * candidate.tanh()
+        cell = forget_gate * cell + input_gate * squash(candidate)
         normaliser = forget_gate * normaliser + input_gate
         hidden = output_gate.sigmoid() * cell / normaliser
         return hidden, SLSTMState(hidden, cell, normaliser, stabiliser)
