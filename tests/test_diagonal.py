@@ -11,7 +11,7 @@ from small_cores import assert_equal, double, loop_of_steps, random_state
 from relmem.agents import make_core
 from relmem.agents.cores.mamba import initial_step_sizes
 from tests.naive import diagonal
-from tests.naive.rows import assert_same
+from tests.naive.sequences import assert_same
 
 SIZES = {
     "lru": [{"hidden_size": 5}],

@@ -9,7 +9,7 @@ from small_cores import random_state
 
 from relmem.agents import make_core
 from tests.naive import gated
-from tests.naive.rows import assert_same
+from tests.naive.sequences import assert_same
 
 CASES = [
     ("rnn", {}),
