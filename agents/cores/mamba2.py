@@ -83,7 +83,7 @@ class Mamba2Core(MemoryCore):
         u, (query, key, value, decay) = self._selection(convolved, step_size)
         write = key.unsqueeze(1).unsqueeze(3) * value.unsqueeze(2)  # [B, heads, N, P]
         memory = decay.unsqueeze(2).unsqueeze(3) * state.memory + write
-        read = torch.einsum("bn,bhnp->bhp", query, memory)
+        read = (query.unsqueeze(1).unsqueeze(2) @ memory).squeeze(2)  # [B, heads, P]
         return self._output(read, u, z), Mamba2State(memory, last)
 
     def sequence(self, x: Tensor, state: Mamba2State, starts: Tensor, since: int) -> tuple[Tensor, Mamba2State]:
