@@ -18,12 +18,22 @@ SMALL = {
     "fast_weights": {"hidden_size": 8, "inner_steps": 2},
     "weinet": {"hidden_size": 8},
     "shm": {"memory_size": 5},
+    "rnn": {"hidden_size": 8},
+    "min_gru": {"hidden_size": 8},
+    "min_lstm": {"hidden_size": 8},
+    "slstm": {"hidden_size": 6, "heads": 2},
+    "lru": {"hidden_size": 8},
+    "rg_lru": {"hidden_size": 8, "conv_size": 3},
+    "ffm": {"hidden_size": 5, "memory_size": 4, "context_size": 3, "max_period": 20},
+    "mamba": {"hidden_size": 8, "state_size": 3, "conv_size": 3, "rank": 2},
+    "mamba2": {"hidden_size": 6, "heads": 2, "state_size": 3, "conv_size": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),
     ("stm", {"gated": False}),
     *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
     ("lstm_stm", {"preset": "released_rl"}),
+    ("slstm", {"forget": "exp"}),
 ]
 F, OUT, T, B = 6, 4, 11, 5
 

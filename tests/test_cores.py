@@ -222,7 +222,7 @@ def test_saved_weights_give_the_same_core(name, options):
     assert_equal(copy.deepcopy(core)(*inputs), core(*inputs), tolerance=0)
 
 
-GATED = {"lstm", "gru", "lstm_stm", "gla", "mlstm", "weinet"}
+GATED = {"lstm", "gru", "lstm_stm", "gla", "mlstm", "weinet", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"}
 
 
 @every_core

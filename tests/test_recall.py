@@ -23,6 +23,15 @@ OPTIONS = {
     "fast_weights": {"hidden_size": 32},
     "weinet": {"hidden_size": 32},
     "shm": {"memory_size": 16},
+    "rnn": {"hidden_size": 32},
+    "min_gru": {"hidden_size": 32},
+    "min_lstm": {"hidden_size": 32},
+    "slstm": {"hidden_size": 32},
+    "lru": {"hidden_size": 32},
+    "rg_lru": {"hidden_size": 32},
+    "ffm": {"hidden_size": 32, "memory_size": 16, "max_period": 64},
+    "mamba": {"hidden_size": 32, "state_size": 8},
+    "mamba2": {"hidden_size": 32, "heads": 2, "state_size": 16},
 }
 
 
@@ -60,7 +69,7 @@ def accuracy_after_training(core, iterations=400, enough=0.97, marked=False):
 
 
 # One layer of these cannot know that an input is the first.
-BY_INPUT = ("linear_attention", "correlation_matrix", "gla", "mlstm")
+BY_INPUT = ("linear_attention", "correlation_matrix", "gla", "mlstm", "min_gru", "min_lstm")
 REMEMBERING = [(name, {}) for name in registered_cores() if name not in ("identity", *BY_INPUT)] + [
     ("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")
 ]

@@ -7,6 +7,8 @@ import torch
 
 from relmem.agents import MemoryCore, check_core
 from relmem.agents.cores.scan import (
+    _prefixes,
+    _recur,
     channel_matrix_scan,
     in_segments,
     linear_scan,
@@ -34,7 +36,7 @@ def assert_same(got, expected, sources):
     weights = [torch.randn_like(tensor) for tensor in expected]
     gradients = []
     for tensors in (got, expected):
-        total = sum((tensor * weight).sum() for tensor, weight in zip(tensors, weights, strict=True))
+        total = sum((tensor * weight).real.sum() for tensor, weight in zip(tensors, weights, strict=True))
         gradients.append(
             torch.autograd.grad(total, sources, retain_graph=True, allow_unused=True, materialize_grads=True)
         )
@@ -44,13 +46,39 @@ def assert_same(got, expected, sources):
 
 @LENGTHS
 @EPISODES
-def test_the_linear_scan_is_the_loop(T, p):
-    sources = decay, write, state, initial = rates(T, B, K), draw(T, B, K), draw(B, K), draw(K)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=["real", "complex"])
+def test_the_linear_scan_is_the_loop(T, p, dtype):
+    decay, write, state, initial = sources = [
+        torch.randn(*shape, dtype=dtype, requires_grad=True) for shape in ((T, B, K), (T, B, K), (B, K), (K,))
+    ]
+    decay = torch.rand_like(decay.real) * decay / decay.abs()
     starts, h, expected = torch.rand(T, B) < p, state, []
     for t in range(T):
         h = torch.where(starts[t].unsqueeze(1), initial, h) * decay[t] + write[t]
         expected.append(h)
     assert_same([linear_scan(decay, write, state, starts, initial)], [torch.stack(expected)], sources)
+
+
+def test_the_decay_of_a_linear_scan_may_broadcast():
+    T = 9
+    decay, write, state = rates(K), draw(T, B, K), draw(B, K)
+    starts = torch.rand(T, B) < 0.2
+    expected = linear_scan(decay.expand(T, B, K).clone(), write, state, starts)
+    assert_same([linear_scan(decay, write, state, starts)], [expected], [decay, write, state])
+
+
+@LENGTHS
+@EPISODES
+@pytest.mark.parametrize("reverse", [False, True])
+def test_pairs_of_neighbours_give_what_step_after_step_does(T, p, reverse):
+    """The two ways through a linear scan, of which a GPU takes the one and a CPU the other."""
+    decay, added, h = torch.rand(T, B, K).double(), torch.randn(T, B, K).double(), torch.randn(B, K).double()
+    fresh, out = torch.rand(T, B, 1) < p, torch.empty(T, B, K).double()
+    _recur(decay, added, h, fresh, out, reverse)
+    if reverse:
+        decay, added, fresh, out = (part.flip(0) for part in (decay, added, fresh, out))
+    first = torch.where(fresh[:1], added[:1], added[:1] + decay[:1] * h)
+    torch.testing.assert_close(_prefixes(decay, torch.cat([first, added[1:]]), fresh), out)
 
 
 @LENGTHS

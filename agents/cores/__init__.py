@@ -4,31 +4,48 @@ from .blocks import ResidualCore, StackedCore
 from .check import check_core
 from .core import MemoryCore, State
 from .fast_weights import FastWeightsCore, WeiNetCore
+from .ffm import FFMCore
 from .gru import GRUCore
 from .identity import IdentityCore
 from .linear_attention import CorrelationMatrixCore, GLACore, LinearAttentionCore, RetNetCore
+from .lru import LRUCore
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
+from .mamba import MambaCore
+from .mamba2 import Mamba2Core
+from .min_rnn import MinGRUCore, MinLSTMCore
 from .mlstm import MLSTMCore
 from .registry import core_options, make_core, register_core, registered_cores
+from .rg_lru import RGLRUCore
 from .rmc import RMCCore
+from .rnn import RNNCore
 from .shm import SHMCore
+from .slstm import SLSTMCore
 from .stm import STMCore
 
 __all__ = [
     "CorrelationMatrixCore",
+    "FFMCore",
     "FastWeightsCore",
     "GLACore",
     "GRUCore",
     "IdentityCore",
+    "LRUCore",
     "LSTMCore",
     "LinearAttentionCore",
     "MLSTMCore",
+    "Mamba2Core",
+    "MambaCore",
     "MemoryCore",
+    "MinGRUCore",
+    "MinLSTMCore",
+    "RGLRUCore",
     "RMCCore",
+    "RNNCore",
     "ResidualCore",
     "RetNetCore",
     "SHMCore",
+    "SLSTMCore",
     "STMCore",
     "StackedCore",
     "State",

@@ -1,4 +1,4 @@
-"""Ways through a sequence whose rows begin episodes anywhere: step by step, between resets, and in parallel.
+"""Ways through a sequence whose rows begin episodes anywhere: step by step, between resets, and all steps at once.
 
 All of them compute what the plain loop does, exactly: what was before a reset is selected away, never multiplied by
 zero, so that it may have overflowed.
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def loop(step: Callable, reset: Callable, x: Iterable[Any], state: Any, starts: Tensor) -> tuple[list[Any], Any]:
@@ -57,8 +58,11 @@ def in_segments(run: Callable, reset: Callable, x: Tensor, state: Any, starts: T
 
 
 def linear_scan(decay: Tensor, write: Tensor, state: Tensor, starts: Tensor, initial: Tensor | None = None) -> Tensor:
-    """h_t = decay_t * h_{t-1} + write_t, elementwise, for all t at once, in a number of operations that grows with
-    log T (Blelloch 1990, "Prefix sums and their applications").
+    """h_t = decay_t * h_{t-1} + write_t, elementwise, real or complex.
+
+    The gradient is one more such recurrence, from the last step to the first. On a CPU both run step after step, within
+    preallocated memory; on a GPU in a number of operations that grows with log T (Blelloch 1990, "Prefix sums and their
+    applications").
 
     :param decay: [T, B, ...], or what broadcasts to it
     :param write: [T, B, ...]
@@ -67,12 +71,54 @@ def linear_scan(decay: Tensor, write: Tensor, state: Tensor, starts: Tensor, ini
     :param initial: h before the first step of an episode, which broadcasts to [B, ...]; None: zero
     :return: h after every step [T, B, ...]
     """
-    fresh = starts.view(*starts.shape, *[1] * (write.dim() - 2))  # [T, B, 1...]: what follows forgets what was before
+    fresh = starts.view(*starts.shape, *[1] * (write.dim() - 2))  # [T, B, 1...]: these steps forget what was before
     decay = decay.expand_as(write)
-    initial = torch.zeros_like(write[0]) if initial is None else initial.expand_as(write[0])
-    state = torch.where(fresh[0], initial, state)
-    begun = torch.where(fresh[1:], torch.addcmul(write[1:], decay[1:], initial), write[1:])
-    return _prefixes(decay, torch.cat([torch.addcmul(write[:1], decay[:1], state), begun]), fresh)
+    if initial is not None:
+        write = torch.where(fresh, torch.addcmul(write, decay, initial.to(write.dtype)), write)
+    return _LinearScan.apply(decay, write, state.to(write.dtype).expand_as(write[0]), fresh)
+
+
+class _LinearScan(torch.autograd.Function):
+    """h_t = write_t + (fresh_t ? 0 : decay_t * h_{t-1})."""
+
+    @staticmethod
+    def forward(ctx: Any, decay: Tensor, write: Tensor, state: Tensor, fresh: Tensor) -> Tensor:
+        h = torch.empty_like(write, memory_format=torch.contiguous_format)
+        _recur(decay, write, state, fresh, out=h)
+        ctx.save_for_backward(decay, state, fresh, h)
+        return h
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_h: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        decay, state, fresh, h = ctx.saved_tensors
+        # What reaches the loss through h_t: directly, and through h_{t+1}. It is the gradient of write_t too.
+        total = torch.empty_like(h)
+        total[-1] = d_h[-1]
+        _recur(decay[1:].conj(), d_h[:-1], total[-1], fresh[1:], out=total[:-1], reverse=True)
+        d_decay = torch.empty_like(h)
+        torch.mul(total[:1], state.conj(), out=d_decay[:1])
+        torch.mul(total[1:], h[:-1].conj(), out=d_decay[1:])
+        d_decay.masked_fill_(fresh, 0)
+        d_state = torch.where(fresh[0], 0, total[0] * decay[0].conj())
+        return d_decay, total, d_state, None
+
+
+def _recur(decay: Tensor, added: Tensor, h: Tensor, fresh: Tensor, out: Tensor, reverse: bool = False) -> None:
+    """out_t = added_t + (fresh_t ? 0 : decay_t * out_{t-1}) for all [T, ...], where h is before the first step; or the
+    other way round, from the last step to the first."""
+    if not len(out):
+        return
+    if out.is_cuda:
+        decay, added, fresh = (part.flip(0) if reverse else part for part in (decay, added, fresh))
+        first = torch.where(fresh[:1], added[:1], torch.addcmul(added[:1], decay[:1], h))
+        after = _prefixes(decay, torch.cat([first, added[1:]]), fresh)
+        out.copy_(after.flip(0) if reverse else after)
+        return
+    steps = list(zip(decay, added, fresh, fresh.flatten(1).any(1).tolist(), out, strict=True))
+    for decay_t, added_t, fresh_t, any_fresh, out_t in reversed(steps) if reverse else steps:
+        torch.addcmul(added_t, decay_t, torch.where(fresh_t, 0, h) if any_fresh else h, out=out_t)
+        h = out_t
 
 
 def _prefixes(decay: Tensor, added: Tensor, fresh: Tensor) -> Tensor:
