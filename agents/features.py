@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
+from ..envs.last import LAST_ACTION, LAST_REWARD, OBSERVATION
 from .block_conv import BlockConv2d
 
 
@@ -161,6 +163,47 @@ class MlpFeatures(BaseFeaturesExtractor):
         return self.stack(observations)  # [B, ...] -> [B, F]
 
 
+class FeaturesAndLast(BaseFeaturesExtractor):
+    """Features of what is observed, and beside them, as they are, the last action and the last reward that
+    ``relmem.envs.LastActionReward`` adds to it.
+
+    :param observation_space: with ``last_action``, ``last_reward`` or both
+    :param features: name of the extractor of the rest; None: the one that goes with it
+    """
+
+    def __init__(self, observation_space: spaces.Dict, features: FeaturesName | None = None) -> None:
+        self.last = last_parts(observation_space)
+        rest = {name: space for name, space in observation_space.spaces.items() if name not in self.last}
+        self.in_parts = rest.keys() != {OBSERVATION}
+        space = spaces.Dict(rest) if self.in_parts else rest[OBSERVATION]
+        of: BaseFeaturesExtractor = features_class(features, space)(space)  # type: ignore[arg-type]
+        shown = sum(get_flattened_obs_dim(observation_space[name]) for name in self.last)
+        super().__init__(observation_space, of.features_dim + shown)
+        self.of = of
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        rest: Any = observations if self.in_parts else observations[OBSERVATION]
+        last = [observations[name].flatten(1) for name in self.last]
+        return torch.cat([self.of(rest), *last], dim=1)  # [B, F + A + 1]
+
+
+def last_parts(space: spaces.Space) -> list[str]:
+    """The parts of observations that are the last action and the last reward, where there are others beside them."""
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+    last = [name for name in (LAST_ACTION, LAST_REWARD) if isinstance(parts.get(name), spaces.Box)]
+    return last if len(last) < len(parts) else []
+
+
+def convolves(extractor: nn.Module) -> bool:
+    """Whether an extractor is one of those over images above, with or without last action and reward."""
+    return isinstance(extractor.of if isinstance(extractor, FeaturesAndLast) else extractor, ConvFeatures)
+
+
+def standardizes(extractor: nn.Module, obs: Any) -> bool:
+    """Whether observations are bytes of images, of which the extractor makes floats by itself."""
+    return convolves(extractor) and (obs[OBSERVATION] if isinstance(obs, dict) else obs).dtype == torch.uint8
+
+
 SMALLEST_IN_DICT = 36  # for the NatureCNN that SB3's CombinedExtractor gives to each image
 
 FeaturesName = Literal["nature", "a3c", "small", "mlp", "dict"]
@@ -181,13 +224,16 @@ def _looks_like_images(space: spaces.Space) -> bool:
     return len(space.shape) == 3 or space.dtype == np.uint8
 
 
-def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
-    """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
+def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> Any:
+    """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest. Where
+    observations show the last action or reward, it is that of the rest of them.
 
     :raises ValueError: if it is one for another kind of observations; without a name, if observations look like images
         but are none that the default extractors read
     """
     parts = dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else None
+    if last_parts(observation_space):
+        return functools.partial(FeaturesAndLast, features=name)
     if name is not None and (parts is None) == (name == "dict"):
         raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
     for key, space in (parts or {}).items():

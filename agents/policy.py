@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from ..common.checks import unknown
 from ..common.options import Count, require_options
 from .cores import State, make_core, registered_cores
-from .features import ConvFeatures, FeaturesName, features_class
+from .features import FeaturesName, convolves, features_class, standardizes
 from .finite import Diverged
 from .precision import Precision, autocast_dtype
 from .spaces import map_obs, require_spaces
@@ -110,7 +110,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :param precision: fp32, bf16, or auto: bf16 for nature, a3c and small where the hardware multiplies it
             natively. Other observations would lose the digits after their third, and win no time
         """
-        exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)
+        exact = precision == "auto" and not convolves(self.features_extractor)
         self.features_dtype = None if exact else autocast_dtype(precision, self.device)
 
     # ---------------------------------------------------------------- structured states: relmem's PPO and A3C
@@ -179,8 +179,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
 
     def _features(self, obs: PyTorchObs) -> Tensor:
         with torch.autocast(self.device.type, self.features_dtype, enabled=self.features_dtype is not None):
-            if isinstance(self.features_extractor, ConvFeatures) and obs.dtype == torch.uint8:  # type: ignore[union-attr]
-                return self.features_extractor(obs).float()  # not scaled to [0, 1] first: it standardises images itself
+            if standardizes(self.features_extractor, obs):
+                return self.features_extractor(obs).float()  # not scaled to [0, 1] first
             return self.extract_features(obs).float()  # type: ignore[union-attr]
 
     def _distribution(self, latent: Tensor) -> Distribution:

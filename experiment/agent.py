@@ -163,7 +163,7 @@ class AgentJob(Job):
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
         with closing(self._make_env(1, config["seed"])) as env:
             spaces_ = env.observation_space, env.action_space
-            one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
+            one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
         policy = without_content(lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, **arguments))
         if policy is None:
