@@ -16,6 +16,7 @@ VARIANTS = [(name, {}) for name in registered_cores()] + [
     ("stm", {"gated": False}),
     *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
     ("lstm_stm", {"preset": "released_rl"}),
+    *(("gru", options) for options in ({"layers": 2}, {"layers": 2, "residual": True})),
 ]
 F, OUT, T, B = 6, 4, 11, 5
 
