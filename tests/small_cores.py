@@ -9,6 +9,7 @@ SMALL = {
     "gru": {"hidden_size": 8},
     "stm": {"queries": 2, "item_size": 5, "relation_size": 3},
     "rmc": {"slots": 3, "heads": 2, "head_size": 4},
+    "gtrxl": {"width": 6, "heads": 2, "window": 10, "mlp_size": 5},
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
@@ -16,6 +17,7 @@ VARIANTS = [(name, {}) for name in registered_cores()] + [
     ("stm", {"gated": False}),
     *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
     ("lstm_stm", {"preset": "released_rl"}),
+    *(("gtrxl", options) for options in ({"gate": "none"}, {"layers": 2}, {"width": 8, "window": 30})),
     *(("gru", options) for options in ({"layers": 2}, {"layers": 2, "residual": True})),
 ]
 F, OUT, T, B = 6, 4, 11, 5

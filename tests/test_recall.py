@@ -14,6 +14,7 @@ OPTIONS = {
     "gru": {"hidden_size": 32},
     "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
+    "gtrxl": {"width": 32, "window": 16},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
 }
 

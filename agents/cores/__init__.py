@@ -4,6 +4,7 @@ from .blocks import ResidualCore, StackedCore
 from .check import check_core
 from .core import MemoryCore, State
 from .gru import GRUCore
+from .gtrxl import GTrXLCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
@@ -13,6 +14,7 @@ from .stm import STMCore
 
 __all__ = [
     "GRUCore",
+    "GTrXLCore",
     "IdentityCore",
     "LSTMCore",
     "MemoryCore",
