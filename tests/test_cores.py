@@ -228,7 +228,7 @@ def test_gates_lie_between_zero_and_one_and_change_nothing(name, options):
     x, state = torch.randn(B, F), random_state(core)
     before = core.step(x, state)
     gates = core.gates(x, state)
-    gated = name in ("lstm", "gru", "lstm_stm") or (name == "stm" and options.get("gated", True))
+    gated = name in ("lstm", "gru", "lstm_stm", "lm2") or (name == "stm" and options.get("gated", True))
     assert bool(gates) == (gated or (name == "rmc" and options.get("gate") != "none"))
     for gate in gates.values():
         assert len(gate) == B

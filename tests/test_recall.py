@@ -15,6 +15,7 @@ OPTIONS = {
     "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
     "gtrxl": {"width": 32, "window": 16},
+    "lm2": {"slots": 4, "width": 32},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
 }
 

@@ -6,6 +6,7 @@ from .core import MemoryCore, State
 from .gru import GRUCore
 from .gtrxl import GTrXLCore
 from .identity import IdentityCore
+from .lm2 import LM2Core
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
 from .registry import core_options, make_core, register_core, registered_cores
@@ -16,6 +17,7 @@ __all__ = [
     "GRUCore",
     "GTrXLCore",
     "IdentityCore",
+    "LM2Core",
     "LSTMCore",
     "MemoryCore",
     "RMCCore",
