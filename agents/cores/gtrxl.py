@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import head_width, sinusoids
+from .attention import attend, head_width, sinusoids
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 
@@ -131,24 +131,15 @@ class GTrXLCore(MemoryCore):
     def _attend(self, now: Tensor, inputs: Tensor, seen: Tensor) -> Tensor:
         """Multi-head attention with relative positions.
 
-        Keys and values are never formed: a window has many rows, so the queries are brought to the rows' width instead.
-
         :param now: the steps that attend, normalised [B, T, D]
         :param inputs: what they attend to: the window, and then themselves [B, w + T, D]
         :param seen: which of it each step may see [B, T, w + T]
         :return: [B, T, D]
         """
-        steps, rows = now.shape[1], inputs.shape[1]
-        key, value, position = (m.weight.unflatten(0, (self.heads, -1)) for m in (self.key, self.value, self.position))
         query = self.query(now).unflatten(2, (self.heads, -1))  # [B, T, H, d]
-        of_content = torch.einsum("bthd,hdf->bhtf", query + self.content_bias, key)  # [B, H, T, D]
-        of_content = torch.bmm(of_content.flatten(1, 2), inputs.mT)  # [B, H * T, w + T]
-        positions = torch.einsum("wf,hdf->hdw", self.sinusoids, position)  # [H, d, w + 1]
-        of_position = torch.einsum("bthd,hdw->bhtw", query + self.position_bias, positions)
-        logits = (of_content.unflatten(1, (self.heads, steps)) + _skewed(of_position)) * query.shape[3] ** -0.5
-        weights = torch.softmax(logits.masked_fill(~seen.unsqueeze(1), -torch.inf), dim=3)  # [B, H, T, w + T]
-        read = torch.bmm(weights.reshape(len(now), -1, rows), inputs).unflatten(1, (self.heads, steps))  # [B, H, T, D]
-        return self.merge(torch.einsum("bhtf,hdf->bthd", read, value).flatten(2))
+        positions = self.position(self.sinusoids).unflatten(1, (self.heads, -1))  # [w + 1, H, d]
+        by_age = torch.einsum("bthd,whd->bhtw", query + self.position_bias, positions)
+        return self.merge(attend(query + self.content_bias, self.key, self.value, inputs, seen, logits=_skewed(by_age)))
 
     def _block(self, e: Tensor, attended: Tensor) -> Tensor:
         """What follows the attention: [B, T, D] -> [B, T, D]."""

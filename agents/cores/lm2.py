@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import head_width
+from .attention import attend, head_width
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 from .squash import squash
@@ -80,12 +80,9 @@ class LM2Core(MemoryCore):
         return self.out(y), LM2State(bank)
 
     def _read(self, e: Tensor, bank: Tensor) -> Tensor:
-        """What all heads find: e [B, D], slots [B, N, D] -> [B, D]. Queries are brought to the slots, of which keys and
-        values are never formed."""
-        key, value = (part.weight.unflatten(0, (self.heads, -1)) for part in (self.key, self.value))  # [H, d, D]
-        query = self.query(e).unflatten(1, (self.heads, -1)) * key.shape[1] ** -0.5  # [B, H, d]
-        weights = torch.softmax(torch.bmm(torch.einsum("bhd,hdf->bhf", query, key), bank.mT), dim=2)  # [B, H, N]
-        return torch.einsum("bhf,hdf->bhd", torch.bmm(weights, bank), value).flatten(1)
+        """What all heads find: e [B, D], slots [B, N, D] -> [B, D]."""
+        query = self.query(e).unflatten(1, (self.heads, -1)).unsqueeze(1)  # [B, 1, H, d]
+        return attend(query, self.key, self.value, bank).squeeze(1)
 
     def _gates(self, e: Tensor, read: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Input and forget gates of each slot [B, N, D], output gate [B, D]."""
