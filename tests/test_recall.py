@@ -16,6 +16,8 @@ OPTIONS = {
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
     "gtrxl": {"width": 32, "window": 16},
     "lm2": {"slots": 4, "width": 32},
+    "rmt": {"width": 32, "segment": 4},
+    "armt": {"width": 32, "segment": 4},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
 }
 

@@ -11,9 +11,11 @@ from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
+from .rmt import ARMTCore, RMTCore
 from .stm import STMCore
 
 __all__ = [
+    "ARMTCore",
     "GRUCore",
     "GTrXLCore",
     "IdentityCore",
@@ -21,6 +23,7 @@ __all__ = [
     "LSTMCore",
     "MemoryCore",
     "RMCCore",
+    "RMTCore",
     "ResidualCore",
     "STMCore",
     "StackedCore",
