@@ -69,13 +69,10 @@ class SegmentCore(MemoryCore):
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         y, state = self._advance(self.embedding(x).unsqueeze(1), torch.ones_like(state.count[:, 0]).long(), state)
-        complete = state.count[:, 0] == self.segment
-        leaves = zip(self._close(state), state, strict=True)
-        chosen = (torch.where(complete.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in leaves)
-        return self.out(y.squeeze(1)), type(state)(*chosen)
+        return self.out(y.squeeze(1)), self._close_complete(state)
 
     def sequence(self, x: Tensor, state: Any, starts: Tensor, since: int) -> tuple[Tensor, Any]:
-        """The first piece of every row at once, then the second, and so on; only complete segments are closed."""
+        """The first piece of every row at once, then the second, and so on."""
         h, starts = self.embedding(x).transpose(0, 1), starts.T  # [B, T, D], [B, T]
         piece = self._pieces(self._count(self.reset(state, starts[:, 0])), starts)
         y = torch.zeros_like(h)
@@ -87,11 +84,22 @@ class SegmentCore(MemoryCore):
             state = self.reset(state, starts.gather(1, first)[:, 0] & (lengths > 0))
             outputs, state = self._advance(h.gather(1, steps.expand(-1, -1, h.shape[2])), lengths, state)
             y[inside] = outputs[offset < lengths.unsqueeze(1)]
-            rows = (state.count[:, 0] == self.segment).nonzero()[:, 0]
-            if len(rows):
-                closed = self._close(type(state)(*(leaf[rows] for leaf in state)))
-                state = type(state)(*(old.index_copy(0, rows, new) for old, new in zip(state, closed, strict=True)))
+            state = self._close_complete(state)
         return self.out(y.transpose(0, 1)[since:]), state
+
+    def _close_complete(self, state: Any) -> Any:
+        """Begin the next segment where one is complete. On a CPU only these rows are computed; elsewhere all are, since
+        to ask which ones are complete would take longer."""
+        complete = state.count[:, 0] == self.segment  # [B]
+        if not state.count.is_cpu or torch.compiler.is_compiling():
+            leaves = zip(self._close(state), state, strict=True)
+            chosen = (torch.where(complete.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in leaves)
+            return type(state)(*chosen)
+        rows = complete.nonzero()[:, 0]
+        if not len(rows):
+            return state
+        closed = self._close(type(state)(*(leaf[rows] for leaf in state)))
+        return type(state)(*(old.index_copy(0, rows, new) for old, new in zip(state, closed, strict=True)))
 
     def _pieces(self, count: Tensor, starts: Tensor) -> Tensor:
         """In which of its row's pieces each step is: steps of the segment under way [B, 1], starts [B, T] -> [B, T]."""
