@@ -205,7 +205,7 @@ class ARMTCore(SegmentCore):
         z ← z + Σ γ φ(k),   γ = 1 - z · φ(k) / |φ(k)|²
 
     φ is the DPFP of Schlag et al. (2021, arXiv 2102.11174) with ν = 3. As in the authors' code, γ is kept between 0
-    and 1, and 1e-5 is added to what is divided by.
+    and 1, and 1e-5 is added to what is divided by; they also keep gradients from passing through γ, which here they do.
 
     Good at more associations than memory tokens can hold, and at overwriting them; else as ``rmt``.
 
