@@ -11,6 +11,7 @@ SMALL = {
     "rmc": {"slots": 3, "heads": 2, "head_size": 4},
     "gtrxl": {"width": 6, "heads": 2, "window": 10, "mlp_size": 5},
     "lm2": {"slots": 3, "width": 6, "heads": 2},
+    "memory_layer": {"width": 5, "keys": 4, "top": 3, "heads": 2, "key_size": 3},
     "rmt": {"width": 6, "heads": 2, "segment": 4, "tokens": 2},
     "armt": {"width": 6, "heads": 2, "segment": 4, "tokens": 3, "key_size": 4},
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},

@@ -9,6 +9,7 @@ from .identity import IdentityCore
 from .lm2 import LM2Core
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
+from .memory_layer import MemoryLayerCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
 from .rmt import ARMTCore, RMTCore
@@ -22,6 +23,7 @@ __all__ = [
     "LM2Core",
     "LSTMCore",
     "MemoryCore",
+    "MemoryLayerCore",
     "RMCCore",
     "RMTCore",
     "ResidualCore",
