@@ -1,5 +1,8 @@
 """Product keys: against a search of all keys, and as a block before and behind a core."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from naive.memory_layer import naive_memory_layer
@@ -19,6 +22,21 @@ def test_it_finds_the_best_of_all_keys_in_values_and_gradients(options):
     got = torch.autograd.grad((y * weights).sum(), sources)
     for gradient, true in zip(got, torch.autograd.grad((expected * weights).sum(), sources), strict=True):
         torch.testing.assert_close(gradient, true, rtol=1e-9, atol=1e-9)
+
+
+def test_it_gives_the_numbers_of_a_public_implementation():
+    path = Path(__file__).parent / "data" / "golden" / "memory_layer.npz"
+    golden = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
+    heads, keys, _, key_size = golden["keys"].shape
+    width = golden["values.weight"].shape[1]
+    core = make_core("memory_layer", width, width=width, keys=keys, top=3, heads=heads, key_size=key_size).double()
+    query = golden["to_queries.weight"].unflatten(0, (2, heads, key_size)).transpose(0, 1).flatten(0, 2)
+    weights = {"query.weight": query, "query.bias": torch.zeros(len(query)), "values": golden["values.weight"]}
+    weights |= {"keys": golden["keys"].transpose(1, 2)}
+    weights |= {f"query_norm.{kind}": golden[f"norm.{kind}"] for kind in ("weight", "bias")}
+    core.load_state_dict(weights)
+    y, _ = core(golden["x"], core.initial_state(3), torch.zeros(7, 3, dtype=torch.bool))
+    torch.testing.assert_close(y, golden["y"], rtol=0, atol=1e-10)
 
 
 def test_it_stands_before_and_behind_a_core():
