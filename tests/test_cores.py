@@ -222,13 +222,16 @@ def test_saved_weights_give_the_same_core(name, options):
     assert_equal(copy.deepcopy(core)(*inputs), core(*inputs), tolerance=0)
 
 
+GATED = {"lstm", "gru", "lstm_stm", "lm2"}
+
+
 @every_core
 def test_gates_lie_between_zero_and_one_and_change_nothing(name, options):
     core = small(name, options)
     x, state = torch.randn(B, F), random_state(core)
     before = core.step(x, state)
     gates = core.gates(x, state)
-    gated = name in ("lstm", "gru", "lstm_stm", "lm2") or (name == "stm" and options.get("gated", True))
+    gated = name in GATED or (name == "stm" and options.get("gated", True))
     assert bool(gates) == (gated or (name == "rmc" and options.get("gate") != "none"))
     for gate in gates.values():
         assert len(gate) == B
