@@ -176,7 +176,7 @@ class FeaturesAndLast(BaseFeaturesExtractor):
         rest = {name: space for name, space in observation_space.spaces.items() if name not in self.last}
         self.in_parts = rest.keys() != {OBSERVATION}
         space = spaces.Dict(rest) if self.in_parts else rest[OBSERVATION]
-        of: BaseFeaturesExtractor = features_class(features, space)(space)  # type: ignore[arg-type]
+        of: BaseFeaturesExtractor = features_class(features, space)(space)
         shown = sum(get_flattened_obs_dim(observation_space[name]) for name in self.last)
         super().__init__(observation_space, of.features_dim + shown)
         self.of = of

@@ -31,7 +31,7 @@ def attend(
     value: nn.Linear,
     rows: Tensor,
     seen: Tensor | None = None,
-    logits: Tensor | float = 0.0,
+    more: Tensor | float = 0.0,
 ) -> Tensor:
     """Multi-head dot-product attention, for few queries and many rows: keys and values of these are never formed, the
     queries are brought to the width of the rows instead, and what they find there is mapped to values.
@@ -41,13 +41,13 @@ def attend(
     :param value: from rows to values, likewise
     :param rows: what is attended to [B, S, D]
     :param seen: which rows each query may see, bool [B, T, S]; None: all
-    :param logits: what is added to the products of queries and keys [B, H, T, S]
+    :param more: what is added to the products of queries and keys [B, H, T, S]
     :return: what is found [B, T, H * d]
     """
     steps, heads, head_size = query.shape[1:]
     keys, values = (part.weight.unflatten(0, (heads, head_size)) for part in (key, value))  # [H, d, D]
     of_rows = torch.einsum("bthd,hdf->bhtf", query, keys).flatten(1, 2)  # [B, H * T, D]
-    logits = (torch.bmm(of_rows, rows.mT).unflatten(1, (heads, steps)) + logits) * head_size**-0.5  # [B, H, T, S]
+    logits = (torch.bmm(of_rows, rows.mT).unflatten(1, (heads, steps)) + more) * head_size**-0.5  # [B, H, T, S]
     if seen is not None:
         logits = logits.masked_fill(~seen.unsqueeze(1), -torch.inf)
     found = torch.bmm(torch.softmax(logits, dim=3).flatten(1, 2), rows).unflatten(1, (heads, steps))  # [B, H, T, D]

@@ -139,7 +139,7 @@ class GTrXLCore(MemoryCore):
         query = self.query(now).unflatten(2, (self.heads, -1))  # [B, T, H, d]
         positions = self.position(self.sinusoids).unflatten(1, (self.heads, -1))  # [w + 1, H, d]
         by_age = torch.einsum("bthd,whd->bhtw", query + self.position_bias, positions)
-        return self.merge(attend(query + self.content_bias, self.key, self.value, inputs, seen, logits=_skewed(by_age)))
+        return self.merge(attend(query + self.content_bias, self.key, self.value, inputs, seen, more=_skewed(by_age)))
 
     def _block(self, e: Tensor, attended: Tensor) -> Tensor:
         """What follows the attention: [B, T, D] -> [B, T, D]."""

@@ -6,7 +6,7 @@ https://arxiv.org/abs/2207.06881, https://arxiv.org/abs/2407.04841
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,14 +23,14 @@ EPSILON = 1e-5  # of the divisions of ARMT, as in its authors' code
 class RMTState(NamedTuple):
     memory: Tensor  # [B, m, D], the memory tokens that the segment began with
     context: Tensor  # [B, L, m + k, D], what each layer has read: memory tokens, and steps of the segment so far
-    count: Tensor  # [B, 1], how many steps these are
+    length: Tensor  # [B, 1], how many steps these are
 
 
 class ARMTState(NamedTuple):
     association: Tensor  # [B, L, K, D], A of each layer
     normaliser: Tensor  # [B, L, K], z of each layer
     context: Tensor  # [B, L, k, D], what each layer has read of the segment so far
-    count: Tensor  # [B, 1], how many steps these are
+    length: Tensor  # [B, 1], how many steps these are
 
 
 class SegmentCore(MemoryCore):
@@ -39,7 +39,7 @@ class SegmentCore(MemoryCore):
     The state holds what the layers have read of a segment so far, so that a step is one more token. Several tokens are
     a ``piece``, as long as they belong to one segment of one episode.
 
-    :param state: class of the state, with ``context`` and ``count`` among its leaves
+    :param state: class of the state, with ``context`` and ``length`` among its leaves
     :param shapes: of the leaves before these two
     :param before: tokens that stand before a segment
     """
@@ -68,7 +68,7 @@ class SegmentCore(MemoryCore):
 
     @full_precision
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        y, state = self._advance(self.embedding(x).unsqueeze(1), torch.ones_like(state.count[:, 0]).long(), state)
+        y, state = self._advance(self.embedding(x).unsqueeze(1), torch.ones_like(state.length[:, 0]).long(), state)
         return self.out(y.squeeze(1)), self._close_complete(state)
 
     def sequence(self, x: Tensor, state: Any, starts: Tensor, since: int) -> tuple[Tensor, Any]:
@@ -90,8 +90,8 @@ class SegmentCore(MemoryCore):
     def _close_complete(self, state: Any) -> Any:
         """Begin the next segment where one is complete. On a CPU only these rows are computed; elsewhere all are, since
         to ask which ones are complete would take longer."""
-        complete = state.count[:, 0] == self.segment  # [B]
-        if not state.count.is_cpu or torch.compiler.is_compiling():
+        complete = state.length[:, 0] == self.segment  # [B]
+        if not state.length.is_cpu or torch.compiler.is_compiling():
             leaves = zip(self._close(state), state, strict=True)
             chosen = (torch.where(complete.view(-1, *[1] * (old.dim() - 1)), new, old) for new, old in leaves)
             return type(state)(*chosen)
@@ -111,7 +111,7 @@ class SegmentCore(MemoryCore):
 
     def _count(self, state: Any) -> Tensor:
         """Steps of the segment so far, from 0 to k - 1, whatever the state holds: [B, 1]."""
-        return state.count.round().nan_to_num(0.0).clamp(0, self.segment - 1).long()
+        return state.length.round().nan_to_num(0.0).clamp(0, self.segment - 1).long()
 
     def _advance(self, h: Tensor, lengths: Tensor, state: Any) -> tuple[Tensor, Any]:
         """A piece: embedded inputs [B, P, D], of which so many count [B] -> outputs [B, P, D], and the state."""
@@ -129,8 +129,8 @@ class SegmentCore(MemoryCore):
             h = self._recall(number, h, state)
             contexts.append(torch.where(added, h.gather(1, source), context))
             h = layer(h, torch.cat([context, h], dim=1), seen)
-        count = (count + lengths.unsqueeze(1)).to(h.dtype)
-        return self.norm(h), state._replace(context=torch.stack(contexts, dim=1), count=count)
+        length = (count + lengths.unsqueeze(1)).to(h.dtype)
+        return self.norm(h), state._replace(context=torch.stack(contexts, dim=1), length=length)
 
 
 @register_core("rmt")
@@ -239,19 +239,22 @@ class ARMTCore(SegmentCore):
         self.associations = nn.ModuleList(Association(width, key_size) for _ in range(layers))
 
     def _recall(self, layer: int, h: Tensor, state: ARMTState) -> Tensor:
-        memory = self.associations[layer]
+        memory = self._association(layer)
         return h + memory.read(dpfp(memory.query(h)), state.association[:, layer], state.normaliser[:, layer])
 
+    def _association(self, layer: int) -> Association:
+        return cast(Association, self.associations[layer])
+
     def _close(self, state: ARMTState) -> ARMTState:
-        h = self.memory.expand(len(state.count), -1, -1)  # [B, m, D]
+        h = self.memory.expand(len(state.length), -1, -1)  # [B, m, D]
         memories = []
         for number, (layer, context) in enumerate(zip(self.layers, state.context.unbind(1), strict=True)):
             h = self._recall(number, h, state)
             h = layer(h, torch.cat([context, h], dim=1), after_all(context, h))
             of_layer = state.association[:, number], state.normaliser[:, number]
-            memories.append(self.associations[number].write(h, *of_layer))
+            memories.append(self._association(number).write(h, *of_layer))
         association, normaliser = (torch.stack(leaves, dim=1) for leaves in zip(*memories, strict=True))
-        return ARMTState(association, normaliser, torch.zeros_like(state.context), torch.zeros_like(state.count))
+        return ARMTState(association, normaliser, torch.zeros_like(state.context), torch.zeros_like(state.length))
 
 
 class TransformerLayer(nn.Module):
