@@ -204,7 +204,10 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--core", "rmc"], "unknown option 'core': did you mean 'core.name'?"),
         (["--task", "copy"], "unknown option 'task': did you mean 'task.name'?"),
         (["--seed", str(2**31)], "seed must be an integer from 0 to 2147483647, got 2147483648"),
-        (["--core.slots", "4"], "core 'lstm' has no option 'slots', which belongs to rmc: choose it by core.name"),
+        (
+            ["--core.mlp_layers", "4"],
+            "core 'lstm' has no option 'mlp_layers', which belongs to rmc: choose it by core.name",
+        ),
         (["--resume", "nowhere"], "'nowhere' is no run folder"),
     ],
 )
