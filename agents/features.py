@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
+from ..envs.last import LAST_ACTION, LAST_REWARD, OBSERVATION
 from .block_conv import BlockConv2d
 
 
@@ -42,6 +44,7 @@ class ConvFeatures(BaseFeaturesExtractor):
         flatten: type[nn.Module] = nn.Flatten,
     ) -> None:
         super().__init__(observation_space, features_dim=1)
+        self.observation_space = observation_space
         self.stack = nn.Sequential()
         for convolution in convolutions:
             self.stack.extend([convolution, *([nn.MaxPool2d(2)] if pool else []), nn.ReLU(inplace=True)])
@@ -61,7 +64,7 @@ class ConvFeatures(BaseFeaturesExtractor):
     @property
     def pixels(self) -> int:
         """Numbers in what ``prepare`` makes of an image: C x H' x W'."""
-        channels, height, width = self._observation_space.shape or ()
+        channels, height, width = self.observation_space.shape
         return channels * (height * width if self.side is None else self.side**2)
 
     def resize(self, images: Tensor) -> Tensor:
@@ -72,17 +75,16 @@ class ConvFeatures(BaseFeaturesExtractor):
 
     def prepare(self, images: Tensor) -> Tensor:
         """All that is done to images [B, C, H, W], bytes or floats, without weights -> [B, H', W', C']."""
-        device, first = images.device.type, self.stack[0]
-        images = standardize(self.resize(images))
-        if torch.is_autocast_enabled(device):
-            images = images.to(torch.get_autocast_dtype(device))
+        first = self.stack[0]
+        images = self.resize(images)
+        images = standardize(images).to(computed_in(images))
         if isinstance(first, BlockConv2d):
             images = first.prepare(images)
         return images.permute(0, 2, 3, 1).contiguous()
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W], or what ``prepare`` made of them [B, H', W', C'] -> features [B, F]."""
-        if images.shape[1:] == self._observation_space.shape:
+        if images.shape[1:] == self.observation_space.shape:
             images = self.prepare(images)
         return self.stack(images.permute(0, 3, 1, 2))  # seen by the convolutions as channels last
 
@@ -103,10 +105,16 @@ def standardize(images: Tensor) -> Tensor:
     unit = 1.0
     if images.dtype == torch.uint8:
         # Unscaled, since bfloat16 holds whole numbers up to 256 exactly: what it is standardised from is not rounded.
-        device = images.device.type
-        images = images.to(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else torch.float32)
-        unit = 255.0
+        images, unit = images.to(computed_in(images)), 255.0
     return F.layer_norm(images, images.shape[1:], eps=1e-6 * unit**2)
+
+
+def computed_in(images: Tensor) -> torch.dtype:
+    """The dtype that convolutions compute in: that of autocast, else that of the images, or float32 for bytes."""
+    device = images.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return images.dtype if images.is_floating_point() else torch.float32
 
 
 def image_channels(observation_space: spaces.Space) -> int:
@@ -198,6 +206,43 @@ class MlpFeatures(BaseFeaturesExtractor):
         return self.stack(observations)  # [B, ...] -> [B, F]
 
 
+class FeaturesAndLast(BaseFeaturesExtractor):
+    """Features of what is observed, and beside them, as they are, the last action and the last reward that
+    ``relmem.envs.LastActionReward`` adds to it.
+
+    :param observation_space: with ``last_action``, ``last_reward`` or both
+    :param features: name of the extractor of the rest; None: the one that goes with it
+    """
+
+    def __init__(self, observation_space: spaces.Dict, features: FeaturesName | None = None) -> None:
+        self.last = last_parts(observation_space)
+        rest = {name: space for name, space in observation_space.spaces.items() if name not in self.last}
+        self.in_parts = rest.keys() != {OBSERVATION}
+        space = spaces.Dict(rest) if self.in_parts else rest[OBSERVATION]
+        of: BaseFeaturesExtractor = features_class(features, space)(space)
+        shown = sum(get_flattened_obs_dim(observation_space[name]) for name in self.last)
+        super().__init__(observation_space, of.features_dim + shown)
+        self.of = of
+
+    def forward(self, observations: dict[str, Tensor]) -> Tensor:
+        rest: Any = observations if self.in_parts else observations[OBSERVATION]
+        last = [observations[name].flatten(1) for name in self.last]
+        return torch.cat([self.of(rest), *last], dim=1)  # [B, F + A + 1]
+
+
+def last_parts(space: spaces.Space) -> list[str]:
+    """The parts of observations that are the last action and the last reward, where there are others beside them."""
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+    last = [name for name in (LAST_ACTION, LAST_REWARD) if isinstance(parts.get(name), spaces.Box)]
+    return last if len(last) < len(parts) else []
+
+
+def convolutions(extractor: nn.Module) -> ConvFeatures | None:
+    """What reads the images, of an extractor of images, with or without last action and reward; None for others."""
+    of = extractor.of if isinstance(extractor, FeaturesAndLast) else extractor
+    return of if isinstance(of, ConvFeatures) else None
+
+
 SMALLEST_IN_DICT = 36  # for the NatureCNN that SB3's CombinedExtractor gives to each image
 
 FeaturesName = Literal["nature", "atari", "a3c", "small", "mlp", "dict"]
@@ -219,13 +264,16 @@ def _looks_like_images(space: spaces.Space) -> bool:
     return len(space.shape) == 3 or space.dtype == np.uint8
 
 
-def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> type[BaseFeaturesExtractor]:
-    """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest.
+def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> Any:
+    """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest. Where
+    observations show the last action or reward, it is that of the rest of them.
 
     :raises ValueError: if it is one for another kind of observations; without a name, if observations look like images
         but are none that the default extractors read
     """
     parts = dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else None
+    if last_parts(observation_space):
+        return functools.partial(FeaturesAndLast, features=name)
     if name is not None and (parts is None) == (name == "dict"):
         raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
     for key, space in (parts or {}).items():

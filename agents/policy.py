@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from ..common.checks import unknown
 from ..common.options import Count, require_options
+from ..envs.last import OBSERVATION
 from .cores import State, make_core, registered_cores
-from .features import ConvFeatures, FeaturesName, features_class
+from .features import ConvFeatures, FeaturesName, convolutions, features_class
 from .finite import Diverged
 from .precision import Precision, autocast_dtype
 from .spaces import map_obs, require_spaces
@@ -129,7 +130,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :param precision: fp32, bf16, or auto: bf16 for nature, atari, a3c and small where the hardware multiplies it
             natively. Other observations would lose the digits after their third, and win no time
         """
-        exact = precision == "auto" and not isinstance(self.features_extractor, ConvFeatures)
+        exact = precision == "auto" and convolutions(self.features_extractor) is None
         self.features_dtype = None if exact else autocast_dtype(precision, self.device)
 
     # ---------------------------------------------------------------- structured states: relmem's PPO and A3C
@@ -140,13 +141,21 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
 
         Images are standardised, in the precision and memory layout of the convolutions; others stay as they are.
         """
-        extractor = self.features_extractor
-        if not isinstance(extractor, ConvFeatures) or obs.shape[1:] != self.observation_space.shape:  # type: ignore[union-attr]
+        stack = convolutions(self.features_extractor)
+        if stack is None:
             return obs
-        if obs.dtype != torch.uint8:  # type: ignore[union-attr]  # which need no scaling to [0, 1] before
-            obs = preprocess_obs(obs, self.observation_space, self.normalize_images)  # type: ignore[arg-type, assignment]
+        if isinstance(obs, dict):
+            return obs | {OBSERVATION: self._prepare(stack, obs[OBSERVATION])}
+        return self._prepare(stack, obs)
+
+    def _prepare(self, stack: ConvFeatures, images: Tensor) -> Tensor:
+        space = stack.observation_space
+        if images.shape[1:] != space.shape:  # prepared already
+            return images
+        if images.dtype != torch.uint8:  # bytes need no scaling to [0, 1] before
+            images = preprocess_obs(images, space, self.normalize_images)  # type: ignore[assignment]
         with self._precision():
-            return extractor.prepare(obs)  # type: ignore[arg-type]
+            return stack.prepare(images)
 
     def initial_state(self, n_envs: int) -> State:
         """The core's state before the first observation, for ``n_envs`` environments."""
@@ -218,9 +227,10 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         return torch.autocast(self.device.type, self.features_dtype, enabled=self.features_dtype is not None)
 
     def _features(self, obs: PyTorchObs) -> Tensor:
+        obs = self.prepare(obs)
         with self._precision():
-            if isinstance(self.features_extractor, ConvFeatures):
-                return self.features_extractor(self.prepare(obs)).float()
+            if convolutions(self.features_extractor) is not None:
+                return self.features_extractor(obs).float()
             return self.extract_features(obs).float()  # type: ignore[union-attr]
 
     def _distribution(self, latent: Tensor) -> Distribution:

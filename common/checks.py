@@ -35,5 +35,5 @@ def _nearness(name: str, choice: str) -> float:
     if short == last:
         return 3 + alike
     if len(short) > 1 and short == "".join(word[:1] for word in last.split("_")):
-        return 2 + alike
+        return 2.0  # whatever they stand for: lr is last_reward too
     return alike + (min(len(short), len(last)) > 1 and (last.startswith(short) or short.startswith(last)))

@@ -9,10 +9,19 @@ import gymnasium
 from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
 from .frame_skip import FrameSkip
+from .last import LastActionReward
 from .make import ATARI_ENTRY_POINT, make_vec_env
 from .memory import MaskVelocities, RepeatFirst
 
-__all__ = ["AtariVecEnv", "FrameSkip", "MaskVelocities", "RepeatFirst", "make_atari_env", "make_vec_env"]
+__all__ = [
+    "AtariVecEnv",
+    "FrameSkip",
+    "LastActionReward",
+    "MaskVelocities",
+    "RepeatFirst",
+    "make_atari_env",
+    "make_vec_env",
+]
 
 for _frames in (0, 4, 16, 32):
     gymnasium.register(

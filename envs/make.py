@@ -21,6 +21,7 @@ from ..common.options import Count, Natural, require_options
 from .atari_vec import AtariVecEnv
 from .checks import ImageSize, nearest
 from .frame_skip import FrameSkip, frames_per_step
+from .last import LastActionReward
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
 """Ids registered with this entry point, ``relmem/PongSkip4-v0`` for one, fix the options in their ``kwargs``."""
@@ -40,6 +41,8 @@ def make_vec_env(
     image_size: ImageSize | None = None,
     env_kwargs: dict[str, Any] | None = None,
     max_frames: Count | None = None,
+    last_action: bool = False,
+    last_reward: bool = False,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -55,6 +58,8 @@ def make_vec_env(
     :param image_size: side of an Atari game's square images, or [height, width]; null: 84
     :param env_kwargs: further arguments of an environment that is no Atari game
     :param max_frames: frames after which an episode is cut off; null: what the id says, 108000 for Atari games
+    :param last_action: whether observations show the last action too, zeros where an episode begins
+    :param last_reward: whether observations show the last reward too, zero where an episode begins
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -74,7 +79,8 @@ def make_vec_env(
                 raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
         if env_kwargs:
             raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
-        return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
+        games = AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
+        return LastActionReward(games, last_action, last_reward) if last_action or last_reward else games
     if image_size is not None:
         raise ValueError(f"image_size is for Atari games, and '{id}' is none")
     frames = frames_per_step(frame_skip or 0)
@@ -95,7 +101,7 @@ def make_vec_env(
     space = env.observation_space
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         env = VecTransposeImage(env)
-    return env
+    return LastActionReward(env, last_action, last_reward) if last_action or last_reward else env
 
 
 def find_spec(id: str) -> EnvSpec:

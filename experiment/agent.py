@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
 from ..agents.cores.registry import core_options, registered_cores
 from ..agents.evaluate import Evaluation, evaluate
-from ..agents.features import ConvFeatures
+from ..agents.features import convolutions
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
 from ..common.checks import require_choice
@@ -165,16 +165,16 @@ class AgentJob(Job):
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
         with closing(self._make_env(1, config["seed"])) as env:
             spaces_ = env.observation_space, env.action_space
-            one = ATARI if isinstance(env, AtariVecEnv) else ENVIRONMENT
+            one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
         policy = without_content(lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, **arguments))
         if policy is None:
             return
         state, obs = FLOAT * int(policy.core.state_size), _bytes(spaces_[0])
         kept = obs
-        if isinstance(policy.features_extractor, ConvFeatures):  # which are kept as they are prepared
+        if (stack := convolutions(policy.features_extractor)) is not None:  # images are kept as they are prepared
             half = autocast_dtype(config["precision"], get_device(config["device"])) is not None
-            kept = policy.features_extractor.pixels * FLOAT / (2 if half else 1)
+            kept = stack.pixels * FLOAT / (2 if half else 1)
         n_steps = algo["n_steps"] if self.ppo else algo["t_max"]
         sequences = n_steps // (algo["bptt_length"] or n_steps) if self.ppo else 1
         needs = {

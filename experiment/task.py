@@ -10,7 +10,7 @@ from typing import Any
 from ..agents import Diverged
 from ..common.options import Count, Option, Positive, options_of
 from ..common.output import say, stage
-from ..supervised import SequenceModel, SupervisedTrainer, memories, memory_factory
+from ..supervised import SequenceModel, SupervisedTrainer, memories, memory_options
 from ..tasks import make_task
 from ..tasks.registry import TASKS, registered_tasks
 from .config import Config, Group, run_options
@@ -46,7 +46,6 @@ class TaskJob(Job):
         :raises ValueError: if core or task is unknown
         """
         trainer = options_of(SupervisedTrainer)
-        of_core = options_of(memory_factory(core), skip=("input_size", "output_size"))
         return {
             "": run_options(
                 Option("total_updates", Count, 50_000, "gradient steps"),
@@ -54,7 +53,7 @@ class TaskJob(Job):
             ),
             "task": named("task", task, registered_tasks(), TASKS.options(task)),
             "head": Group("the head", {name: trainer[name] for name in HEAD}),
-            "core": named("core", core, memories(), of_core),
+            "core": named("core", core, memories(), memory_options(core)),
             "training": Group("the training", options_of(SupervisedTrainer, skip=NO_OPTIONS)),
         }
 

@@ -1,7 +1,7 @@
 """Supervised learning: memory cores, and a baseline that is none, trained on tasks."""
 
 from .attentional_lstm import AttentionalLSTM
-from .memories import make_memory, memories, memory_factory
+from .memories import make_memory, memories, memory_options
 from .model import SequenceModel
 from .trainer import SupervisedTrainer
 
@@ -11,5 +11,5 @@ __all__ = [
     "SupervisedTrainer",
     "make_memory",
     "memories",
-    "memory_factory",
+    "memory_options",
 ]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
 from ..agents.cores.registry import CORES
 from ..common.checks import require_choice
+from ..common.options import Option
 from ..common.registry import Registry
 from .attentional_lstm import AttentionalLSTM
 
@@ -21,9 +21,9 @@ def memories() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*CORES.names(), *BASELINES.names())))
 
 
-def memory_factory(name: str) -> Callable[..., Any]:
-    """The class or function behind a name."""
-    return _registry(name).factory(name)
+def memory_options(name: str) -> dict[str, Option]:
+    """The options of a core or a baseline, by name."""
+    return _registry(name).options(name)
 
 
 def make_memory(name: str, input_size: int, output_size: int | None = None, **options: Any) -> Any:

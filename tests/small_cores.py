@@ -9,6 +9,11 @@ SMALL = {
     "gru": {"hidden_size": 8},
     "stm": {"queries": 2, "item_size": 5, "relation_size": 3},
     "rmc": {"slots": 3, "heads": 2, "head_size": 4},
+    "gtrxl": {"width": 6, "heads": 2, "window": 10, "mlp_size": 5},
+    "lm2": {"slots": 3, "width": 6, "heads": 2},
+    "memory_layer": {"width": 5, "keys": 4, "top": 3, "heads": 2, "key_size": 3},
+    "rmt": {"width": 6, "heads": 2, "segment": 4, "tokens": 2},
+    "armt": {"width": 6, "heads": 2, "segment": 4, "tokens": 3, "key_size": 4},
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
     "linear_attention": {"heads": 2, "key_size": 4, "value_size": 3},
     "correlation_matrix": {"heads": 2, "key_size": 4, "value_size": 3},
@@ -34,6 +39,8 @@ VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("rmc", options) for options in ({"preset": "l0sg"}, {"gate": "memory", "blocks": 2}, {"gate": "none"})),
     ("lstm_stm", {"preset": "released_rl"}),
     ("slstm", {"forget": "exp"}),
+    *(("gtrxl", options) for options in ({"gate": "none"}, {"layers": 2}, {"width": 8, "window": 30})),
+    *(("gru", options) for options in ({"layers": 2}, {"layers": 2, "residual": True})),
 ]
 F, OUT, T, B = 6, 4, 11, 5
 

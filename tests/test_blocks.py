@@ -6,8 +6,9 @@ import pytest
 import torch
 from small_cores import B, F, assert_equal, double, loop_of_steps, random_state, sequence, small
 
-from relmem.agents import StackedCore, check_core, make_core, registered_cores
+from relmem.agents import StackedCore, check_core, make_core, register_core, registered_cores
 from relmem.agents.cores import ResidualCore, core_options
+from relmem.agents.cores.registry import CORES
 
 
 def test_a_stack_chains_its_cores_and_keeps_their_states_apart():
@@ -106,3 +107,61 @@ def test_a_closed_gate_keeps_the_core_out():
 def test_the_size_of_a_residual_block_is_checked():
     with pytest.raises(ValueError, match=r"mlp_size.*at least 1.*0"):
         ResidualCore(make_core("gru", F), mlp_size=0)
+
+
+# ------------------------------------------------------------------------------------------------ layers by option
+
+
+@pytest.mark.parametrize("name", registered_cores())
+def test_every_core_can_be_put_into_layers(name):
+    core = small(name, {"layers": 2, "residual": True}, 3)
+    assert core.output_size == 3
+    if core_options(name)["layers"].help == core_options("identity")["layers"].help:  # else they are its own
+        assert core.state_size == 2 * small(name).state_size
+    check_core(core)
+
+
+def test_layers_are_a_stack():
+    torch.manual_seed(0)
+    layers = make_core("lstm", F, 3, hidden_size=4, layers=2).double()
+    torch.manual_seed(0)
+    by_hand = {"layer1": make_core("lstm", F, hidden_size=4), "layer2": make_core("lstm", 4, 3, hidden_size=4)}
+    stack = StackedCore(by_hand).double()
+    x, starts = sequence()
+    assert_equal(layers(x, layers.initial_state(B), starts), stack(x, stack.initial_state(B), starts), tolerance=0)
+    assert list(layers.state_spec) == [f"layer{n}_{leaf}" for n in (1, 2) for leaf in ("hidden", "cell")]
+
+
+def test_residual_layers_are_a_stack_of_blocks():
+    torch.manual_seed(0)
+    layers = make_core("gru", F, 3, hidden_size=4, layers=2, residual=True).double()
+    torch.manual_seed(0)
+    blocks = {f"layer{n}": ResidualCore(make_core("gru", F, hidden_size=4)) for n in (1, 2)}
+    stack = StackedCore(blocks, output_size=3).double()
+    x, starts = sequence()
+    assert_equal(layers(x, layers.initial_state(B), starts), stack(x, stack.initial_state(B), starts), tolerance=0)
+
+
+def test_one_layer_without_a_block_is_the_core_itself():
+    assert type(make_core("gru", F, layers=1, residual=False)) is type(make_core("gru", F))
+
+
+def test_all_cores_have_the_options_of_layers():
+    assert core_options("gru")["layers"].default == 1
+    assert "number of cores in a row" in core_options("gru")["layers"].help
+    with pytest.raises(ValueError, match=r"layers must be an integer of at least 1, got 0"):
+        make_core("gru", F, layers=0)
+    with pytest.raises(ValueError, match="unknown option of core 'gru' 'layer': did you mean 'layers'"):
+        make_core("gru", F, layer=2)
+
+
+def test_a_core_keeps_an_option_of_that_name_of_its_own():
+    @register_core("with_layers_of_its_own")
+    def with_layers_of_its_own(input_size, output_size=None, layers: int = 5):
+        return make_core("gru", input_size, output_size, hidden_size=layers)
+
+    try:
+        assert make_core("with_layers_of_its_own", F, layers=3).state_spec == {"hidden": (3,)}
+        assert core_options("with_layers_of_its_own")["layers"].default == 5
+    finally:
+        CORES._factories.pop("with_layers_of_its_own")

@@ -46,8 +46,9 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
     file.write_text("seed: 3\nenv: {frame_skip: 16, n_envs: 4}\ncore: {name: lstm, hidden_size: 32}\n")
     config = parse(["--config", str(file), "--env.n_envs", "6", "--core.hidden_size=48"]).config
     assert (config["seed"], config["total_timesteps"]) == (3, 1_000_000)
-    assert config.as_dict()["env"] == {"id": "PongNoFrameskip-v4", "n_envs": 6, "frame_skip": 16}
-    assert config.as_dict()["core"] == {"name": "lstm", "hidden_size": 48}
+    env = {"id": "PongNoFrameskip-v4", "n_envs": 6, "frame_skip": 16}
+    assert config.as_dict()["env"] == env | {"last_action": False, "last_reward": False}
+    assert config.as_dict()["core"] == {"name": "lstm", "hidden_size": 48, "layers": 1, "residual": False}
     assert config.group("algo") == parse(PLAIN).config.group("algo")
 
 
@@ -124,7 +125,7 @@ def test_another_algorithm_drops_the_algorithm_options_of_the_file(tmp_path):
     config = parse(["--config", str(file), "--algo.name", "a3c", "--algo.workers", "2"]).config
     a3c = parse(["--env.id", "CartPole-v1", "--algo.name", "a3c", "--algo.workers", "2"]).config
     assert config.group("algo") == a3c.group("algo") and config.group("env") == a3c.group("env")
-    assert config.as_dict()["core"] == {"name": "lstm", "hidden_size": 32}
+    assert (config["core.name"], config["core.hidden_size"]) == ("lstm", 32)
 
 
 @pytest.mark.parametrize(("algorithm", "owner"), [("ppo", MemoryPPO), ("a3c", A3C)])
@@ -203,7 +204,10 @@ def test_help_shows_the_options_of_the_chosen_core_and_algorithm(capsys):
         (["--core", "rmc"], "unknown option 'core': did you mean 'core.name'?"),
         (["--task", "copy"], "unknown option 'task': did you mean 'task.name'?"),
         (["--seed", str(2**31)], "seed must be an integer from 0 to 2147483647, got 2147483648"),
-        (["--core.slots", "4"], "core 'lstm' has no option 'slots', which belongs to rmc: choose it by core.name"),
+        (
+            ["--core.mlp_layers", "4"],
+            "core 'lstm' has no option 'mlp_layers', which belongs to rmc: choose it by core.name",
+        ),
         (["--resume", "nowhere"], "'nowhere' is no run folder"),
     ],
 )
@@ -290,7 +294,7 @@ def test_an_unknown_command(capfd):
 @pytest.mark.parametrize(
     ("flag", "meant"),
     [
-        ("lr", "algo.learning_rate"),
+        ("lr", "env.last_reward' or 'algo.learning_rate"),
         ("learning-rate", "algo.learning_rate"),
         ("ent", "algo.ent_coef"),
         ("n_env", "env.n_envs"),

@@ -14,6 +14,10 @@ OPTIONS = {
     "gru": {"hidden_size": 32},
     "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
+    "gtrxl": {"width": 32, "window": 16},
+    "lm2": {"slots": 4, "width": 32},
+    "rmt": {"width": 32, "segment": 4},
+    "armt": {"width": 32, "segment": 4},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
     "linear_attention": {"heads": 2, "key_size": 8, "value_size": 16},
     "correlation_matrix": {"heads": 2, "key_size": 8, "value_size": 16},
@@ -68,9 +72,10 @@ def accuracy_after_training(core, iterations=400, enough=0.97, marked=False):
     return accuracy
 
 
+MEMORYLESS = ("identity", "memory_layer")
 # One layer of these cannot know that an input is the first.
 BY_INPUT = ("linear_attention", "correlation_matrix", "gla", "mlstm", "min_gru", "min_lstm")
-REMEMBERING = [(name, {}) for name in registered_cores() if name not in ("identity", *BY_INPUT)] + [
+REMEMBERING = [(name, {}) for name in registered_cores() if name not in (*MEMORYLESS, *BY_INPUT)] + [
     ("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")
 ]
 
@@ -87,6 +92,7 @@ def test_gates_by_the_input_alone_recall_what_is_marked(name):
     assert accuracy_after_training(core, marked=True) > 0.9
 
 
-def test_without_a_memory_it_stays_at_chance():
-    core = make_core("identity", SYMBOLS, SYMBOLS)
+@pytest.mark.parametrize("name", MEMORYLESS)
+def test_without_a_memory_it_stays_at_chance(name):
+    core = make_core(name, SYMBOLS, SYMBOLS)
     assert accuracy_after_training(core, iterations=200) < 1.5 / SYMBOLS

@@ -6,30 +6,37 @@ from .core import MemoryCore, State
 from .fast_weights import FastWeightsCore, WeiNetCore
 from .ffm import FFMCore
 from .gru import GRUCore
+from .gtrxl import GTrXLCore
 from .identity import IdentityCore
 from .linear_attention import CorrelationMatrixCore, GLACore, LinearAttentionCore, RetNetCore
+from .lm2 import LM2Core
 from .lru import LRUCore
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
 from .mamba import MambaCore
 from .mamba2 import Mamba2Core
+from .memory_layer import MemoryLayerCore
 from .min_rnn import MinGRUCore, MinLSTMCore
 from .mlstm import MLSTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rg_lru import RGLRUCore
 from .rmc import RMCCore
+from .rmt import ARMTCore, RMTCore
 from .rnn import RNNCore
 from .shm import SHMCore
 from .slstm import SLSTMCore
 from .stm import STMCore
 
 __all__ = [
+    "ARMTCore",
     "CorrelationMatrixCore",
     "FFMCore",
     "FastWeightsCore",
     "GLACore",
     "GRUCore",
+    "GTrXLCore",
     "IdentityCore",
+    "LM2Core",
     "LRUCore",
     "LSTMCore",
     "LinearAttentionCore",
@@ -37,10 +44,12 @@ __all__ = [
     "Mamba2Core",
     "MambaCore",
     "MemoryCore",
+    "MemoryLayerCore",
     "MinGRUCore",
     "MinLSTMCore",
     "RGLRUCore",
     "RMCCore",
+    "RMTCore",
     "RNNCore",
     "ResidualCore",
     "RetNetCore",

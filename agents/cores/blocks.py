@@ -1,4 +1,4 @@
-"""Cores made of cores: in a row, or within a residual block."""
+"""Cores made of cores: in a row, within a residual block, or both."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copyreg
 import functools
 import itertools
 from collections import namedtuple
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -161,6 +161,34 @@ class ResidualCore(MemoryCore):
         y = self.out(y)
         x = x + (y if self.gate is None else self.gate(x).sigmoid() * y)
         return x + self.mlp(self.mlp_norm(x))
+
+
+def in_layers(
+    make: Callable[[int, int | None], MemoryCore],
+    input_size: int,
+    output_size: int | None = None,
+    layers: Count = 1,
+    residual: bool = False,
+) -> MemoryCore:
+    """Cores of one kind in a row, as one core; a single one that stands in no block as it is.
+
+    :param make: (input size, output size or None) -> core
+    :param layers: number of cores in a row, each reading the output of the one before
+    :param residual: whether each of them stands in a residual block, as layers of transformers do, which is as wide as
+        the input: normalisation, core, residual connection, MLP
+    :raises ValueError: if ``layers`` is not a positive integer
+    """
+    require_options(in_layers, {"layers": layers, "residual": residual})
+    if layers == 1 and not residual:
+        return make(input_size, output_size)
+    cores: dict[str, MemoryCore] = {}
+    width = input_size
+    for layer in range(1, layers + 1):
+        own_map = layer == layers and not residual  # of the last core to the outputs, where it has no block around it
+        core = make(width, output_size if own_map else None)
+        cores[f"layer{layer}"] = ResidualCore(core) if residual else core
+        width = cores[f"layer{layer}"].output_size
+    return StackedCore(cores, output_size=output_size if residual else None)
 
 
 class _StateType(type):

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...common.options import Count, Positive, require_options
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
-from .scan import channel_matrix_scan, matrix_scan
+from .scan import channel_matrix_scan, matrix_scan, unless_ruined
 
 
 class MatrixState(NamedTuple):
@@ -101,6 +101,7 @@ class LinearAttentionCore(MatrixCore):
         read = recall(memory, query) / ((normaliser * query).sum(-1, keepdim=True) + EPSILON)  # [B, H, v]
         return self.out(read.flatten(-2)), NormalisedState(memory, normaliser)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: NormalisedState, starts: Tensor, since: int) -> tuple[Tensor, NormalisedState]:
         query, key, value = self.project(x)
         # The normaliser is one more column of the memory, into which every step writes a value of 1.
@@ -140,6 +141,7 @@ class CorrelationMatrixCore(MatrixCore):
         memory = state.memory + outer(key, value)  # [B, H, k, v]
         return self.out(recall(memory, query).flatten(-2)), MatrixState(memory)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: MatrixState, starts: Tensor, since: int) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
         query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
@@ -218,6 +220,7 @@ class RetNetCore(GatedReadCore):
         memory = self.decay.view(-1, 1, 1) * turned + outer(key, value)
         return self.output(x, recall(memory, query)), MatrixState(memory)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: MatrixState, starts: Tensor, since: int) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)  # [T, B, H, ...]
         # Queries and keys turn, as in the paper, with steps counted from here, and the memory once in the end.
@@ -276,6 +279,7 @@ class GLACore(GatedReadCore):
         memory = decay.unsqueeze(-1) * state.memory + outer(key, value)  # [B, H, k, v]
         return self.output(x, recall(memory, query)), MatrixState(memory)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: MatrixState, starts: Tensor, since: int) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
         read, memory = channel_matrix_scan(query, key, value, self.log_decay(x), state.memory, starts)

@@ -13,7 +13,7 @@ from ...common.options import Count, require_options
 from .core import MemoryCore, full_precision, head_width, output_map
 from .mamba import initial_step_sizes
 from .registry import register_core
-from .scan import matrix_scan
+from .scan import matrix_scan, unless_ruined
 from .short_conv import ShortConv
 
 
@@ -86,6 +86,7 @@ class Mamba2Core(MemoryCore):
         read = (query.unsqueeze(1).unsqueeze(2) @ memory).squeeze(2)  # [B, heads, P]
         return self._output(read, u, z), Mamba2State(memory, last)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: Mamba2State, starts: Tensor, since: int) -> tuple[Tensor, Mamba2State]:
         z, convolved, step_size = self.project(x).split(self.split, dim=-1)
         convolved, last = self.conv.sequence(convolved, state.last, starts)
@@ -95,8 +96,6 @@ class Mamba2Core(MemoryCore):
         # Each head of each row is a memory of its own: [T, B heads, ...].
         query, key, value, decay, begins = (part.flatten(1, 2) for part in (query, key, value, decay, begins))
         read, memory = matrix_scan(query, key, value, decay, state.memory.flatten(0, 1), begins)
-        if not (read.sum() + memory.sum()).isfinite():  # within a chunk, what was before a reset is multiplied by zero
-            return super().sequence(x, state, starts, since)
         read, memory = read.unflatten(1, (-1, self.heads)), memory.unflatten(0, (-1, self.heads))
         return self._output(read[since:], u[since:], z[since:]), Mamba2State(memory, last)
 

@@ -13,7 +13,7 @@ from ...common.options import Count, require_options
 from .core import full_precision
 from .linear_attention import MatrixCore, outer, recall
 from .registry import register_core
-from .scan import log_matrix_scan
+from .scan import log_matrix_scan, unless_ruined
 
 
 class MLSTMState(NamedTuple):
@@ -78,6 +78,7 @@ class MLSTMCore(MatrixCore):
         read = scaled(recall(memory, query), (normaliser * query).sum(-1), peak)  # [B, H, v]
         return self.output(x, read), MLSTMState(memory, normaliser, peak)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: MLSTMState, starts: Tensor, since: int) -> tuple[Tensor, MLSTMState]:
         query, key, value = self.project(x)
         # The normaliser is one more column of the memory, into which every step writes a value of 1.

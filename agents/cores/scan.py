@@ -1,11 +1,12 @@
 """Ways through a sequence whose rows begin episodes anywhere: step by step, between resets, and all steps at once.
 
-All of them compute what the plain loop does, exactly: what was before a reset is selected away, never multiplied by
-zero, so that it may have overflowed.
+All of them compute what the plain loop does, exactly: what was before a reset is selected away, not multiplied by zero,
+so that it may have overflowed; of what a chunk of the matrix scans holds, ``unless_ruined`` takes care.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -31,6 +32,21 @@ def loop(step: Callable, reset: Callable, x: Iterable[Any], state: Any, starts: 
         y, state = step(x_t, state)
         outputs.append(y)
     return outputs, state
+
+
+def unless_ruined(sequence: Callable) -> Callable:
+    """A core's ``sequence`` that multiplies what was before a reset by zero, made exact: where that was not finite, so
+    that the result is not, a loop of steps takes its place, which selects."""
+
+    @functools.wraps(sequence)
+    def wrapper(core: Any, x: Tensor, state: Any, starts: Tensor, since: int) -> tuple[Tensor, Any]:
+        y, after = sequence(core, x, state, starts, since)
+        if sum(leaf.detach().sum() for leaf in (y, *after)).isfinite():
+            return y, after
+        outputs, after = loop(core.step, core.reset, x, state, starts)
+        return torch.stack(outputs[since:]), after
+
+    return wrapper
 
 
 def reset_free_segments(starts: Tensor) -> list[tuple[int, int]]:

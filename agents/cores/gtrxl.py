@@ -1,0 +1,176 @@
+"""Gated Transformer-XL (Parisotto et al. 2020, "Stabilizing Transformers for Reinforcement Learning").
+
+https://arxiv.org/abs/1910.06764; relative positions as in Transformer-XL (Dai et al. 2019, arXiv 1901.02860).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...common.options import Count, require_options
+from .attention import attend, head_width, sinusoids
+from .core import MemoryCore, full_precision, output_map
+from .registry import register_core
+
+CHUNK = 64  # steps that attend at once
+
+
+class GTrXLState(NamedTuple):
+    window: Tensor  # [B, w, D], what the last w steps had as input of the layer, normalised, the oldest first
+    filled: Tensor  # [B, w], 1 where that step was one of this episode, else 0
+
+
+@register_core("gtrxl")
+class GTrXLCore(MemoryCore):
+    """One layer of a gated transformer, which attends to its own inputs of the last w steps; ``layers`` puts several in
+    a row, each with a window of its own:
+
+        e = W x                              the input at the width D of the layer
+        y = attention(LN(e), LN([m, e]))     over the window m and the present step
+        h = g(e, ReLU(y)),   z = g(h, ReLU(MLP(LN(h))))
+
+    and each head's attention to the step δ steps ago has the logit
+
+        ((q + u) · W_k LN(m_δ) + (q + v) · W_r sinusoids(δ)) / √d,
+
+    where u and v are learned. The gate is that of a GRU, which starts almost closed (b = 2), so that the layer begins
+    close to the identity:
+
+        g(x, y) = (1 - z) ∘ x + z ∘ tanh(W_g y + U_g (r ∘ x)),
+        r = σ(W_r y + U_r x),   z = σ(W_z y + U_z x - b).
+
+    Good at recalling exactly what was observed within the window, however much there was, once attention has learned to
+    find it. Bad at anything before the window (of several layers: the sum of their windows), and at counting.
+
+    The paper's steps attend to all of their segment and to so many before it, the early ones to fewer. Here each step
+    attends to the same number, so that single steps and sequences give the same numbers, and gradients reach back
+    through the window as far as the sequence goes.
+
+    The output is z, followed by a linear map where ``output_size`` is given.
+
+    :param width: D, of the layer and its window
+    :param heads: number of attention heads, a divisor of the width
+    :param window: number w of past steps that can be attended to
+    :param mlp_size: width of the hidden layer of the MLP; None: four times that of the layer
+    :param gate: the gate above, or none: all is added then (TrXL-I in the paper)
+    :raises ValueError: if a size is not a positive integer, ``heads`` does not divide ``width``, or the kind of gate is
+        unknown
+    """
+
+    sinusoids: Tensor
+
+    def __init__(
+        self,
+        input_size: Count,
+        output_size: Count | None = None,
+        width: Count = 128,
+        heads: Count = 4,
+        window: Count = 128,
+        mlp_size: Count | None = None,
+        gate: Literal["gru", "none"] = "gru",
+    ) -> None:
+        require_options(GTrXLCore, locals())
+        head_size = head_width(width, heads)
+        shapes = ((window, width), (window,))
+        super().__init__(input_size, width if output_size is None else output_size, GTrXLState, shapes)
+        self.heads = heads
+        self.embedding = nn.Identity() if input_size == width else nn.Linear(input_size, width)
+        self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value, self.position = (nn.Linear(width, width, bias=False) for _ in range(4))
+        self.merge = nn.Linear(width, width, bias=False)
+        self.content_bias = nn.Parameter(torch.zeros(heads, head_size))  # u
+        self.position_bias = nn.Parameter(torch.zeros(heads, head_size))  # v
+        hidden = 4 * width if mlp_size is None else mlp_size
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        self.attention_gate, self.mlp_gate = (GRUGate(width) if gate == "gru" else Sum() for _ in range(2))
+        waves = sinusoids(window, width).to(self.dtype)  # [w + 1, D], of the oldest step first
+        self.register_buffer("sinusoids", waves, persistent=False)
+        self.out = output_map(width, output_size)
+
+    @full_precision
+    def step(self, x: Tensor, state: GTrXLState) -> tuple[Tensor, GTrXLState]:
+        e = self.embedding(x).unsqueeze(1)  # [B, 1, D]
+        now = self.norm(e)
+        inputs = torch.cat([state.window, now], dim=1)  # [B, w + 1, D]
+        filled = torch.cat([state.filled, torch.ones_like(state.filled[:, :1])], dim=1)  # [B, w + 1]
+        y = self._attend(now, inputs, filled.unsqueeze(1) > 0.5)
+        return self.out(self._block(e, y).squeeze(1)), GTrXLState(inputs[:, 1:], filled[:, 1:])
+
+    def sequence(self, x: Tensor, state: GTrXLState, starts: Tensor, since: int) -> tuple[Tensor, GTrXLState]:
+        """All steps of a chunk attend at once, each to those of its episode within its window."""
+        e = self.embedding(x).transpose(0, 1)  # [B, T, D]
+        now = self.norm(e)
+        if not (now.isfinite().all() and self.reset(state, starts[0]).window.isfinite().all()):
+            return super().sequence(x, state, starts, since)  # a weight of zero does not keep it from what comes later
+        outputs = []
+        for cut in (slice(begin, begin + CHUNK) for begin in range(0, len(x), CHUNK)):
+            y, state = self._chunk(now[:, cut], state, starts[cut].T)
+            outputs.append(y)
+        attended = torch.cat(outputs, dim=1)[:, since:]
+        return self.out(self._block(e[:, since:], attended)).transpose(0, 1), state
+
+    def _chunk(self, now: Tensor, state: GTrXLState, starts: Tensor) -> tuple[Tensor, GTrXLState]:
+        """Layer inputs [B, T, D], starts [B, T] -> what they attend to [B, T, D], and the window after them."""
+        state = self.reset(state, starts[:, 0])
+        steps, window = now.shape[1], state.window.shape[1]
+        episode = torch.cat([torch.zeros_like(state.filled), starts[:, 1:].new_zeros(len(starts), 1), starts[:, 1:]], 1)
+        episode = episode.cumsum(1)  # [B, w + T], counted from the one of the window
+        filled = torch.cat([state.filled, torch.ones_like(now[..., 0])], dim=1)  # [B, w + T]
+        inputs = torch.cat([state.window, now], dim=1)  # [B, w + T, D]
+        behind = torch.arange(window + steps, device=now.device) - torch.arange(steps, device=now.device).unsqueeze(1)
+        within = (behind >= 0) & (behind <= window)  # [T, w + T]
+        seen = within & (filled > 0.5).unsqueeze(1) & (episode[:, window:].unsqueeze(2) == episode.unsqueeze(1))
+        last = episode == episode[:, -1:]  # of the episode that goes on
+        following = torch.where(last.unsqueeze(2), inputs, 0)[:, -window:], torch.where(last, filled, 0)[:, -window:]
+        return self._attend(now, inputs, seen), GTrXLState(*following)
+
+    def _attend(self, now: Tensor, inputs: Tensor, seen: Tensor) -> Tensor:
+        """Multi-head attention with relative positions.
+
+        :param now: the steps that attend, normalised [B, T, D]
+        :param inputs: what they attend to: the window, and then themselves [B, w + T, D]
+        :param seen: which of it each step may see [B, T, w + T]
+        :return: [B, T, D]
+        """
+        query = self.query(now).unflatten(2, (self.heads, -1))  # [B, T, H, d]
+        positions = self.position(self.sinusoids).unflatten(1, (self.heads, -1))  # [w + 1, H, d]
+        by_age = torch.einsum("bthd,whd->bhtw", query + self.position_bias, positions)
+        return self.merge(attend(query + self.content_bias, self.key, self.value, inputs, seen, more=_skewed(by_age)))
+
+    def _block(self, e: Tensor, attended: Tensor) -> Tensor:
+        """What follows the attention: [B, T, D] -> [B, T, D]."""
+        h = self.attention_gate(e, F.relu(attended))
+        return self.mlp_gate(h, F.relu(self.mlp(self.mlp_norm(h))))
+
+
+class GRUGate(nn.Module):
+    """x [..., D] and what is to be added to it, y [..., D], mixed as a GRU mixes its state and a proposal."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.of_y = nn.Linear(width, 3 * width, bias=False)  # W_r, W_z, W_g
+        self.of_x = nn.Linear(width, 2 * width, bias=False)  # U_r, U_z
+        self.of_kept = nn.Linear(width, width, bias=False)  # U_g
+        self.bias = nn.Parameter(torch.full((width,), 2.0))  # b
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        reset_y, update_y, proposal = self.of_y(y).chunk(3, dim=-1)
+        reset_x, update_x = self.of_x(x).chunk(2, dim=-1)
+        proposal = torch.tanh(proposal + self.of_kept(torch.sigmoid(reset_y + reset_x) * x))
+        return torch.lerp(x, proposal, torch.sigmoid(update_y + update_x - self.bias))
+
+
+class Sum(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x + y
+
+
+def _skewed(by_age: Tensor) -> Tensor:
+    """From the place in each step's own window to the place in what all steps attend to: row t moves t to the right,
+    [..., T, w + 1] -> [..., T, w + T]."""
+    steps, rows = by_age.shape[-2], by_age.shape[-1] + by_age.shape[-2] - 1
+    return F.pad(by_age, (0, steps)).flatten(-2)[..., : steps * rows].unflatten(-1, (steps, rows))
