@@ -8,11 +8,12 @@ import gymnasium
 
 from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
+from .flicker import Flicker
 from .frame_skip import FrameSkip
 from .make import ATARI_ENTRY_POINT, make_vec_env
 from .memory import MaskVelocities, RepeatFirst
 
-__all__ = ["AtariVecEnv", "FrameSkip", "MaskVelocities", "RepeatFirst", "make_atari_env", "make_vec_env"]
+__all__ = ["AtariVecEnv", "Flicker", "FrameSkip", "MaskVelocities", "RepeatFirst", "make_atari_env", "make_vec_env"]
 
 for _frames in (0, 4, 16, 32):
     gymnasium.register(

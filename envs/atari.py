@@ -12,8 +12,9 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
-from ..common.options import Count, Natural, require_options
+from ..common.options import Count, Fraction, Natural, require_options
 from .checks import ImageSize, image_shape, require_rom
+from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
 
 MAX_FRAMES = 108_000
@@ -29,6 +30,7 @@ def make_atari_env(
     image_size: ImageSize = 84,
     max_frames: Count = MAX_FRAMES,
     render_mode: Literal["rgb_array", "human"] | None = None,
+    flicker: Fraction = 0.0,
 ) -> gymnasium.Env[np.ndarray, np.int64]:
     """One Atari game with one grey frame per observation, uint8 [1, H, W], and actions that are never sticky.
 
@@ -41,6 +43,7 @@ def make_atari_env(
     :param image_size: side of the square observations, or (height, width)
     :param max_frames: frames after which an episode is cut off, with the step that reaches them
     :param render_mode: None, ``"rgb_array"`` (native size, in colour) or ``"human"``
+    :param flicker: probability with which an observation is blank, all zeros, as ``Flicker`` draws it
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
     require_options(make_atari_env, locals())
@@ -49,7 +52,8 @@ def make_atari_env(
         game, obs_type="grayscale", frameskip=1, repeat_action_probability=0.0, render_mode=render_mode
     )
     env = TimeLimit(FrameSkip(RandomStart(env), frame_skip), math.ceil(max_frames / frames_per_step(frame_skip)))
-    return AreaResize(env, image_size)
+    env = AreaResize(env, image_size)
+    return Flicker(env, flicker) if flicker else env
 
 
 class RandomStart(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64], RecordConstructorArgs):

@@ -14,10 +14,11 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from ..common.options import Count, Natural, require_options
+from ..common.options import Count, Fraction, Natural, require_options
 from ..common.processors import available_processors
 from .atari import MAX_FRAMES, START_FRAMES
 from .checks import ImageSize, image_shape, require_rom
+from .flicker import Blanks
 from .frame_skip import frames_per_step
 
 NO_LIMIT = 2**31 - 1
@@ -47,6 +48,7 @@ class AtariVecEnv(VecEnv):
     :param image_size: side of the square observations, or (height, width); (210, 160) is the native size of most games
     :param max_frames: frames after which an episode is cut off, with the step that reaches them
     :param n_threads: number of emulator threads; None: one for each processor that this process may use
+    :param flicker: probability with which an observation is blank, all zeros, as ``Flicker`` draws it
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
 
@@ -59,6 +61,7 @@ class AtariVecEnv(VecEnv):
         image_size: ImageSize = 84,
         max_frames: Count = MAX_FRAMES,
         n_threads: Count | None = None,
+        flicker: Fraction = 0.0,
     ) -> None:
         require_options(AtariVecEnv, locals())
         require_rom(game)
@@ -81,6 +84,7 @@ class AtariVecEnv(VecEnv):
             use_fire_reset=True,
             reward_clipping=False,
         )
+        self._blanks = Blanks(flicker, n_envs)
         self._pending = False  # between step_async and step_wait
         self._frames = np.zeros((n_envs, 1, height, width), dtype=np.uint8)  # the current observations
         self._returns = np.zeros(n_envs)
@@ -94,8 +98,11 @@ class AtariVecEnv(VecEnv):
         if self._pending:
             self.step_wait()
         # ALE takes seeds of 31 bits; SB3 draws them with 32.
-        seeds = None if self._seeds[0] is None else np.array([seed % 2**31 for seed in self._seeds if seed is not None])
-        self._frames, ale_info = self._ale.reset(seed=seeds)
+        seeds = [seed % 2**31 for seed in self._seeds if seed is not None]
+        self._frames, ale_info = self._ale.reset(seed=np.array(seeds) if seeds else None)
+        if seeds:
+            self._blanks.seed(seeds)
+        self._frames[self._draw_blanks()] = 0
         self._reset_seeds()
         self.reset_infos = [env_info(ale_info, i) for i in range(self.num_envs)]
         self._returns[:] = 0.0
@@ -121,13 +128,14 @@ class AtariVecEnv(VecEnv):
         self._lengths += 1
         truncated = (self._lengths >= self._max_steps) & ~terminated
         dones = terminated | truncated
+        blank = self._draw_blanks()
         final_obs: Any = (ale_info.get("final_obs"), self._frames)  # of games that ended, and of those to be cut off
         if truncated.any():
             self._frames, ale_info = self._ale.reset(options={"reset_mask": truncated})
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in dones.nonzero()[0]:
             infos[i] = {
-                "terminal_observation": final_obs[int(truncated[i])][i].copy(),  # [1, H, W]
+                "terminal_observation": final_obs[int(truncated[i])][i] * np.uint8(not blank[i]),  # [1, H, W]
                 "TimeLimit.truncated": bool(truncated[i]),
                 "episode": {
                     "r": float(self._returns[i]),
@@ -138,7 +146,13 @@ class AtariVecEnv(VecEnv):
             self._returns[i] = 0.0
             self._lengths[i] = 0
             self.reset_infos[i] = env_info(ale_info, i)
+            blank[i] = self._blanks.draw(i)  # the first observation of the next episode
+        self._frames[blank] = 0
         return self._frames, rewards.astype(np.float32), dones, infos
+
+    def _draw_blanks(self) -> np.ndarray:
+        """Which environments show nothing after this step or reset [N]."""
+        return np.array([self._blanks.draw(i) for i in range(self.num_envs)])
 
     def close(self) -> None:
         vars(self).pop("_ale", None)  # its destructor ends the emulator threads

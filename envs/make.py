@@ -17,9 +17,10 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from ..common.checks import require_choice
-from ..common.options import Count, Natural, require_options
+from ..common.options import Count, Fraction, Natural, require_options
 from .atari_vec import AtariVecEnv
 from .checks import ImageSize, nearest
+from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
@@ -40,6 +41,7 @@ def make_vec_env(
     image_size: ImageSize | None = None,
     env_kwargs: dict[str, Any] | None = None,
     max_frames: Count | None = None,
+    flicker: Fraction | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -55,6 +57,7 @@ def make_vec_env(
     :param image_size: side of an Atari game's square images, or [height, width]; null: 84
     :param env_kwargs: further arguments of an environment that is no Atari game
     :param max_frames: frames after which an episode is cut off; null: what the id says, 108000 for Atari games
+    :param flicker: probability with which each observation is blank, all zeros; null: what the id says, else 0
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -67,7 +70,7 @@ def make_vec_env(
     spec = find_spec(id)
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
-        options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames}
+        options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames, "flicker": flicker}
         given = {name: value for name, value in options.items() if value is not None}
         for name in given.keys() & fixed.keys():
             if given[name] != fixed[name]:
@@ -83,7 +86,9 @@ def make_vec_env(
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         _require_known(creator, env_kwargs or {})
         options = _render_options(creator) | {"max_episode_steps": max_frames} | (env_kwargs or {})
-        env = FrameSkip(gymnasium.make(spec, **options), frames)
+        env: gymnasium.Env = FrameSkip(gymnasium.make(spec, **options), frames)
+        if flicker:
+            env = Flicker(env, flicker)
         _require_holdable(env)
         return env
 

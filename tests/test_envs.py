@@ -109,6 +109,7 @@ def test_an_unknown_id_that_resembles_none_names_none(monkeypatch):
         ({"seed": -1}, "seed must be an integer of at least 0 .* got -1"),
         ({"seed": 0.5}, "seed must be an integer of at least 0 .* got 0.5"),
         ({"max_frames": 0}, "max_frames must be an integer of at least 1 .* got 0"),
+        ({"flicker": 1.5}, "flicker must be a number from 0 to 1 .* got 1.5"),
         ({"max_frames": 1e3}, "max_frames must be an integer of at least 1 .* got 1000.0"),
         ({"env_kwargs": ["render_mode"]}, "env_kwargs must be a mapping .* got"),
     ],
@@ -247,6 +248,27 @@ def test_a_single_pong_takes_max_frames_too():
     env = gymnasium.make("relmem/PongSkip16-v0", max_frames=40)
     env.reset()
     assert [env.step(0)[3] for _ in range(3)] == [False, False, True]
+
+
+@pytest.mark.parametrize("id", ["CartPole-v1", "relmem-test/Picture-v0"])
+def test_flicker_of_any_environment_whose_observations_are_arrays(id):
+    plain, flickering = make_vec_env(id, 2, seed=0, env_kwargs={}), make_vec_env(id, 2, seed=0, flicker=0.5)
+    assert flickering.observation_space == plain.observation_space
+    obs, seen, n_blank = plain.reset(), flickering.reset(), 0
+    for _ in range(60):
+        for shown, expected in zip(seen, obs, strict=True):
+            n_blank += not shown.any()
+            assert not shown.any() or np.array_equal(shown, expected)
+        obs, seen = (env.step(np.ones(2, dtype=np.int64))[0] for env in (plain, flickering))
+    assert 35 < n_blank < 85
+
+
+def test_flicker_widens_a_space_without_zero_and_refuses_what_is_no_array():
+    space = spaces.Box(2, 3, (3,))
+    env = make_vec_env("relmem-test/Spaces-v0", env_kwargs={"observation_space": space}, flicker=0.5)
+    assert env.observation_space == spaces.Box(0, 3, (3,))
+    with pytest.raises(ValueError, match="cannot make 'FrozenLake-v1': flicker blanks .* one array.* of Discrete"):
+        make_vec_env("FrozenLake-v1", flicker=0.5)
 
 
 @pytest.mark.parametrize("make", [lambda: make_vec_env("ALE/Pong-v5"), lambda: make_atari_env("pong")])
