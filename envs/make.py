@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 from ..common.checks import require_choice
 from ..common.options import Count, Fraction, Natural, require_options
 from .atari_vec import AtariVecEnv
-from .checks import ImageSize, nearest
+from .checks import Crop, ImageSize, nearest
 from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
 
@@ -42,6 +42,8 @@ def make_vec_env(
     env_kwargs: dict[str, Any] | None = None,
     max_frames: Count | None = None,
     flicker: Fraction | None = None,
+    crop: Crop | None = None,
+    n_threads: Count | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -58,6 +60,8 @@ def make_vec_env(
     :param env_kwargs: further arguments of an environment that is no Atari game
     :param max_frames: frames after which an episode is cut off; null: what the id says, 108000 for Atari games
     :param flicker: probability with which each observation is blank, all zeros; null: what the id says, else 0
+    :param crop: rows of an Atari game's frames that are shown, such as [34, 194], Pong's court; null: all 210
+    :param n_threads: threads that step Atari games; null: one for each processor
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -71,6 +75,7 @@ def make_vec_env(
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
         options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames, "flicker": flicker}
+        options |= {"crop": crop, "n_threads": n_threads}
         given = {name: value for name, value in options.items() if value is not None}
         for name in given.keys() & fixed.keys():
             if given[name] != fixed[name]:
@@ -78,8 +83,11 @@ def make_vec_env(
         if env_kwargs:
             raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
         return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
-    if image_size is not None:
-        raise ValueError(f"image_size is for Atari games, and '{id}' is none")
+    for name, value in {"image_size": image_size, "crop": crop}.items():
+        if value is not None:
+            raise ValueError(f"{name} is for Atari games, and '{id}' is none")
+    if n_threads and n_threads > 1:
+        raise ValueError(f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn")
     frames = frames_per_step(frame_skip or 0)
 
     def make_env() -> gymnasium.Env:

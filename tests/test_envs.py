@@ -124,6 +124,8 @@ def test_arguments_out_of_range(id, kwargs, message):
     ("make", "message"),
     [
         (lambda: make_vec_env("CartPole-v1", image_size=84), "image_size is for Atari games"),
+        (lambda: make_vec_env("CartPole-v1", crop=(34, 194)), "crop is for Atari games"),
+        (lambda: make_vec_env("CartPole-v1", n_threads=2), "n_threads above 1 is for Atari games"),
         (lambda: make_vec_env("ALE/Pong-v5", image_size=0), "image_size must be an integer of at least 1 .* got 0"),
         (lambda: make_vec_env("ALE/Pong-v5", image_size=(84, 84, 1)), r"image_size must be .* got \(84, 84, 1\)"),
         (lambda: make_vec_env("ALE/Pong-v5", env_kwargs={"mode": 1}), "'ALE/Pong-v5' .* takes no env_kwargs"),
@@ -267,7 +269,7 @@ def test_flicker_widens_a_space_without_zero_and_refuses_what_is_no_array():
     space = spaces.Box(2, 3, (3,))
     env = make_vec_env("relmem-test/Spaces-v0", env_kwargs={"observation_space": space}, flicker=0.5)
     assert env.observation_space == spaces.Box(0, 3, (3,))
-    with pytest.raises(ValueError, match="cannot make 'FrozenLake-v1': flicker blanks .* one array.* of Discrete"):
+    with pytest.raises(ValueError, match=r"cannot make 'FrozenLake-v1': flicker blanks .* one array.* of Discrete"):
         make_vec_env("FrozenLake-v1", flicker=0.5)
 
 
