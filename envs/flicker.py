@@ -44,8 +44,8 @@ class Flicker(gymnasium.Wrapper[np.ndarray, ActType, np.ndarray, ActType], Recor
         return self._seen(obs), info
 
     def step(self, action: ActType) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
-        obs, *outcome = self.env.step(action)
-        return self._seen(obs), *outcome
+        obs, reward, terminated, truncated, info = self.env.step(action)
+        return self._seen(obs), reward, terminated, truncated, info
 
     def _seen(self, obs: np.ndarray) -> np.ndarray:
         return np.zeros_like(obs) if self._blanks.draw(0) else obs

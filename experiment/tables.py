@@ -119,7 +119,8 @@ def curve(result: Results) -> Curve:
     points = result.get("curve") or [
         (entry["update"], entry["seconds"] / 60, entry[f"valid_{result['metric']}"]) for entry in result["history"]
     ]
-    return Curve(result["core"], *np.array(points, dtype=float).T, result.get("frames_per_step", 1))
+    steps, minutes, scores = np.array(points, dtype=float).T
+    return Curve(result["core"], steps, minutes, scores, result.get("frames_per_step", 1))
 
 
 def reference(table: Table) -> dict[str, float]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.monitor import Monitor
 
-from relmem.envs import AtariVecEnv, FrameSkip, RepeatFirst, make_atari_env, make_vec_env
+from relmem.envs import AtariVecEnv, FrameSkip, MemoryChain, RepeatFirst, TMaze, make_atari_env, make_vec_env
 
 BOX, ACTION = spaces.Box(0, 1, (3,)), spaces.Discrete(2)
 
@@ -321,3 +324,108 @@ def test_repeat_first_refuses_what_needs_no_memory(kwargs, message):
 
 def test_masked_cartpole_ends_after_500_steps():
     assert gymnasium.spec("relmem/MaskedCartPole-v0").max_episode_steps == 500
+
+
+def play(env, policy, seed):
+    """Return of an episode, and its observations; a policy gives an action for all observations so far."""
+    seen, total, done = [env.reset(seed=seed)[0]], 0.0, False
+    while not done:
+        obs, reward, done, truncated, _ = env.step(policy(seen))
+        assert not truncated
+        seen.append(obs)
+        total += reward
+    return total, seen
+
+
+def memoryless_policies(seen, n_actions):
+    """Every map from the observations seen to actions."""
+    known = sorted({obs.tobytes() for obs in seen})
+    for actions in itertools.product(range(n_actions), repeat=len(known)):
+        yield functools.partial(lambda chosen, seen: chosen[seen[-1].tobytes()], dict(zip(known, actions, strict=True)))
+
+
+@pytest.mark.parametrize(("length", "active"), [(1, False), (20, False), (50, False), (1, True), (12, True)])
+def test_t_maze_rewards_the_turn_that_the_cue_named(length, active):
+    env = TMaze(length, active)
+    check_env(env)
+
+    def walk(seen):
+        if len(seen) == 1 and active:
+            return 1  # back to the cue
+        return (3 if seen[active][0] > 0 else 2) if seen[-1][1] else 0
+
+    cues = set()
+    for seed in range(12):
+        total, seen = play(env, walk, seed)
+        assert total == 1.0 and len(seen) - 1 == length + 1 + 2 * active
+        assert [obs[0] != 0 for obs in seen] == [t == active for t in range(len(seen))]
+        cues.add(seen[active][0])
+        assert play(env, lambda seen: 5 - walk(seen) if seen[-1][1] else walk(seen), seed)[0] == 0.0
+    assert cues == {-1.0, 1.0}
+
+
+def test_t_maze_punishes_what_is_behind_the_shortest_way():
+    assert play(TMaze(10), lambda seen: 1, 0)[0] == pytest.approx(-1.1)  # 11 steps at the wall, each behind
+    late = [1, *[0] * 9, 2]
+    total, seen = play(TMaze(10), lambda seen: late[len(seen) - 1], 0)
+    assert total == pytest.approx(-1.1) and not seen[-1][1]  # the turn comes a cell too early, and does nothing
+    assert play(TMaze(10, active=True), lambda seen: 0, 0)[0] == pytest.approx(-1 / 12)  # waits at the junction
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_no_memoryless_policy_gets_more_than_half_of_the_t_maze(active):
+    env = TMaze(3, active)
+    seeds = [next(s for s in range(99) if (env.reset(seed=s), env._cue)[1] == cue) for cue in (-1, 1)]
+    seen = [np.array(obs, np.float32) for obs in ((-1, 0), (1, 0), (0, 0), (0, 1))]
+    best = max(np.mean([play(env, policy, s)[0] for s in seeds]) for policy in memoryless_policies(seen, 4))
+    assert best == 0.5
+
+
+@pytest.mark.parametrize(("length", "n_bits"), [(1, 1), (10, 1), (100, 1), (7, 5)])
+def test_memory_chain_is_that_of_bsuite(length, n_bits):
+    env = MemoryChain(length, n_bits)
+    check_env(env)
+    bits, asked = set(), set()
+    for seed in range(40):
+        total, seen = play(env, lambda seen: int(seen[0][2 + int(seen[-1][1])] > 0), seed)
+        shown = np.array(seen)
+        assert total == 1.0 and shown.shape == (length + 2, 2 + n_bits)
+        np.testing.assert_allclose(shown[1:, 0], 1 - np.arange(length + 1) / length, atol=1e-6)
+        np.testing.assert_array_equal(shown[0], shown[1] if length > 1 else shown[0])
+        assert (np.abs(shown[:2, 2:]) == 1).all() and not shown[2:, 2:].any()
+        assert not np.delete(shown[:, 1], [0, 1] if length == 1 else length).any()
+        bits.add(shown[0, 2]), asked.add(int(shown[length, 1]))
+        assert play(env, lambda seen: int(seen[0][2 + int(seen[-1][1])] < 0), seed)[0] == -1.0
+    assert bits == {-1.0, 1.0} and asked == set(range(n_bits))
+
+
+def test_no_memoryless_policy_gets_anything_of_the_memory_chain():
+    env = MemoryChain(3)
+    seeds = [next(s for s in range(99) if (env.reset(seed=s), env._bits[0])[1] == bit) for bit in (0, 1)]
+    seen = [obs for s in seeds for obs in play(env, lambda seen: 0, s)[1]]
+    assert all(np.mean([play(env, policy, s)[0] for s in seeds]) == 0 for policy in memoryless_policies(seen, 2))
+
+
+@pytest.mark.parametrize(
+    ("id", "velocities", "limit"), [("CartPoleNoVel-v1", [1, 3], 500), ("PendulumNoVel-v1", [2], 200)]
+)
+def test_environments_without_velocities_are_those_of_rl_zoo3(id, velocities, limit):
+    hidden, full = gymnasium.make(id), gymnasium.make(id.replace("NoVel", ""))
+    check_env(hidden)
+    assert hidden.observation_space == full.observation_space and hidden.spec.max_episode_steps == limit
+    obs, expected = hidden.reset(seed=3)[0], full.reset(seed=3)[0]
+    for t in range(9):
+        assert not obs[velocities].any() and expected[velocities].any()
+        np.testing.assert_array_equal(np.delete(obs, velocities), np.delete(expected, velocities))
+        action = t % 2 if id.startswith("CartPole") else np.array([0.5], np.float32)
+        obs, *outcome = hidden.step(action)
+        expected, *expected_outcome = full.step(action)
+        assert outcome == expected_outcome
+
+
+@pytest.mark.parametrize(
+    ("id", "env_kwargs"), [("TMaze", {"length": 0}), ("TMaze", {"active": 1}), ("MemoryChain", {"n_bits": 0})]
+)
+def test_sizes_of_memory_environments_that_there_are_not(id, env_kwargs):
+    with pytest.raises(ValueError, match=f"cannot make 'relmem/{id}-v0': {next(iter(env_kwargs))} must be"):
+        make_vec_env(f"relmem/{id}-v0", env_kwargs=env_kwargs)
