@@ -12,12 +12,14 @@ from .flicker import Flicker
 from .frame_skip import FrameSkip
 from .make import ATARI_ENTRY_POINT, make_vec_env
 from .memory import HideVelocities, MaskVelocities, MemoryChain, RepeatFirst, TMaze
+from .suites import LastAction
 
 __all__ = [
     "AtariVecEnv",
     "Flicker",
     "FrameSkip",
     "HideVelocities",
+    "LastAction",
     "MaskVelocities",
     "MemoryChain",
     "RepeatFirst",

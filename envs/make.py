@@ -22,6 +22,7 @@ from .atari_vec import AtariVecEnv
 from .checks import Crop, ImageSize, nearest
 from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
+from .suites import import_suite, wrap_suite
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
 """Ids registered with this entry point, ``relmem/PongSkip4-v0`` for one, fix the options in their ``kwargs``."""
@@ -94,7 +95,7 @@ def make_vec_env(
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         _require_known(creator, env_kwargs or {})
         options = _render_options(creator) | {"max_episode_steps": max_frames} | (env_kwargs or {})
-        env: gymnasium.Env = FrameSkip(gymnasium.make(spec, **options), frames)
+        env: gymnasium.Env = FrameSkip(wrap_suite(spec.id, gymnasium.make(spec, **options)), frames)
         if flicker:
             env = Flicker(env, flicker)
         _require_holdable(env)
@@ -122,6 +123,7 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(package)
         except Exception as error:  # which is up to the package
             raise ValueError(f"'{id}' needs a package that cannot be imported: {_sentence(error)}") from error
+    import_suite(name)
     if name not in gymnasium.registry:
         # Without versions, all of which look alike; of those of one name the last is the newest.
         by_name = {known.rpartition("-v")[0] or known: known for known in gymnasium.registry}
@@ -133,6 +135,9 @@ def find_spec(id: str) -> EnvSpec:
 
 def _render_options(creator: Any) -> dict[str, Any]:
     """Rendering to arrays where the environment can, as SB3's video recorder expects it."""
+    parameters = inspect.signature(creator).parameters.values()
+    if not any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters):
+        return {}
     metadata = getattr(creator, "metadata", None)  # of a wrapper's class, a property
     modes = metadata.get("render_modes", []) if isinstance(metadata, dict) else []
     return {"render_mode": "rgb_array"} if "rgb_array" in modes else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import sys
 
 import gymnasium
 import numpy as np
@@ -12,7 +13,16 @@ from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.monitor import Monitor
 
-from relmem.envs import AtariVecEnv, FrameSkip, MemoryChain, RepeatFirst, TMaze, make_atari_env, make_vec_env
+from relmem.envs import (
+    AtariVecEnv,
+    FrameSkip,
+    LastAction,
+    MemoryChain,
+    RepeatFirst,
+    TMaze,
+    make_atari_env,
+    make_vec_env,
+)
 
 BOX, ACTION = spaces.Box(0, 1, (3,)), spaces.Discrete(2)
 
@@ -95,8 +105,8 @@ def test_unknown_ids_name_the_nearest_one(id, nearest):
 
 def test_an_unknown_id_that_resembles_none_names_none(monkeypatch):
     monkeypatch.setitem(gymnasium.registry, "WithoutVersion", gymnasium.spec("CartPole-v1"))
-    with pytest.raises(ValueError, match=r"^unknown environment 'MiniGrid-MemoryS7-v0': an id of another package is"):
-        make_vec_env("MiniGrid-MemoryS7-v0")
+    with pytest.raises(ValueError, match=r"^unknown environment 'SomeGrid-MemoryS7-v0': an id of another package is"):
+        make_vec_env("SomeGrid-MemoryS7-v0")
     with pytest.raises(ValueError, match="did you mean 'WithoutVersion'"):
         make_vec_env("WithoutVersio")
 
@@ -429,3 +439,65 @@ def test_environments_without_velocities_are_those_of_rl_zoo3(id, velocities, li
 def test_sizes_of_memory_environments_that_there_are_not(id, env_kwargs):
     with pytest.raises(ValueError, match=f"cannot make 'relmem/{id}-v0': {next(iter(env_kwargs))} must be"):
         make_vec_env(f"relmem/{id}-v0", env_kwargs=env_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("id", "package"), [("popgym-RepeatPreviousEasy-v0", "popgym"), ("MiniGrid-MemoryS11-v0", "minigrid")]
+)
+def test_a_suite_that_is_not_installed_is_named_with_its_extra(id, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ValueError, match=rf"^'{id}' needs the package {package}, which `pip install relmem\[{package}\]`"
+    ):
+        make_vec_env(id)
+
+
+def test_popgym_shows_the_last_action_and_marks_the_first_observation():
+    pytest.importorskip("popgym")
+    env = make_vec_env("popgym-RepeatPreviousEasy-v0", 1, seed=0)
+    assert env.observation_space == spaces.Box(0, 1, (10,), np.float32)  # card and action of 4, and the mark of 2
+    seen = [env.reset()[0]]
+    rewards, done = [], False
+    while not done:  # name the suit that was seen three observations before this one
+        card = seen[-4][:4].argmax() if len(seen) >= 4 else 0
+        obs, (reward,), (done,), (info,) = env.step([card])
+        seen.append(info["terminal_observation"] if done else obs[0])
+        rewards.append(reward)
+        assert seen[-1][4:8].argmax() == card and seen[-1][8] == 1
+    assert seen[0][4:].tolist() == [1, 0, 0, 0, 0, 1] and sum(rewards) == pytest.approx(1.0)
+    battle = make_vec_env("popgym-BattleshipEasy-v0", 2)
+    assert battle.reset().shape == (2, 20) and battle.action_space == spaces.MultiDiscrete([8, 8])
+
+
+def test_minigrid_shows_cells_alone():
+    pytest.importorskip("minigrid")
+    env = make_vec_env("MiniGrid-MemoryS11-v0", 2, seed=0, env_kwargs={"agent_view_size": 3})
+    obs = env.reset()
+    assert obs.shape == (2, 3 * 3 * 20) and set(np.unique(obs)) == {0, 1}
+    assert (obs.reshape(2, 9, 20).sum(axis=2) == 3).all()  # kind, colour and state of each cell
+
+
+@pytest.mark.parametrize(("id", "width", "null"), [("CartPole-v1", 4 + 2 + 2, [1, 0]), ("Pendulum-v1", 3 + 1 + 2, [0])])
+def test_the_last_action_stands_beside_any_observation(id, width, null):
+    plain, wrapped = gymnasium.make(id), LastAction(gymnasium.make(id))
+    check_env(wrapped)
+    n = plain.observation_space.shape[0]
+    (obs, _), (expected, _) = wrapped.reset(seed=1), plain.reset(seed=1)
+    assert wrapped.observation_space.shape == (width,)
+    np.testing.assert_array_equal(obs, [*expected, *null, 0, 1])
+    action, shown = (1, [0, 1]) if id == "CartPole-v1" else (np.array([0.25], np.float32), [0.25])
+    obs, expected = wrapped.step(action)[0], plain.step(action)[0]
+    np.testing.assert_array_equal(obs[:n], expected)
+    np.testing.assert_array_equal(obs[n:], [*shown, 1, 0])
+
+
+def test_an_environment_whose_constructor_does_not_know_render_mode_can_be_made():
+    class Inherits(Picture):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        def __init__(self):
+            pass
+
+    gymnasium.registry.pop("relmem-test/Inherits-v0", None)
+    gymnasium.register(id="relmem-test/Inherits-v0", entry_point=Inherits)
+    assert make_vec_env("relmem-test/Inherits-v0").reset().shape == (1, 3, 40, 60)

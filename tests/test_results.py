@@ -57,6 +57,15 @@ def test_the_study_of_pong_compares_cores_and_nothing_else(table):
     assert gammas[0] == pytest.approx(0.99 ** (frames / 4), abs=1e-3)
 
 
+def test_what_scripts_reach_is_the_mean_of_their_games():
+    found = json.loads((tables.RESULTS / "pong" / "reference.json").read_text())
+    assert {f"pong/{name}" for name in found["lines"]} <= set(TABLES)
+    for name, lines in found["lines"].items():
+        for script, level in lines.items():
+            games = found["games"][name][script.removeprefix("script that ")]
+            assert level == pytest.approx(np.mean([game["won"] - game["lost"] for game in games]), abs=0.01)
+
+
 def test_the_control_has_the_recipe_of_the_lstm():
     configs = [parse(["--config", f"pong/{core}"]).config.as_dict() for core in ("identity", "lstm")]
     assert [config.pop("core")["name"] for config in configs] == ["identity", "lstm"]
