@@ -8,7 +8,6 @@ from typing import Any, SupportsFloat
 import gymnasium
 import numpy as np
 from gymnasium import spaces
-from gymnasium.core import ActType, ObsType
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FilterObservation, FlattenObservation
 
@@ -46,7 +45,7 @@ def wrap_suite(id: str, env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
-class LastAction(gymnasium.Wrapper[np.ndarray, ActType, ObsType, ActType], RecordConstructorArgs):
+class LastAction(gymnasium.Wrapper[np.ndarray, Any, Any, Any], RecordConstructorArgs):
     """Observations beside the last action and a mark of an episode's first one, numbers one-hot, all in one array.
 
     With the first observation the last action is 0, or where that is none, the lowest.
@@ -54,27 +53,27 @@ class LastAction(gymnasium.Wrapper[np.ndarray, ActType, ObsType, ActType], Recor
     :param env: an environment whose observations and actions are numbers, arrays, or tuples or dictionaries of these
     """
 
-    def __init__(self, env: gymnasium.Env[ObsType, ActType]) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
         self._parts = spaces.Tuple((env.observation_space, env.action_space, spaces.Discrete(2)))
         flat = spaces.flatten_space(self._parts)
         assert isinstance(flat, spaces.Box)
-        self.observation_space = spaces.Box(flat.low, flat.high, dtype=np.float32)  # type: ignore[arg-type]
+        self.observation_space = spaces.Box(flat.low, flat.high, dtype=np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         obs, info = self.env.reset(seed=seed, options=options)
         return self._all(obs, _null(self.env.action_space), first=True), info
 
-    def step(self, action: ActType) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
+    def step(self, action: Any) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
         return self._all(obs, action, first=False), reward, terminated, truncated, info
 
-    def _all(self, obs: ObsType, action: Any, first: bool) -> np.ndarray:
+    def _all(self, obs: Any, action: Any, first: bool) -> np.ndarray:
         return np.asarray(spaces.flatten(self._parts, (obs, action, int(first))), dtype=np.float32)
 
 
 def _null(space: spaces.Space) -> Any:
     if isinstance(space, spaces.Box):
         return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
-    return space.start if isinstance(space, spaces.Discrete) else np.zeros(space.shape, space.dtype)  # type: ignore
+    return space.start if isinstance(space, spaces.Discrete) else np.zeros(space.shape, space.dtype)
