@@ -8,17 +8,24 @@ import gymnasium
 
 from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
+from .flicker import Flicker
 from .frame_skip import FrameSkip
 from .last import LastActionReward
 from .make import ATARI_ENTRY_POINT, make_vec_env
-from .memory import MaskVelocities, RepeatFirst
+from .memory import HideVelocities, MaskVelocities, MemoryChain, RepeatFirst, TMaze
+from .suites import LastAction
 
 __all__ = [
     "AtariVecEnv",
+    "Flicker",
     "FrameSkip",
+    "HideVelocities",
+    "LastAction",
     "LastActionReward",
     "MaskVelocities",
+    "MemoryChain",
     "RepeatFirst",
+    "TMaze",
     "make_atari_env",
     "make_vec_env",
 ]
@@ -36,4 +43,15 @@ gymnasium.register(
     max_episode_steps=500,
     reward_threshold=475.0,
 )
-gymnasium.register(id="relmem/RepeatFirst-v0", entry_point="relmem.envs.memory:RepeatFirst")
+for _name in ("RepeatFirst", "TMaze", "MemoryChain"):
+    gymnasium.register(id=f"relmem/{_name}-v0", entry_point=f"relmem.envs.memory:{_name}")
+for _name, _version, _velocities in (("CartPole", 1, [1, 3]), ("Pendulum", 1, [2])):
+    _spec = gymnasium.spec(f"{_name}-v{_version}")
+    if (_id := f"{_name}NoVel-v{_version}") not in gymnasium.registry:  # rl_zoo3, where it was imported first, has it
+        gymnasium.register(
+            id=_id,
+            entry_point=_spec.entry_point,
+            additional_wrappers=(HideVelocities.wrapper_spec(velocities=_velocities),),
+            max_episode_steps=_spec.max_episode_steps,
+            reward_threshold=_spec.reward_threshold,
+        )

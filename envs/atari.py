@@ -12,8 +12,9 @@ from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import TimeLimit
 
-from ..common.options import Count, Natural, require_options
-from .checks import ImageSize, image_shape, require_rom
+from ..common.options import Count, Fraction, Natural, require_options
+from .checks import Crop, ImageSize, crop_window, image_shape, require_rom
+from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
 
 MAX_FRAMES = 108_000
@@ -29,6 +30,8 @@ def make_atari_env(
     image_size: ImageSize = 84,
     max_frames: Count = MAX_FRAMES,
     render_mode: Literal["rgb_array", "human"] | None = None,
+    flicker: Fraction = 0.0,
+    crop: Crop | None = None,
 ) -> gymnasium.Env[np.ndarray, np.int64]:
     """One Atari game with one grey frame per observation, uint8 [1, H, W], and actions that are never sticky.
 
@@ -41,6 +44,8 @@ def make_atari_env(
     :param image_size: side of the square observations, or (height, width)
     :param max_frames: frames after which an episode is cut off, with the step that reaches them
     :param render_mode: None, ``"rgb_array"`` (native size, in colour) or ``"human"``
+    :param flicker: probability with which an observation is blank, all zeros, as ``Flicker`` draws it
+    :param crop: [first row, row behind the last] of the native frame that are shown; None: all
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
     require_options(make_atari_env, locals())
@@ -49,7 +54,8 @@ def make_atari_env(
         game, obs_type="grayscale", frameskip=1, repeat_action_probability=0.0, render_mode=render_mode
     )
     env = TimeLimit(FrameSkip(RandomStart(env), frame_skip), math.ceil(max_frames / frames_per_step(frame_skip)))
-    return AreaResize(env, image_size)
+    env = AreaResize(env, image_size, crop)
+    return Flicker(env, flicker) if flicker else env
 
 
 class RandomStart(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64], RecordConstructorArgs):
@@ -88,14 +94,16 @@ class AreaResize(gymnasium.ObservationWrapper[np.ndarray, np.int64, np.ndarray],
 
     :param env: an environment with grey frames
     :param size: side of the square images, or (height, width)
+    :param crop: rows of the frames that are shown; None: all
     """
 
-    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64], size: ImageSize) -> None:
-        RecordConstructorArgs.__init__(self, size=size)
+    def __init__(self, env: gymnasium.Env[np.ndarray, np.int64], size: ImageSize, crop: Crop | None = None) -> None:
+        RecordConstructorArgs.__init__(self, size=size, crop=crop)
         super().__init__(env)
         height, width = image_shape(size)
         native_height, native_width = env.observation_space.shape  # type: ignore[misc]
-        self._rows = area_weights(native_height, height)  # [H, H0]
+        whole, rows = crop_window(crop, height, native_height)
+        self._rows = area_weights(native_height, whole)[rows]  # [H, H0]
         self._columns = area_weights(native_width, width)  # [W, W0]
         self.observation_space = spaces.Box(0, 255, (1, height, width), dtype=np.uint8)
 

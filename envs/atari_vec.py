@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium
 import numpy as np
+from ale_py.env import AtariEnv
 from ale_py.vector_env import AtariVectorEnv
+from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
-from ..common.options import Count, Natural, require_options
+from ..common.options import Count, Fraction, Natural, require_options
 from ..common.processors import available_processors
 from .atari import MAX_FRAMES, START_FRAMES
-from .checks import ImageSize, image_shape, require_rom
+from .checks import Crop, ImageSize, crop_window, image_shape, require_rom
+from .flicker import Blanks
 from .frame_skip import frames_per_step
 
 NO_LIMIT = 2**31 - 1
@@ -47,6 +50,9 @@ class AtariVecEnv(VecEnv):
     :param image_size: side of the square observations, or (height, width); (210, 160) is the native size of most games
     :param max_frames: frames after which an episode is cut off, with the step that reaches them
     :param n_threads: number of emulator threads; None: one for each processor that this process may use
+    :param flicker: probability with which an observation is blank, all zeros, as ``Flicker`` draws it
+    :param crop: [first row, row behind the last] of the native frame that are shown; None: all. The emulator cannot
+        crop: it resizes whole frames, to as many rows as leave the crop with those asked for
     :raises ValueError: if an argument is out of range, the game is unknown or its ROM is missing
     """
 
@@ -59,12 +65,15 @@ class AtariVecEnv(VecEnv):
         image_size: ImageSize = 84,
         max_frames: Count = MAX_FRAMES,
         n_threads: Count | None = None,
+        flicker: Fraction = 0.0,
+        crop: Crop | None = None,
     ) -> None:
         require_options(AtariVecEnv, locals())
         require_rom(game)
         self.frames_per_step = frames_per_step(frame_skip)
         self._max_steps = math.ceil(max_frames / self.frames_per_step)
         height, width = image_shape(image_size)
+        whole, self._rows = crop_window(crop, height, native_height(game) if crop else height)
         self._ale = AtariVectorEnv(
             game,
             int(n_envs),
@@ -72,7 +81,7 @@ class AtariVecEnv(VecEnv):
             max_num_frames_per_episode=NO_LIMIT,  # ALE would cut within a step, and show the observation before it
             repeat_action_probability=0.0,
             autoreset_mode="SameStep",
-            img_height=height,
+            img_height=whole,
             img_width=width,
             stack_num=1,
             frameskip=self.frames_per_step,
@@ -81,21 +90,27 @@ class AtariVecEnv(VecEnv):
             use_fire_reset=True,
             reward_clipping=False,
         )
+        self._blanks = Blanks(flicker, n_envs)
         self._pending = False  # between step_async and step_wait
         self._frames = np.zeros((n_envs, 1, height, width), dtype=np.uint8)  # the current observations
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, dtype=np.int64)
         self._start_time = time.time()
         self._n_actions = len(self._ale.ale.get_action_set())
-        super().__init__(n_envs, self._ale.single_observation_space, self._ale.single_action_space)
+        observation_space = spaces.Box(0, 255, (1, height, width), dtype=np.uint8)
+        super().__init__(n_envs, observation_space, self._ale.single_action_space)
         self.seed(seed)
 
     def reset(self) -> np.ndarray:
         if self._pending:
             self.step_wait()
         # ALE takes seeds of 31 bits; SB3 draws them with 32.
-        seeds = None if self._seeds[0] is None else np.array([seed % 2**31 for seed in self._seeds if seed is not None])
-        self._frames, ale_info = self._ale.reset(seed=seeds)
+        seeds = [seed % 2**31 for seed in self._seeds if seed is not None]
+        frames, ale_info = self._ale.reset(seed=np.array(seeds) if seeds else None)
+        self._frames = frames[:, :, self._rows]
+        if seeds:
+            self._blanks.seed(seeds)
+        self._frames[self._draw_blanks()] = 0
         self._reset_seeds()
         self.reset_infos = [env_info(ale_info, i) for i in range(self.num_envs)]
         self._returns[:] = 0.0
@@ -116,18 +131,19 @@ class AtariVecEnv(VecEnv):
         # Before and not after: an interrupt during the call is raised behind it, when the results have been taken.
         self._pending = False
         # ALE hands over freshly allocated arrays: what is returned here is never overwritten.
-        self._frames, rewards, terminated, _, ale_info = self._ale.recv()
+        frames, rewards, terminated, _, ale_info = self._ale.recv()
         self._returns += rewards
         self._lengths += 1
         truncated = (self._lengths >= self._max_steps) & ~terminated
         dones = terminated | truncated
-        final_obs: Any = (ale_info.get("final_obs"), self._frames)  # of games that ended, and of those to be cut off
+        blank = self._draw_blanks()
+        final_obs: Any = (ale_info.get("final_obs"), frames)  # of games that ended, and of those to be cut off
         if truncated.any():
-            self._frames, ale_info = self._ale.reset(options={"reset_mask": truncated})
+            frames, ale_info = self._ale.reset(options={"reset_mask": truncated})
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in dones.nonzero()[0]:
             infos[i] = {
-                "terminal_observation": final_obs[int(truncated[i])][i].copy(),  # [1, H, W]
+                "terminal_observation": final_obs[int(truncated[i])][i, :, self._rows] * np.uint8(not blank[i]),
                 "TimeLimit.truncated": bool(truncated[i]),
                 "episode": {
                     "r": float(self._returns[i]),
@@ -138,7 +154,14 @@ class AtariVecEnv(VecEnv):
             self._returns[i] = 0.0
             self._lengths[i] = 0
             self.reset_infos[i] = env_info(ale_info, i)
+            blank[i] = self._blanks.draw(i)  # the first observation of the next episode
+        self._frames = frames[:, :, self._rows]
+        self._frames[blank] = 0
         return self._frames, rewards.astype(np.float32), dones, infos
+
+    def _draw_blanks(self) -> np.ndarray:
+        """Which environments show nothing after this step or reset [N]."""
+        return np.array([self._blanks.draw(i) for i in range(self.num_envs)])
 
     def close(self) -> None:
         vars(self).pop("_ale", None)  # its destructor ends the emulator threads
@@ -161,6 +184,11 @@ class AtariVecEnv(VecEnv):
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
         raise AttributeError(f"cannot call '{method_name}': Atari games in ALE's vector environment have no methods")
+
+
+def native_height(game: str) -> int:
+    """Rows of a game's frames: 210 of most, 250 of some."""
+    return cast(int, AtariEnv(game, obs_type="grayscale").observation_space.shape[0])  # type: ignore[index]
 
 
 def env_info(ale_info: dict[str, np.ndarray], i: int) -> dict[str, int]:

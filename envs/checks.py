@@ -7,10 +7,14 @@ from collections.abc import Iterable, Sequence
 
 from ale_py import roms
 
-from ..common.options import Count
+from ..common.options import Count, Natural
 
 ImageSize = Count | tuple[Count, Count]
 """The side of square images, or (height, width)."""
+
+
+Crop = tuple[Natural, Count]
+"""Rows of a game's native frame that are shown: the first, and the one behind the last."""
 
 
 def require_rom(game: str) -> None:
@@ -28,6 +32,25 @@ def image_shape(size: ImageSize) -> tuple[int, int]:
     """(height, width) of images."""
     height, width = size if isinstance(size, Sequence) else (size, size)
     return int(height), int(width)
+
+
+def crop_window(crop: Crop | None, height: int, native_height: int) -> tuple[int, slice]:
+    """How tall the image of a whole frame is, and which of its rows are the ``height`` rows that a crop shows.
+
+    Rounding shifts the window, and stretches it, by less than one of these rows each.
+
+    :raises ValueError: if the crop is empty, does not lie in the frame, or would be enlarged
+    """
+    if crop is None:
+        return height, slice(height)
+    top, bottom = map(int, crop)
+    if not top < bottom <= native_height:
+        raise ValueError(f"crop must be two rows, in rising order, of the {native_height} of a frame, got {list(crop)}")
+    if height > bottom - top:
+        raise ValueError(f"image_size asks for {height} rows, more than the {bottom - top} of the crop {list(crop)}")
+    whole = round(height * native_height / (bottom - top))
+    first = min(round(top * whole / native_height), whole - height)
+    return whole, slice(first, first + height)
 
 
 def nearest(name: str, valid: Iterable[str], cutoff: float = 0.0) -> str:

@@ -17,11 +17,13 @@ from stable_baselines3.common.preprocessing import is_image_space, is_image_spac
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from ..common.checks import require_choice
-from ..common.options import Count, Natural, require_options
+from ..common.options import Count, Fraction, Natural, require_options
 from .atari_vec import AtariVecEnv
-from .checks import ImageSize, nearest
+from .checks import Crop, ImageSize, nearest
+from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
 from .last import LastActionReward
+from .suites import import_suite, wrap_suite
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
 """Ids registered with this entry point, ``relmem/PongSkip4-v0`` for one, fix the options in their ``kwargs``."""
@@ -43,6 +45,9 @@ def make_vec_env(
     max_frames: Count | None = None,
     last_action: bool = False,
     last_reward: bool = False,
+    flicker: Fraction | None = None,
+    crop: Crop | None = None,
+    n_threads: Count | None = None,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -60,6 +65,9 @@ def make_vec_env(
     :param max_frames: frames after which an episode is cut off; null: what the id says, 108000 for Atari games
     :param last_action: whether observations show the last action too, zeros where an episode begins
     :param last_reward: whether observations show the last reward too, zero where an episode begins
+    :param flicker: probability with which each observation is blank, all zeros; null: what the id says, else 0
+    :param crop: rows of an Atari game's frames that are shown, such as [34, 194], Pong's court; null: all 210
+    :param n_threads: threads that step Atari games; null: one for each processor
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -72,7 +80,8 @@ def make_vec_env(
     spec = find_spec(id)
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
-        options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames}
+        options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames, "flicker": flicker}
+        options |= {"crop": crop, "n_threads": n_threads}
         given = {name: value for name, value in options.items() if value is not None}
         for name in given.keys() & fixed.keys():
             if given[name] != fixed[name]:
@@ -81,15 +90,20 @@ def make_vec_env(
             raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
         games = AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
         return LastActionReward(games, last_action, last_reward) if last_action or last_reward else games
-    if image_size is not None:
-        raise ValueError(f"image_size is for Atari games, and '{id}' is none")
+    for name, value in {"image_size": image_size, "crop": crop}.items():
+        if value is not None:
+            raise ValueError(f"{name} is for Atari games, and '{id}' is none")
+    if n_threads and n_threads > 1:
+        raise ValueError(f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn")
     frames = frames_per_step(frame_skip or 0)
 
     def make_env() -> gymnasium.Env:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
         _require_known(creator, env_kwargs or {})
         options = _render_options(creator) | {"max_episode_steps": max_frames} | (env_kwargs or {})
-        env = FrameSkip(gymnasium.make(spec, **options), frames)
+        env: gymnasium.Env = FrameSkip(wrap_suite(spec.id, gymnasium.make(spec, **options)), frames)
+        if flicker:
+            env = Flicker(env, flicker)
         _require_holdable(env)
         return env
 
@@ -115,6 +129,7 @@ def find_spec(id: str) -> EnvSpec:
             importlib.import_module(package)
         except Exception as error:  # which is up to the package
             raise ValueError(f"'{id}' needs a package that cannot be imported: {_sentence(error)}") from error
+    import_suite(name)
     if name not in gymnasium.registry:
         # Without versions, all of which look alike; of those of one name the last is the newest.
         by_name = {known.rpartition("-v")[0] or known: known for known in gymnasium.registry}
@@ -126,6 +141,9 @@ def find_spec(id: str) -> EnvSpec:
 
 def _render_options(creator: Any) -> dict[str, Any]:
     """Rendering to arrays where the environment can, as SB3's video recorder expects it."""
+    parameters = inspect.signature(creator).parameters.values()
+    if not any(p.name == "render_mode" or p.kind is p.VAR_KEYWORD for p in parameters):
+        return {}
     metadata = getattr(creator, "metadata", None)  # of a wrapper's class, a property
     modes = metadata.get("render_modes", []) if isinstance(metadata, dict) else []
     return {"render_mode": "rgb_array"} if "rgb_array" in modes else {}

@@ -51,7 +51,8 @@ class AgentJob(Job):
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
-        *("total_timesteps", "device", "precision", "threads", "eval.every", "eval.episodes", "algo.workers"),
+        *("total_timesteps", "device", "precision", "threads", "env.n_threads"),
+        *("eval.every", "eval.episodes", "algo.workers"),
     )
     learner: MemoryPPO | A3C
     episodes: EpisodeFile

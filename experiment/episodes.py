@@ -12,7 +12,7 @@ import numpy as np
 
 from ..common.output import warn
 from .folder import RunFolder, replacing
-from .pictures import running_mean
+from .pictures import WINDOW, running_mean
 
 HEADER = "step,return,length,seconds\n"
 THRESHOLDS = (-10, 0, 10, 18)
@@ -101,16 +101,18 @@ def _line(row: list[float]) -> str:
 
 def describe_episodes(rows: np.ndarray) -> dict[str, Any]:
     """What the episodes [E, 4] of a training show, for ``results.json``: ``curve`` has agent steps, minutes, and the
-    mean return of the last 100 episodes; ``first_reached`` where that mean first exceeded some levels."""
+    mean return of the last 100 episodes; ``first_reached`` where that mean, of a full 100, first exceeded some levels,
+    and ``best_mean_return_100`` the highest such mean."""
     steps, returns, _, seconds = rows.T
     means = running_mean(returns)
+    whole = slice(min(WINDOW, len(rows)) - 1, None)  # the mean of a few lucky first episodes does not count
 
     def minutes(step: float) -> float:
         return round(float(np.interp(step, steps, seconds)) / 60, 2)
 
     def crossing(level: float) -> dict[str, float] | None:
-        above = means > level
-        step = steps[np.argmax(above)] if above.any() else None
+        above = means[whole] > level
+        step = steps[whole][np.argmax(above)] if above.any() else None
         return None if step is None else {"agent_steps": int(step), "minutes": minutes(step)}
 
     points = [*range(CURVE_STEPS, int(steps[-1]), CURVE_STEPS), int(steps[-1])] if len(rows) else []
@@ -122,5 +124,5 @@ def describe_episodes(rows: np.ndarray) -> dict[str, Any]:
         ],
         "first_reached": {str(level): crossing(level) for level in THRESHOLDS},
         "mean_return_last_100": round(float(means[-1]), 2) if len(rows) else None,
-        "best_mean_return_100": round(float(means.max()), 2) if len(rows) else None,
+        "best_mean_return_100": round(float(means[whole].max()), 2) if len(rows) else None,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 WINDOW = 100  # episodes in the running mean, as in SB3's rollout/ep_rew_mean
 COLOURS = {
+    "identity": "black",
     "stm": "tab:blue",
     "rmc": "tab:orange",
     "lstm": "tab:green",
@@ -87,36 +88,44 @@ class Curve(NamedTuple):
     steps: np.ndarray  # [N], or updates
     minutes: np.ndarray  # [N]
     scores: np.ndarray  # [N]
+    frames_per_step: int = 1  # of an agent that skips frames
 
 
 def draw_curves(
     path: Path, rows: Mapping[str, Sequence[Curve]], title: str, x: str, y: str, levels: Mapping[str, float]
 ) -> None:
-    """Save the curves of several runs, against steps and minutes: a line for each row, a colour for each core.
+    """Save the curves of several runs, against steps, minutes and (where they are skipped) frames: a line for each row,
+    in the colour of its core.
 
     :param rows: the runs of each row, which differ in nothing but their seeds
     :param x: what the steps are
     :param y: what the scores are
     :param levels: by name, drawn as constant lines
     """
-    figure = Figure(figsize=(10, 4.8), layout="constrained")
-    by_step, by_minute = figure.subplots(1, 2, sharey=True)
+    scales: dict[str, Callable[[Curve], np.ndarray]] = {
+        x: lambda curve: curve.steps,
+        "minutes": lambda curve: curve.minutes,
+    }
+    if all(curve.frames_per_step > 1 for curves in rows.values() for curve in curves):
+        scales["million frames"] = lambda curve: curve.steps * curve.frames_per_step / 1e6
+    figure = Figure(figsize=(5 * len(scales), 4.8), layout="constrained")
+    panels = figure.subplots(1, len(scales), sharey=True)
     styles: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", ":", "-.")))
     for name, curves in rows.items():
         core = curves[0].core
         look: dict[str, Any] = {"color": COLOURS.get(core, "tab:brown"), "linestyle": next(styles[core])}
-        _draw_seeds(by_step, [(curve.steps, curve.scores) for curve in curves], label=name, **look)
-        _draw_seeds(by_minute, [(curve.minutes, curve.scores) for curve in curves], **look)
-    for axes, label in ((by_step, x), (by_minute, "minutes")):
+        for axes, scale in zip(panels, scales.values(), strict=True):
+            _draw_seeds(axes, [(scale(curve), curve.scores) for curve in curves], label=name, **look)
+    for axes, label in zip(panels, scales, strict=True):
         axes.set(xlabel=label)
         axes.grid(alpha=0.3)
         _draw_levels(axes, levels)
     if all((curve.scores >= 0).all() for curves in rows.values() for curve in curves):
-        by_step.set_ylim(bottom=0)
-    by_step.set(ylabel=y)
-    by_step.xaxis.set_major_formatter("{x:,.0f}")
+        panels[0].set_ylim(bottom=0)
+    panels[0].set(ylabel=y)
+    panels[0].xaxis.set_major_formatter("{x:,.0f}")
     figure.suptitle(title)
-    lines = by_step.get_legend_handles_labels()
+    lines = panels[0].get_legend_handles_labels()
     figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
     figure.savefig(path, dpi=110)
 

@@ -85,7 +85,8 @@ def _table(name: str, table: dict, models: dict) -> Table:
         for seed in seeds or [1]:
             suffix, named = (f"_s{seed}", f", seed {seed}") if seeds else ("", "")
             of_seed = (*options, "--seed", str(seed))
-            runs.append(Run(name, row + suffix, title, title + named, of_seed, chain[-1].get("paper", "")))
+            folder = chain[-1].get("folder", row) + suffix
+            runs.append(Run(name, folder, title, title + named, of_seed, chain[-1].get("paper", "")))
     own = {key: value for key, value in table.items() if key not in ("options", "runs")}
     return Table(name, runs=tuple(runs), **own)
 
@@ -104,7 +105,7 @@ def draw() -> None:
 def draw_picture(table: Table, results: Mapping[Run, Results]) -> None:
     """Draw the curves of all runs of a table."""
     first = next(iter(results.values()))
-    levels: dict[str, float] = {f"{level:+d}": level for level in table.levels[-1:]}
+    levels = {f"{level:+d}": level for level in table.levels[-1:]} | reference(table)
     axes = "agent steps", "mean return of 100 episodes"
     if not is_agent(results):
         levels = task_of(first).trivial("valid")
@@ -118,7 +119,15 @@ def curve(result: Results) -> Curve:
     points = result.get("curve") or [
         (entry["update"], entry["seconds"] / 60, entry[f"valid_{result['metric']}"]) for entry in result["history"]
     ]
-    return Curve(result["core"], *np.array(points, dtype=float).T)
+    steps, minutes, scores = np.array(points, dtype=float).T
+    return Curve(result["core"], steps, minutes, scores, result.get("frames_per_step", 1))
+
+
+def reference(table: Table) -> dict[str, float]:
+    """What scripts reach, by their names, from ``reference.json`` of the kind of table."""
+    kind, _, own = table.name.partition("/")
+    found = text(RESULTS / kind / "reference.json")
+    return json.loads(found)["lines"].get(own, {}) if found else {}
 
 
 def page(kind: str) -> str:
@@ -126,8 +135,8 @@ def page(kind: str) -> str:
     found = {table: table.read() for table in read_tables().values() if table.name.startswith(f"{kind}/")}
     parts = [text(RESULTS / kind / "intro.md")]
     parts += [section(table, results) for table, results in found.items() if results]
-    missing = {table: [run.title for run in table.runs if run not in results] for table, results in found.items()}
-    if lines := [f"* {table.title}: {'; '.join(titles)}" for table, titles in missing.items() if titles]:
+    missing = {table: titles([run for run in table.runs if run not in results]) for table, results in found.items()}
+    if lines := [f"* {table.title}: {'; '.join(names)}" for table, names in missing.items() if names]:
         parts.append("\n".join(["## Not trained yet", "", *lines]))
     return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -180,9 +189,15 @@ def commits(result: Results) -> list[str]:
     return [line.removeprefix(COMMIT).strip() for line in result["versions"] if COMMIT in line] or ["unknown"]
 
 
-def by_row(results: Mapping[Run, Results]) -> dict[str, list[Run]]:
+def titles(runs: Iterable[Run]) -> list[str]:
+    """One for each row that they are of."""
+    rows = by_row(runs).items()
+    return [f"{row} ({len(found)} seeds)" if len(found) > 1 else found[0].title for row, found in rows]
+
+
+def by_row(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """The runs that differ in nothing but their seeds, by the row that they are of."""
-    return {row: list(runs) for row, runs in groupby(results, key=lambda run: run.row)}
+    return {row: list(found) for row, found in groupby(runs, key=lambda run: run.row)}
 
 
 def entries(results: Mapping[Run, Results]) -> Iterator[tuple[str, Run, list[Results]]]:
@@ -205,7 +220,16 @@ def spread(values: Sequence[float | None], form: str) -> str:
 def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:
     """What agents reached, and when."""
     passed = [f"above {level}" for level in table.levels]
-    heads = ["", "return at the end", "of most probable actions", "agent steps", "minutes", *passed, "commit"]
+    heads = [
+        "",
+        "return at the end",
+        "best mean of 100",
+        "of most probable actions",
+        "agent steps",
+        "minutes",
+        *passed,
+        "commit",
+    ]
     lines = [heads, ["---"] * len(heads)]
     for begin, _, found in entries(results):
         diverged = len(found) == 1 and found[0]["outcome"] == "diverged"
@@ -213,6 +237,7 @@ def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]
             [
                 begin,
                 spread([r["mean_return_last_100"] for r in found], "+.1f"),
+                spread([r.get("best_mean_return_100") for r in found], "+.1f"),
                 evaluation(found),
                 spread([r["steps"] for r in found], ",.0f") + ", diverged" * diverged,
                 spread([r["minutes"] for r in found], ".1f"),
@@ -220,7 +245,8 @@ def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]
                 commits(found[0])[0] if len(found) == 1 else "",
             ]
         )
-    return lines
+    empty = [""] * (len(heads) - 2)
+    return lines + [[f"*{name}*", f"{value:+.1f}", *empty] for name, value in reference(table).items()]
 
 
 def evaluation(found: Sequence[Results]) -> str:
@@ -233,10 +259,11 @@ def evaluation(found: Sequence[Results]) -> str:
 
 
 def reached(moments: Sequence[Mapping[str, float] | None]) -> str:
-    """When a level was passed; of several seeds, how often."""
-    if len(moments) > 1:
-        return f"{sum(map(bool, moments))} of {len(moments)}"
-    return f"{moments[0]['agent_steps']:,} steps, {moments[0]['minutes']:.1f} min" if moments[0] else "never"
+    """When a level was passed; of several seeds, how often, and when by those that did."""
+    found = [moment for moment in moments if moment]
+    often = f"{len(found)} of {len(moments)}" if len(moments) > 1 else "" if found else "never"
+    steps, minutes = spread([m["agent_steps"] for m in found], ",.0f"), spread([m["minutes"] for m in found], ".1f")
+    return ": ".join(filter(None, (often, f"{steps} steps, {minutes} min" if found else "")))
 
 
 def task_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:

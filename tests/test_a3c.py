@@ -24,6 +24,7 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from relmem.agents import A3C
 from relmem.agents.a3c import algorithm, pool
+from relmem.agents.a3c import environments as environments_module
 from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
 from relmem.envs import make_vec_env
 
@@ -476,6 +477,14 @@ def test_workers_know_an_environment_that_this_process_has_registered():
         assert model.num_timesteps >= 20
     finally:
         del gym.registry["Mine-v0"]
+
+
+@pytest.mark.parametrize(("env_kwargs", "n_threads"), [({}, 1), ({"n_threads": None}, 1), ({"n_threads": 3}, 3)])
+def test_a_workers_games_are_stepped_on_one_thread_unless_asked_otherwise(env_kwargs, n_threads, monkeypatch):
+    made = []
+    monkeypatch.setattr(environments_module, "make_vec_env", lambda id, n_envs, **options: made.append(options))
+    environments_module._from_id("ALE/Pong-v5", env_kwargs, None, 2, 0)
+    assert made == [{"seed": 0, "n_threads": n_threads}]
 
 
 def test_environments_that_workers_could_not_build_are_refused():

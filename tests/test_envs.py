@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import sys
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,7 +13,16 @@ from gymnasium import spaces
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.monitor import Monitor
 
-from relmem.envs import AtariVecEnv, FrameSkip, RepeatFirst, make_atari_env, make_vec_env
+from relmem.envs import (
+    AtariVecEnv,
+    FrameSkip,
+    LastAction,
+    MemoryChain,
+    RepeatFirst,
+    TMaze,
+    make_atari_env,
+    make_vec_env,
+)
 
 BOX, ACTION = spaces.Box(0, 1, (3,)), spaces.Discrete(2)
 
@@ -92,8 +105,8 @@ def test_unknown_ids_name_the_nearest_one(id, nearest):
 
 def test_an_unknown_id_that_resembles_none_names_none(monkeypatch):
     monkeypatch.setitem(gymnasium.registry, "WithoutVersion", gymnasium.spec("CartPole-v1"))
-    with pytest.raises(ValueError, match=r"^unknown environment 'MiniGrid-MemoryS7-v0': an id of another package is"):
-        make_vec_env("MiniGrid-MemoryS7-v0")
+    with pytest.raises(ValueError, match=r"^unknown environment 'SomeGrid-MemoryS7-v0': an id of another package is"):
+        make_vec_env("SomeGrid-MemoryS7-v0")
     with pytest.raises(ValueError, match="did you mean 'WithoutVersion'"):
         make_vec_env("WithoutVersio")
 
@@ -109,6 +122,7 @@ def test_an_unknown_id_that_resembles_none_names_none(monkeypatch):
         ({"seed": -1}, "seed must be an integer of at least 0 .* got -1"),
         ({"seed": 0.5}, "seed must be an integer of at least 0 .* got 0.5"),
         ({"max_frames": 0}, "max_frames must be an integer of at least 1 .* got 0"),
+        ({"flicker": 1.5}, "flicker must be a number from 0 to 1 .* got 1.5"),
         ({"max_frames": 1e3}, "max_frames must be an integer of at least 1 .* got 1000.0"),
         ({"env_kwargs": ["render_mode"]}, "env_kwargs must be a mapping .* got"),
     ],
@@ -123,6 +137,8 @@ def test_arguments_out_of_range(id, kwargs, message):
     ("make", "message"),
     [
         (lambda: make_vec_env("CartPole-v1", image_size=84), "image_size is for Atari games"),
+        (lambda: make_vec_env("CartPole-v1", crop=(34, 194)), "crop is for Atari games"),
+        (lambda: make_vec_env("CartPole-v1", n_threads=2), "n_threads above 1 is for Atari games"),
         (lambda: make_vec_env("ALE/Pong-v5", image_size=0), "image_size must be an integer of at least 1 .* got 0"),
         (lambda: make_vec_env("ALE/Pong-v5", image_size=(84, 84, 1)), r"image_size must be .* got \(84, 84, 1\)"),
         (lambda: make_vec_env("ALE/Pong-v5", env_kwargs={"mode": 1}), "'ALE/Pong-v5' .* takes no env_kwargs"),
@@ -249,6 +265,27 @@ def test_a_single_pong_takes_max_frames_too():
     assert [env.step(0)[3] for _ in range(3)] == [False, False, True]
 
 
+@pytest.mark.parametrize("id", ["CartPole-v1", "relmem-test/Picture-v0"])
+def test_flicker_of_any_environment_whose_observations_are_arrays(id):
+    plain, flickering = make_vec_env(id, 2, seed=0, env_kwargs={}), make_vec_env(id, 2, seed=0, flicker=0.5)
+    assert flickering.observation_space == plain.observation_space
+    obs, seen, n_blank = plain.reset(), flickering.reset(), 0
+    for _ in range(60):
+        for shown, expected in zip(seen, obs, strict=True):
+            n_blank += not shown.any()
+            assert not shown.any() or np.array_equal(shown, expected)
+        obs, seen = (env.step(np.ones(2, dtype=np.int64))[0] for env in (plain, flickering))
+    assert 35 < n_blank < 85
+
+
+def test_flicker_widens_a_space_without_zero_and_refuses_what_is_no_array():
+    space = spaces.Box(2, 3, (3,))
+    env = make_vec_env("relmem-test/Spaces-v0", env_kwargs={"observation_space": space}, flicker=0.5)
+    assert env.observation_space == spaces.Box(0, 3, (3,))
+    with pytest.raises(ValueError, match=r"cannot make 'FrozenLake-v1': flicker blanks .* one array.* of Discrete"):
+        make_vec_env("FrozenLake-v1", flicker=0.5)
+
+
 @pytest.mark.parametrize("make", [lambda: make_vec_env("ALE/Pong-v5"), lambda: make_atari_env("pong")])
 @pytest.mark.parametrize("folder", ["empty", "missing"])
 def test_missing_rom(make, folder, tmp_path, monkeypatch):
@@ -297,3 +334,170 @@ def test_repeat_first_refuses_what_needs_no_memory(kwargs, message):
 
 def test_masked_cartpole_ends_after_500_steps():
     assert gymnasium.spec("relmem/MaskedCartPole-v0").max_episode_steps == 500
+
+
+def play(env, policy, seed):
+    """Return of an episode, and its observations; a policy gives an action for all observations so far."""
+    seen, total, done = [env.reset(seed=seed)[0]], 0.0, False
+    while not done:
+        obs, reward, done, truncated, _ = env.step(policy(seen))
+        assert not truncated
+        seen.append(obs)
+        total += reward
+    return total, seen
+
+
+def memoryless_policies(seen, n_actions):
+    """Every map from the observations seen to actions."""
+    known = sorted({obs.tobytes() for obs in seen})
+    for actions in itertools.product(range(n_actions), repeat=len(known)):
+        yield functools.partial(lambda chosen, seen: chosen[seen[-1].tobytes()], dict(zip(known, actions, strict=True)))
+
+
+@pytest.mark.parametrize(("length", "active"), [(1, False), (20, False), (50, False), (1, True), (12, True)])
+def test_t_maze_rewards_the_turn_that_the_cue_named(length, active):
+    env = TMaze(length, active)
+    check_env(env)
+
+    def walk(seen):
+        if len(seen) == 1 and active:
+            return 1  # back to the cue
+        return (3 if seen[active][0] > 0 else 2) if seen[-1][1] else 0
+
+    cues = set()
+    for seed in range(12):
+        total, seen = play(env, walk, seed)
+        assert total == 1.0 and len(seen) - 1 == length + 1 + 2 * active
+        assert [obs[0] != 0 for obs in seen] == [t == active for t in range(len(seen))]
+        cues.add(seen[active][0])
+        assert play(env, lambda seen: 5 - walk(seen) if seen[-1][1] else walk(seen), seed)[0] == 0.0
+    assert cues == {-1.0, 1.0}
+
+
+def test_t_maze_punishes_what_is_behind_the_shortest_way():
+    assert play(TMaze(10), lambda seen: 1, 0)[0] == pytest.approx(-1.1)  # 11 steps at the wall, each behind
+    late = [1, *[0] * 9, 2]
+    total, seen = play(TMaze(10), lambda seen: late[len(seen) - 1], 0)
+    assert total == pytest.approx(-1.1) and not seen[-1][1]  # the turn comes a cell too early, and does nothing
+    assert play(TMaze(10, active=True), lambda seen: 0, 0)[0] == pytest.approx(-1 / 12)  # waits at the junction
+
+
+@pytest.mark.parametrize("active", [False, True])
+def test_no_memoryless_policy_gets_more_than_half_of_the_t_maze(active):
+    env = TMaze(3, active)
+    seeds = [next(s for s in range(99) if (env.reset(seed=s), env._cue)[1] == cue) for cue in (-1, 1)]
+    seen = [np.array(obs, np.float32) for obs in ((-1, 0), (1, 0), (0, 0), (0, 1))]
+    best = max(np.mean([play(env, policy, s)[0] for s in seeds]) for policy in memoryless_policies(seen, 4))
+    assert best == 0.5
+
+
+@pytest.mark.parametrize(("length", "n_bits"), [(1, 1), (10, 1), (100, 1), (7, 5)])
+def test_memory_chain_is_that_of_bsuite(length, n_bits):
+    env = MemoryChain(length, n_bits)
+    check_env(env)
+    bits, asked = set(), set()
+    for seed in range(40):
+        total, seen = play(env, lambda seen: int(seen[0][2 + int(seen[-1][1])] > 0), seed)
+        shown = np.array(seen)
+        assert total == 1.0 and shown.shape == (length + 2, 2 + n_bits)
+        np.testing.assert_allclose(shown[1:, 0], 1 - np.arange(length + 1) / length, atol=1e-6)
+        np.testing.assert_array_equal(shown[0], shown[1] if length > 1 else shown[0])
+        assert (np.abs(shown[:2, 2:]) == 1).all() and not shown[2:, 2:].any()
+        assert not np.delete(shown[:, 1], [0, 1] if length == 1 else length).any()
+        bits.add(shown[0, 2]), asked.add(int(shown[length, 1]))
+        assert play(env, lambda seen: int(seen[0][2 + int(seen[-1][1])] < 0), seed)[0] == -1.0
+    assert bits == {-1.0, 1.0} and asked == set(range(n_bits))
+
+
+def test_no_memoryless_policy_gets_anything_of_the_memory_chain():
+    env = MemoryChain(3)
+    seeds = [next(s for s in range(99) if (env.reset(seed=s), env._bits[0])[1] == bit) for bit in (0, 1)]
+    seen = [obs for s in seeds for obs in play(env, lambda seen: 0, s)[1]]
+    assert all(np.mean([play(env, policy, s)[0] for s in seeds]) == 0 for policy in memoryless_policies(seen, 2))
+
+
+@pytest.mark.parametrize(
+    ("id", "velocities", "limit"), [("CartPoleNoVel-v1", [1, 3], 500), ("PendulumNoVel-v1", [2], 200)]
+)
+def test_environments_without_velocities_are_those_of_rl_zoo3(id, velocities, limit):
+    hidden, full = gymnasium.make(id), gymnasium.make(id.replace("NoVel", ""))
+    check_env(hidden)
+    assert hidden.observation_space == full.observation_space and hidden.spec.max_episode_steps == limit
+    obs, expected = hidden.reset(seed=3)[0], full.reset(seed=3)[0]
+    for t in range(9):
+        assert not obs[velocities].any() and expected[velocities].any()
+        np.testing.assert_array_equal(np.delete(obs, velocities), np.delete(expected, velocities))
+        action = t % 2 if id.startswith("CartPole") else np.array([0.5], np.float32)
+        obs, *outcome = hidden.step(action)
+        expected, *expected_outcome = full.step(action)
+        assert outcome == expected_outcome
+
+
+@pytest.mark.parametrize(
+    ("id", "env_kwargs"), [("TMaze", {"length": 0}), ("TMaze", {"active": 1}), ("MemoryChain", {"n_bits": 0})]
+)
+def test_sizes_of_memory_environments_that_there_are_not(id, env_kwargs):
+    with pytest.raises(ValueError, match=f"cannot make 'relmem/{id}-v0': {next(iter(env_kwargs))} must be"):
+        make_vec_env(f"relmem/{id}-v0", env_kwargs=env_kwargs)
+
+
+@pytest.mark.parametrize(
+    ("id", "package"), [("popgym-RepeatPreviousEasy-v0", "popgym"), ("MiniGrid-MemoryS11-v0", "minigrid")]
+)
+def test_a_suite_that_is_not_installed_is_named_with_its_extra(id, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ValueError, match=rf"^'{id}' needs the package {package}, which `pip install relmem\[{package}\]`"
+    ):
+        make_vec_env(id)
+
+
+def test_popgym_shows_the_last_action_and_marks_the_first_observation():
+    pytest.importorskip("popgym")
+    env = make_vec_env("popgym-RepeatPreviousEasy-v0", 1, seed=0)
+    assert env.observation_space == spaces.Box(0, 1, (10,), np.float32)  # card and action of 4, and the mark of 2
+    seen = [env.reset()[0]]
+    rewards, done = [], False
+    while not done:  # name the suit that was seen three observations before this one
+        card = seen[-4][:4].argmax() if len(seen) >= 4 else 0
+        obs, (reward,), (done,), (info,) = env.step([card])
+        seen.append(info["terminal_observation"] if done else obs[0])
+        rewards.append(reward)
+        assert seen[-1][4:8].argmax() == card and seen[-1][8] == 1
+    assert seen[0][4:].tolist() == [1, 0, 0, 0, 0, 1] and sum(rewards) == pytest.approx(1.0)
+    battle = make_vec_env("popgym-BattleshipEasy-v0", 2)
+    assert battle.reset().shape == (2, 20) and battle.action_space == spaces.MultiDiscrete([8, 8])
+
+
+def test_minigrid_shows_cells_alone():
+    pytest.importorskip("minigrid")
+    env = make_vec_env("MiniGrid-MemoryS11-v0", 2, seed=0, env_kwargs={"agent_view_size": 3})
+    obs = env.reset()
+    assert obs.shape == (2, 3 * 3 * 20) and set(np.unique(obs)) == {0, 1}
+    assert (obs.reshape(2, 9, 20).sum(axis=2) == 3).all()  # kind, colour and state of each cell
+
+
+@pytest.mark.parametrize(("id", "width", "null"), [("CartPole-v1", 4 + 2 + 2, [1, 0]), ("Pendulum-v1", 3 + 1 + 2, [0])])
+def test_the_last_action_stands_beside_any_observation(id, width, null):
+    plain, wrapped = gymnasium.make(id), LastAction(gymnasium.make(id))
+    check_env(wrapped)
+    n = plain.observation_space.shape[0]
+    (obs, _), (expected, _) = wrapped.reset(seed=1), plain.reset(seed=1)
+    assert wrapped.observation_space.shape == (width,)
+    np.testing.assert_array_equal(obs, [*expected, *null, 0, 1])
+    action, shown = (1, [0, 1]) if id == "CartPole-v1" else (np.array([0.25], np.float32), [0.25])
+    obs, expected = wrapped.step(action)[0], plain.step(action)[0]
+    np.testing.assert_array_equal(obs[:n], expected)
+    np.testing.assert_array_equal(obs[n:], [*shown, 1, 0])
+
+
+def test_an_environment_whose_constructor_does_not_know_render_mode_can_be_made():
+    class Inherits(Picture):
+        metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+
+        def __init__(self):
+            pass
+
+    gymnasium.registry.pop("relmem-test/Inherits-v0", None)
+    gymnasium.register(id="relmem-test/Inherits-v0", entry_point=Inherits)
+    assert make_vec_env("relmem-test/Inherits-v0").reset().shape == (1, 3, 40, 60)

@@ -11,6 +11,7 @@ import gymnasium
 import numpy as np
 import pytest
 from ale_py import roms
+from gymnasium.spaces import Box
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -18,6 +19,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from relmem.envs import AtariVecEnv, make_atari_env, make_vec_env
+from relmem.envs.checks import crop_window
 from relmem.envs.make import ALE_GAMES
 
 SKIPS = (1, 4, 16, 32)
@@ -245,6 +247,104 @@ def test_episode_statistics_are_those_of_sb3s_monitor():
         if dones[0]:
             break
     assert infos[0]["episode"]["l"] == np.ceil(max_frames / 16)
+
+
+@pytest.mark.parametrize("crop", [None, (34, 194)])
+@pytest.mark.parametrize("image_size", [84, 60, 42])
+@pytest.mark.parametrize("game", ["pong", "breakout"])
+def test_vector_and_single_env_agree_at_every_size(game, image_size, crop):
+    vector = AtariVecEnv(game, 1, 4, seed=1, image_size=image_size, crop=crop, max_frames=80)
+    single = make_atari_env(game, 4, image_size=image_size, crop=crop, max_frames=80)
+    assert vector.observation_space == single.observation_space == Box(0, 255, (1, image_size, image_size), np.uint8)
+    shown = [(vector.reset()[0], single.reset(seed=1)[0])]
+    for t in range(50):
+        obs, _, (done,), (info,) = vector.step(np.array([t % 4]))
+        single_obs, _, _, truncated, _ = single.step(t % 4)
+        assert done == truncated
+        if done:
+            shown.append((info["terminal_observation"], single_obs))
+            single_obs, _ = single.reset()
+        shown.append((obs[0], single_obs))
+    difference = np.abs(np.array([(a.astype(int) - b) for a, b in shown]))
+    assert difference.max() <= 1  # two ways of rounding the mean of an area
+    assert (difference > 0).mean() < 0.01
+
+
+def test_a_crop_at_native_size_is_a_part_of_the_frame():
+    whole = trace(AtariVecEnv("pong", 2, seed=1, image_size=NATIVE))
+    court = trace(AtariVecEnv("pong", 2, seed=1, image_size=(160, 160), crop=(34, 194)))
+    np.testing.assert_array_equal(court, whole[:, :, :, 34:194])
+
+
+@pytest.mark.parametrize("size", [84, 80, 60, 42, 33])
+@pytest.mark.parametrize("crop", [(34, 194), (0, 210), (0, 100), (110, 210), (50, 134)])
+def test_a_crop_shows_its_rows_to_within_one_row_of_the_image(size, crop):
+    whole, rows = crop_window(crop, size, 210)
+    row = 210 / whole
+    assert rows.stop - rows.start == size and rows.stop <= whole
+    assert abs(rows.start * row - crop[0]) < row and abs(rows.stop * row - crop[1]) < row
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"crop": (100, 100)}, r"crop must be two rows, in rising order, of the 210 of a frame, got \[100, 100\]"),
+        ({"crop": (34, 211)}, r"of the 210 of a frame, got \[34, 211\]"),
+        ({"crop": (-1, 194)}, "crop must be 2 values in a list"),
+        ({"crop": (34, 100)}, r"image_size asks for 84 rows, more than the 66 of the crop \[34, 100\]"),
+    ],
+)
+@pytest.mark.parametrize("make", [make_atari_env, lambda game, **options: make_vec_env("ALE/Pong-v5", **options)])
+def test_crops_that_there_are_not(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make("pong", **options)
+
+
+@pytest.mark.parametrize("image_size", [84, 60, 42])
+def test_flicker_blanks_the_same_observations_in_the_vector_and_the_single_env(image_size):
+    options = {"image_size": image_size, "max_frames": 40, "flicker": 0.5}
+    vector, single = AtariVecEnv("pong", 3, 4, seed=20, **options), make_atari_env("pong", 4, **options)
+    shown = [(vector.reset()[2], single.reset(seed=22)[0])]
+    for _ in range(60):
+        obs, _, dones, infos = vector.step(np.full(3, 2))
+        single_obs, _, _, truncated, _ = single.step(2)
+        assert dones[2] == truncated
+        if truncated:  # the last observation of an episode has a draw, and the first of the next one another
+            shown.append((infos[2]["terminal_observation"], single_obs))
+            single_obs, _ = single.reset()
+        shown.append((obs[2], single_obs))
+    np.testing.assert_array_equal([not a.any() for a, _ in shown], [not b.any() for _, b in shown])
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in shown)
+    assert 20 < sum(not a.any() for a, _ in shown) < 50
+    ends = [not a.any() for (a, _), (b, _) in zip(shown[10::11], shown[11::11], strict=False) if a.any() != b.any()]
+    assert len(set(ends)) == 2  # either of the two alone is blank at times
+
+
+def test_flicker_is_seeded_for_each_environment():
+    def blanks(n_envs, seed, steps=300, flicker=0.3):
+        env = make_vec_env("ALE/Pong-v5", n_envs, seed=seed, image_size=20, max_frames=400, flicker=flicker)
+        return ~trace(env, steps).any(axis=(2, 3, 4))  # [steps + 1, N]
+
+    first = blanks(4, 0)
+    np.testing.assert_array_equal(first, blanks(4, 0))
+    np.testing.assert_array_equal(first[:, :2], blanks(2, 0))  # however many there are
+    np.testing.assert_array_equal(first[:, 1:3], blanks(2, 1))
+    assert len({column.tobytes() for column in first.T}) == 4
+    assert abs(first.mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / first.size)
+    pairs = (first[1:] & first[:-1]).mean()
+    assert abs(pairs - 0.09) < 0.05  # one observation says nothing about the next
+    assert not blanks(2, 0, 50, 0.0).any() and blanks(2, 0, 50, 1.0).all()
+
+
+def test_flicker_changes_nothing_but_what_is_seen():
+    plain, flickering = (AtariVecEnv("pong", 2, 16, seed=3, max_frames=900, flicker=p) for p in (0.0, 0.5))
+    obs, seen = plain.reset(), flickering.reset()
+    for t in range(120):
+        for image, shown in zip(obs, seen, strict=True):
+            assert not shown.any() or np.array_equal(image, shown)
+        (obs, *outcome), (seen, *same) = plain.step(np.full(2, t % 6)), flickering.step(np.full(2, t % 6))
+        for a, b in zip(outcome[:2], same[:2], strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_returns_begin_at_zero_with_every_episode():

@@ -37,6 +37,41 @@ def test_every_run_has_a_config_a_seed_and_an_end(name):
         assert config["total_timesteps"] > 0 and "Pong" in config["env"]["id"]
 
 
+STUDY = [table for table in TABLES.values() if table.name.startswith("pong/")]
+
+
+@pytest.mark.parametrize("table", STUDY, ids=[table.name for table in STUDY])
+def test_the_study_of_pong_compares_cores_and_nothing_else(table):
+    kept, gammas = [], []
+    runs = [run for run in table.runs if "A3C" not in run.title and "earlier recipe" not in run.title]
+    assert runs[0].row == "no memory" and {run.name.rpartition("_s")[2] for run in runs} <= {
+        str(101 + i) for i in range(5)
+    }
+    for run in runs:
+        config = config_of(run)
+        gammas.append(config["algo"].pop("gamma"))
+        kept.append(config | {"core": None, "seed": None})
+    assert all(config == kept[0] for config in kept) and kept[0]["eval"]["episodes"] == 20
+    assert all(gamma == gammas[0] or "discount 0.99" in run.title for gamma, run in zip(gammas, runs, strict=True))
+    frames = kept[0]["env"]["frame_skip"] or 1
+    assert gammas[0] == pytest.approx(0.99 ** (frames / 4), abs=1e-3)
+
+
+def test_what_scripts_reach_is_the_mean_of_their_games():
+    found = json.loads((tables.RESULTS / "pong" / "reference.json").read_text())
+    assert {f"pong/{name}" for name in found["lines"]} <= set(TABLES)
+    for name, lines in found["lines"].items():
+        for script, level in lines.items():
+            games = found["games"][name][script.removeprefix("script that ")]
+            assert level == pytest.approx(np.mean([game["won"] - game["lost"] for game in games]), abs=0.01)
+
+
+def test_the_control_has_the_recipe_of_the_lstm():
+    configs = [parse(["--config", f"pong/{core}"]).config.as_dict() for core in ("identity", "lstm")]
+    assert [config.pop("core")["name"] for config in configs] == ["identity", "lstm"]
+    assert configs[0] == configs[1]
+
+
 def test_the_models_of_a_task_differ_in_nothing_but_core_minutes_and_a_rate_that_the_title_tells():
     for table in TASK_TABLES:
         kept, rates = [], []
@@ -49,11 +84,14 @@ def test_the_models_of_a_task_differ_in_nothing_but_core_minutes_and_a_rate_that
 
 
 def test_a_row_with_seeds_is_a_run_for_each():
-    rows = {"plain": {"title": "Plain"}, "lstm": {"options": "--core.hidden_size 8", "seeds": [4, 3], "paper": "9 %"}}
+    rows = {
+        "plain": {"title": "Plain", "folder": "kept_in"},
+        "lstm": {"options": "--core.hidden_size 8", "seeds": [4, 3], "paper": "9 %"},
+    }
     models = {"lstm": {"title": "LSTM", "options": "--core.name lstm"}}
     table = tables._table("tasks/own", {"title": "Own", "options": "--config own", "runs": rows}, models)
     plain, *seeds = table.runs
-    assert (plain.name, plain.title, plain.paper) == ("plain", "Plain", "")
+    assert (plain.name, plain.title, plain.paper) == ("kept_in", "Plain", "")
     assert plain.options == ("--config", "own", "--seed", "1")
     assert [(run.name, run.title) for run in seeds] == [("lstm_s4", "LSTM, seed 4"), ("lstm_s3", "LSTM, seed 3")]
     assert seeds[0].options == tuple(
@@ -177,6 +215,13 @@ def test_the_queue_trains_agents_and_models_and_draws_what_they_showed(kept, mon
     assert queue.main([]) == 0 and stamps == {path: path.stat().st_mtime_ns for path in kept.rglob("results.json")}
 
 
+def test_of_several_seeds_it_is_shown_how_many_passed_a_level_and_when():
+    early, late = ({"agent_steps": 1000 * k, "minutes": k / 2} for k in (1, 3))
+    assert tables.reached([early]) == "1,000 steps, 0.5 min" and tables.reached([None]) == "never"
+    assert tables.reached([early, None, late]) == "2 of 3: 2,000 (1,000 to 3,000) steps, 1.0 (0.5 to 1.5) min"
+    assert tables.reached([None, None]) == "0 of 2"
+
+
 def test_of_several_seeds_the_mean_and_the_range_are_shown():
     assert tables.spread([1.0, 2.0, 6.0], ".1f") == "3.0 (1.0 to 6.0)"
     assert tables.spread([2], ",.0f") == tables.spread([2, 2], ",.0f") == "2"
@@ -192,6 +237,8 @@ AGENT = {
     "threads": 2,
     "outcome": "finished",
     "mean_return_last_100": -3.25,
+    "best_mean_return_100": -2.5,
+    "frames_per_step": 4,
     "evaluation": {"mean": 2.0, "episodes": 8, "returns": [2.0] * 8, "complete": True},
     "steps": 12345,
     "minutes": 6.7,
@@ -201,16 +248,27 @@ AGENT = {
 
 
 def test_the_results_of_agents_are_drawn_too(kept):
-    whole, other = TABLES["pong/skip_4"].runs[1:3]
+    of_row = {run.row: run for run in TABLES["pong/skip_4"].runs}
+    whole, other, third = (of_row[row] for row in ("no memory", "LSTM, 256 cells", "STM, A3C"))
     cut = {"mean": 1.0, "episodes": 3, "returns": [1.0] * 3, "complete": False}
-    early = AGENT | {"evaluation": None, "mean_return_last_100": None, "curve": []}  # before the first episode ended
+    early = AGENT | {
+        "evaluation": None,
+        "mean_return_last_100": None,
+        "best_mean_return_100": None,
+        "curve": [],
+    }  # before the first episode ended
     cut_off = AGENT | {"evaluation": cut, "conditions": "Nothing else ran."}
-    for run, result in ((whole, AGENT), (other, cut_off), (TABLES["pong/skip_4"].runs[3], early)):
+    for run, result in ((whole, AGENT), (other, cut_off), (third, early)):
         run.result.parent.mkdir(parents=True)
         run.result.write_text(json.dumps(result))
+    (kept / "pong" / "reference.json").write_text('{"lines": {"skip_4": {"a script": 7.5}}}')
     tables.draw()
     text = (kept / "pong" / "README.md").read_text()
-    assert "| -3.2 | +2.0 | 12,345 | 6.7 | 9,000 steps, 5.0 min | never | never | abc1234+ |" in text
+    assert (
+        "| *a script* | +7.5 |" in text
+        and "* Pong, frame skip 4, from single frames: no memory (4 seeds); LSTM" in text
+    )
+    assert "| -3.2 | -2.5 | +2.0 | 12,345 | 6.7 | 9,000 steps, 5.0 min | never | never | abc1234+ |" in text
     assert "| +1.0 (3 games, then cut) |" in text and "|  |  | 12,345 |" in text
     assert "2 threads of some CPU; relmem at commit abc1234+.\n" in text
     assert "relmem at commit abc1234+. Nothing else ran.\n" in text

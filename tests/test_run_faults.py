@@ -95,6 +95,9 @@ def test_a_curve_has_a_point_every_10_000_steps_and_says_when_a_level_was_reache
     assert found["curve"][0][2] == -21.0 and found["mean_return_last_100"] == 21.0
     assert found["first_reached"]["0"] == {"agent_steps": 17_100, "minutes": 2.85}
     assert found["first_reached"]["18"]["agent_steps"] == 21_300
+    assert found["best_mean_return_100"] == 21.0
+    lucky = describe_episodes(np.column_stack([steps, -returns, np.full(250, 100), steps / 100]))
+    assert lucky["first_reached"]["10"]["agent_steps"] == 10_000  # and not with the first episode
     empty = describe_episodes(np.empty((0, 4)))
     assert empty["curve"] == [] and empty["mean_return_last_100"] is None
 

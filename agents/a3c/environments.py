@@ -66,4 +66,5 @@ def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
 def _from_id(env_id: str, env_kwargs: dict[str, Any], spec: EnvSpec | None, n_envs: int, seed: int) -> VecEnv:
     if spec is not None:  # which the user's script may have registered, and this process has not
         gymnasium.registry.setdefault(spec.id, spec)
-    return make_vec_env(env_id, n_envs, seed=seed, **env_kwargs)
+    threads = 1 if env_kwargs.get("n_threads") is None else env_kwargs["n_threads"]  # the others are other workers'
+    return make_vec_env(env_id, n_envs, seed=seed, **env_kwargs | {"n_threads": threads})
