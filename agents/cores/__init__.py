@@ -3,6 +3,7 @@
 from .blocks import ResidualCore, StackedCore
 from .check import check_core
 from .core import MemoryCore, State
+from .delta_net import DeltaNetCore
 from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
@@ -12,6 +13,7 @@ from .rmc import RMCCore
 from .stm import STMCore
 
 __all__ = [
+    "DeltaNetCore",
     "GRUCore",
     "IdentityCore",
     "LSTMCore",

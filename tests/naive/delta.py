@@ -1,0 +1,52 @@
+"""Memories written by the delta rule, once more from their equations: one sequence, one head, one entry of the values at a time."""
+
+import torch
+from torch import Tensor
+
+
+def naive_delta_rule(
+    query: Tensor, key: Tensor, value: Tensor, write: Tensor, decay: Tensor, state: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """query, key [T, B, H, k], value [T, B, H, v], write, decay [T, B, H], state [B, H, k, v], starts [T, B] ->
+    read-outs [T, B, H, v], memories after the last step [B, H, k, v]."""
+    steps, batch, heads, _ = query.shape
+    reads, ends = [], []
+    for b in range(batch):
+        for h in range(heads):
+            columns = list(state[b, h].T)  # one memory of keys for each entry of the values
+            for t in range(steps):
+                if starts[t, b]:
+                    columns = [torch.zeros_like(column) for column in columns]
+                for j in range(len(columns)):
+                    faded = decay[t, b, h] * columns[j]
+                    error = value[t, b, h, j] - (faded * key[t, b, h]).sum()
+                    columns[j] = faded + write[t, b, h] * error * key[t, b, h]
+                reads.append(torch.stack([(column * query[t, b, h]).sum() for column in columns]))
+            ends.append(torch.stack(columns, dim=1))
+    reads = torch.stack(reads).view(batch, heads, steps, -1).permute(2, 0, 1, 3)
+    return reads, torch.stack(ends).view_as(state)
+
+
+def silu(x: Tensor) -> Tensor:
+    return x / (1 + torch.exp(-x))
+
+
+def unit(x: Tensor) -> Tensor:
+    return x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-6)
+
+
+def root_mean_square_norm(x: Tensor, gain: Tensor) -> Tensor:
+    return gain * x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5)
+
+
+def naive_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """x [T, B, F], starts [T, B] -> outputs [T, B, H * v], leaves of the state after the last step."""
+    p = dict(core.named_parameters())
+    heads, keys, values = core.state_spec["memory"]
+    rows = silu(torch.einsum("tbf,of->tbo", x, p["qkv.weight"])).view(*x.shape[:2], heads, 2 * keys + values)
+    query, key, value = unit(rows[..., :keys]), unit(rows[..., keys : 2 * keys]), rows[..., 2 * keys :]
+    write = 1 / (1 + torch.exp(-torch.einsum("tbf,hf->tbh", x, p["write.weight"]) - p["write.bias"]))
+    if core.largest_write == 2:
+        write = write + write
+    reads, memory = naive_delta_rule(query, key, value, write, torch.ones_like(write), state.memory, starts)
+    return root_mean_square_norm(reads, p["norm.weight"]).flatten(2), [memory]
