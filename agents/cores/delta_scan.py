@@ -39,7 +39,7 @@ def delta_scan(
     log_decay: Tensor | None,
     state: Tensor,
     starts: Tensor,
-    chunk: int = 64,
+    chunk: int = 32,
 ) -> tuple[Tensor, Tensor]:
     """The numbers of a loop over ``delta_step``, chunk by chunk. Episodes begin with a memory of zeros.
 
@@ -57,39 +57,38 @@ def delta_scan(
     for cut in (slice(begin, begin + chunk) for begin in range(0, len(query), chunk)):
         q, k, v, beta = (part[cut].flatten(1, 2).transpose(0, 1) for part in (query, key, value, write.unsqueeze(3)))
         episode = starts[cut].T.repeat_interleave(heads, 0).cumsum(1)  # [B * H, C]; the others are [B * H, C, ...]
-        within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()  # [B * H, t, τ]
-        left, origin = _left(None if log_decay is None else log_decay[cut].flatten(1).T, within, q.dtype)
-
-        system = (beta * torch.bmm(k, k.mT) * left).tril(-1)
-        solved = torch.linalg.solve_triangular(
-            system, beta * torch.cat([v, origin * k], dim=2), upper=False, unitriangular=True
-        )
-        # What is written of the values, and what is taken back of the memory before the episode.
-        written, erased = solved.split([v.shape[2], k.shape[2]], dim=2)
-        attention = torch.bmm(q, k.mT) * left
+        within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()  # τ is of the episode of t [B * H, t, τ]
         begun = episode.unsqueeze(2) > 0  # in this chunk, so with a memory of zeros [B * H, C, 1]
-        # What a query reads of the memory before the chunk. Where an episode has begun, it has no gradient either.
-        of_memory = torch.where(begun, 0, origin * q - torch.bmm(attention, erased))
-        old = torch.where(begun, 0, torch.bmm(of_memory, memory))
-        reads.append((old + torch.bmm(attention, written)).transpose(0, 1).unflatten(1, (-1, heads)))
+        similarity, attention, of_memory = torch.bmm(k, k.mT), torch.bmm(q, k.mT), k
+        if log_decay is not None:
+            left, origin = _left(log_decay[cut].flatten(1).T, within)
+            similarity, attention, of_memory = similarity * left, attention * left, origin * k
+            q, k = origin * q, k * left[:, -1].unsqueeze(2)
+        # All that would relate an episode to another is selected away, so that neither values nor gradients pass.
+        system = torch.where(within, beta * similarity, 0)
+        solved = torch.linalg.solve_triangular(
+            system, beta * torch.cat([v, of_memory], dim=2), upper=False, unitriangular=True
+        )
+        written, erasing = solved.split([v.shape[2], k.shape[2]], dim=2)
+        erased = torch.where(begun, 0, torch.bmm(torch.where(begun, 0, erasing), memory))  # U = written - erased
+        attention = torch.where(within, attention, 0)
+        old = torch.bmm(torch.where(begun, 0, q), memory) - torch.bmm(attention, erased)
+        y = torch.where(begun, 0, old) + torch.bmm(attention, written)  # [B * H, C, v]
+        reads.append(y.transpose(0, 1).unflatten(1, (-1, heads)))
 
-        last = (k * left[:, -1].unsqueeze(2)).mT  # [B * H, k, C]
-        kept = origin[:, -1:] * torch.eye(k.shape[2], dtype=k.dtype, device=k.device) - torch.bmm(last, erased)
-        begun = begun[:, -1:]
-        old = torch.where(begun, 0, torch.bmm(torch.where(begun, 0, kept), memory))
-        memory = old + torch.bmm(last, written)
+        lost = begun[:, -1:]  # what was before the chunk
+        kept = memory if log_decay is None else torch.where(lost, 1, origin[:, -1:]) * memory
+        written = written - torch.where(lost, 0, erased)
+        k = torch.where(within[:, -1].unsqueeze(2), k, 0)
+        memory = torch.baddbmm(torch.where(lost, 0, kept), k.mT, written)
     return torch.cat(reads), memory.unflatten(0, (-1, heads))
 
 
-def _left(log_decay: Tensor | None, within: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """What decay leaves: at step t of what step τ wrote, for the pairs within an episode [B, t, τ], and at step t of the
-    memory before the episode [B, t, 1]."""
-    if log_decay is None:
-        left = within.to(dtype)
-        return left, torch.ones_like(left[:, :, :1])
-    ones = torch.ones_like(within[0])
+def _left(log_decay: Tensor, within: Tensor) -> tuple[Tensor, Tensor]:
+    """What decay leaves: at step t of what step τ <= t wrote [B, t, τ], and at step t of the memory before the chunk
+    or, where an episode began, before that [B, t, 1]."""
     # Sums of what lies between, not differences of sums from the beginning, in which small decays would drown.
-    between = torch.where(ones.tril(-1), log_decay.unsqueeze(2), 0).cumsum(1)
-    left = torch.where(within, between.exp(), 0)
+    later = torch.ones_like(within[0]).tril(-1)
+    left = torch.where(later, log_decay.unsqueeze(2), 0).cumsum(1).exp()
     origin = torch.where(within, log_decay.unsqueeze(1), 0).sum(2, keepdim=True).exp()
     return left, origin
