@@ -11,6 +11,7 @@ SMALL = {
     "rmc": {"slots": 3, "heads": 2, "head_size": 4},
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
     "delta_net": {"heads": 2, "key_size": 4, "value_size": 3},
+    "gated_delta_net": {"heads": 2, "key_size": 4, "value_size": 3, "conv_size": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from relmem.agents import make_core
 from relmem.agents.cores.delta_scan import delta_scan
-from tests.naive.delta import naive_delta_net, naive_delta_rule
+from tests.naive.delta import naive_delta_net, naive_delta_rule, naive_gated_delta_net
 
 
 def assert_same(got, expected, sources, tolerance=1e-9):
@@ -59,7 +59,7 @@ def test_what_has_overflowed_does_not_pass_a_reset(junk):
     assert all(gradient[:, 0].isfinite().all() for gradient in gradients)
 
 
-CORES = {"delta_net": naive_delta_net}
+CORES = {"delta_net": naive_delta_net, "gated_delta_net": naive_gated_delta_net}
 
 
 @pytest.mark.parametrize("name", CORES)

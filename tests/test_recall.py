@@ -15,6 +15,8 @@ OPTIONS = {
     "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
+    "delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
+    "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
 }
 
 

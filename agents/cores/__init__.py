@@ -4,6 +4,7 @@ from .blocks import ResidualCore, StackedCore
 from .check import check_core
 from .core import MemoryCore, State
 from .delta_net import DeltaNetCore
+from .gated_delta_net import GatedDeltaNetCore
 from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
@@ -15,6 +16,7 @@ from .stm import STMCore
 __all__ = [
     "DeltaNetCore",
     "GRUCore",
+    "GatedDeltaNetCore",
     "IdentityCore",
     "LSTMCore",
     "MemoryCore",

@@ -50,3 +50,30 @@ def naive_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, lis
         write = write + write
     reads, memory = naive_delta_rule(query, key, value, write, torch.ones_like(write), state.memory, starts)
     return root_mean_square_norm(reads, p["norm.weight"]).flatten(2), [memory]
+
+
+def naive_gated_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """x [T, B, F], starts [T, B] -> outputs [T, B, H * v], leaves of the state after the last step."""
+    p = dict(core.named_parameters())
+    heads, keys, values = core.state_spec["memory"]
+    projected = torch.einsum("tbf,of->tbo", x, p["qkv.weight"])
+    convolved, conv = [], []
+    for b in range(x.shape[1]):
+        window = list(state.conv[b])  # the inputs before the present one, oldest first
+        for t in range(len(x)):
+            if starts[t, b]:
+                window = [torch.zeros_like(row) for row in window]
+            window.append(projected[t, b])
+            convolved.append(sum(row * weight for row, weight in zip(window, p["conv.weight"], strict=True)))
+            window = window[1:]
+        conv.append(torch.stack(window) if window else state.conv[b])
+    rows = silu(torch.stack(convolved)).view(x.shape[1], len(x), heads, -1).transpose(0, 1)
+    query, key, value = unit(rows[..., :keys]), unit(rows[..., keys : 2 * keys]), rows[..., 2 * keys :]
+    write = 1 / (1 + torch.exp(-torch.einsum("tbf,hf->tbh", x, p["write.weight"]) - p["write.bias"]))
+    if core.largest_write == 2:
+        write = write + write
+    step = torch.log(1 + torch.exp(torch.einsum("tbf,hf->tbh", x, p["rate.weight"]) + p["rate.bias"]))
+    decay = torch.exp(-torch.exp(p["log_rate"]) * step)
+    reads, memory = naive_delta_rule(query, key, value, write, decay, state.memory, starts)
+    gate = silu(torch.einsum("tbf,of->tbo", x, p["gate.weight"]))
+    return gate * root_mean_square_norm(reads, p["norm.weight"]).flatten(2), [memory, torch.stack(conv)]
