@@ -12,6 +12,8 @@ SMALL = {
     "lstm_stm": {"lstm_size": 8, "queries": 2, "item_size": 5, "relation_size": 3},
     "delta_net": {"heads": 2, "key_size": 4, "value_size": 3},
     "gated_delta_net": {"heads": 2, "key_size": 4, "value_size": 3, "conv_size": 3},
+    "dnc": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
+    "ntm": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

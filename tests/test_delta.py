@@ -5,20 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relmem.agents import make_core
 from relmem.agents.cores.delta_scan import delta_scan
 from tests.naive.delta import naive_delta_net, naive_delta_rule, naive_gated_delta_net
-
-
-def assert_same(got, expected, sources, tolerance=1e-9):
-    """The same tensors, and the same gradients."""
-    weights = [torch.randn_like(tensor) for tensor in expected]
-    gradients = []
-    for tensors in (got, expected):
-        total = sum((tensor * weight).sum() for tensor, weight in zip(tensors, weights, strict=True))
-        gradients.append(torch.autograd.grad(total, sources, allow_unused=True, materialize_grads=True))
-    for one, other in zip((*got, *gradients[0]), (*expected, *gradients[1]), strict=True):
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+from tests.parity import assert_core_is, assert_same
 
 
 def inputs(T, B, H, k, v, largest_write=2.0):
@@ -68,24 +57,16 @@ CORES = {"delta_net": naive_delta_net, "gated_delta_net": naive_gated_delta_net}
 def test_values_and_gradients_match_the_naive_version(name, data):
     sizes = {size: data.draw(st.integers(1, 4), size) for size in ("heads", "key_size", "value_size")}
     eigenvalues = data.draw(st.sampled_from(["positive", "signed"]), "eigenvalues")
-    steps, batch = data.draw(st.integers(1, 7), "T"), data.draw(st.integers(1, 3), "B")
-    torch.manual_seed(data.draw(st.integers(0, 999), "seed"))
-    core = make_core(name, 5, eigenvalues=eigenvalues, **sizes).double()
-    with torch.no_grad():
-        for parameter in core.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    x, starts = torch.randn(steps, batch, 5, dtype=torch.float64), torch.rand(steps, batch) < 0.3
-    shapes = core.state_spec.values()
-    state = type(core.initial_state(1))(*(torch.randn(batch, *shape, dtype=torch.float64) for shape in shapes))
-    y, end = core(x, state, starts)
-    expected_y, expected_end = CORES[name](core, x, state, starts)
-    assert_same([y, *end], [expected_y, *expected_end], list(core.parameters()))
+    if name == "gated_delta_net":
+        sizes["conv_size"] = data.draw(st.integers(1, 4), "conv_size")
+    shape = {"steps": data.draw(st.integers(1, 7), "T"), "batch": data.draw(st.integers(1, 3), "B")}
+    seed = data.draw(st.integers(0, 999), "seed")
+    assert_core_is(CORES[name], name, seed=seed, eigenvalues=eigenvalues, **shape, **sizes)
 
 
-@pytest.mark.parametrize("name", CORES)
-def test_a_key_recalls_its_last_value(name):
+def test_a_key_recalls_its_last_value():
     """The second value for a key replaces the first: nothing of it is left where β is 1."""
-    query, key, value, _, _, state = inputs(2, 1, 1, 3, 2)
+    _, key, value, _, _, state = inputs(2, 1, 1, 3, 2)
     key = key[:1].expand(2, 1, 1, 3)
     ones = torch.ones(2, 1, 1, dtype=torch.float64)
     y, _ = delta_scan(key, key, value, ones, None, 0 * state, torch.zeros(2, 1, dtype=torch.bool))

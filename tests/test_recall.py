@@ -17,6 +17,8 @@ OPTIONS = {
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
     "delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
     "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
+    "dnc": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
+    "ntm": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
 }
 
 

@@ -4,22 +4,26 @@ from .blocks import ResidualCore, StackedCore
 from .check import check_core
 from .core import MemoryCore, State
 from .delta_net import DeltaNetCore
+from .dnc import DNCCore
 from .gated_delta_net import GatedDeltaNetCore
 from .gru import GRUCore
 from .identity import IdentityCore
 from .lstm import LSTMCore
 from .lstm_stm import lstm_stm
+from .ntm import NTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
 from .stm import STMCore
 
 __all__ = [
+    "DNCCore",
     "DeltaNetCore",
     "GRUCore",
     "GatedDeltaNetCore",
     "IdentityCore",
     "LSTMCore",
     "MemoryCore",
+    "NTMCore",
     "RMCCore",
     "ResidualCore",
     "STMCore",

@@ -1,13 +1,13 @@
 """Memories of matrices that are written by the delta rule: one step, and many at once.
 
-The memory S [k, v] maps keys to values. The delta rule (Widrow and Hoff 1960; as a fast weight update Schlag, Irie and
-Schmidhuber 2021) replaces what a key recalls by a new value, to the degree β; the gated one (Yang, Kautz and Hatamizadeh
-2025) lets all of the memory decay before:
+The memory S [k, v] maps keys to values. The delta rule (Widrow and Hoff 1960; as an update of fast weights Schlag,
+Irie and Schmidhuber 2021) replaces what a key recalls by a new value, to the degree β; the gated one (Yang, Kautz and
+Hatamizadeh 2025) lets all of the memory decay before:
 
     S_t = α_t S_{t-1} + k_t u_tᵀ,   u_t = β_t (v_t - (α_t S_{t-1})ᵀ k_t),   y_t = S_tᵀ q_t
 
-A chunk of C steps is linear in the memory S before it. With the decay γ_t from before the chunk to step t, and L_tτ from
-step τ to t, the u of the chunk solve one triangular system (the WY form of Yang et al. 2024, "Parallelizing linear
+A chunk of C steps is linear in the memory S before it. With the decay γ_t from before the chunk to step t, and L_tτ
+from step τ to t, the u of the chunk solve one triangular system (the WY form of Yang et al. 2024, "Parallelizing linear
 transformers with the delta rule over sequence length"):
 
     (1 + β ∘ tril(K Kᵀ ∘ L, -1)) U = β ∘ V - (β γ ∘ K) S

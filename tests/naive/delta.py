@@ -1,4 +1,5 @@
-"""Memories written by the delta rule, once more from their equations: one sequence, one head, one entry of the values at a time."""
+"""Memories written by the delta rule, once more from their equations: one sequence, one head and one entry of the
+values at a time."""
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ def naive_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, lis
 def naive_gated_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
     """x [T, B, F], starts [T, B] -> outputs [T, B, H * v], leaves of the state after the last step."""
     p = dict(core.named_parameters())
-    heads, keys, values = core.state_spec["memory"]
+    heads, keys, _ = core.state_spec["memory"]
     projected = torch.einsum("tbf,of->tbo", x, p["qkv.weight"])
     convolved, conv = [], []
     for b in range(x.shape[1]):
