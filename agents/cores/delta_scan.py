@@ -15,8 +15,12 @@ transformers with the delta rule over sequence length"):
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
+
+from .scan import loop
 
 
 def delta_step(
@@ -52,43 +56,55 @@ def delta_scan(
     :param chunk: steps that are related to each other at once
     :return: read-outs [T, B, H, v], and S after the last step [B, H, k, v]
     """
-    heads, reads = query.shape[2], []
-    memory = state.flatten(0, 1)  # [B * H, k, v]
+    reads, memory = [], state
     for cut in (slice(begin, begin + chunk) for begin in range(0, len(query), chunk)):
-        q, k, v, beta = (part[cut].flatten(1, 2).transpose(0, 1) for part in (query, key, value, write.unsqueeze(3)))
-        episode = starts[cut].T.repeat_interleave(heads, 0).cumsum(1)  # [B * H, C]; the others are [B * H, C, ...]
-        within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()  # τ is of the episode of t [B * H, t, τ]
-        begun = episode.unsqueeze(2) > 0  # in this chunk, so with a memory of zeros [B * H, C, 1]
-        similarity, attention, of_memory = torch.bmm(k, k.mT), torch.bmm(q, k.mT), k
-        if log_decay is not None:
-            left, origin = _left(log_decay[cut].flatten(1).T, within)
-            similarity, attention, of_memory = similarity * left, attention * left, origin * k
-            q, k = origin * q, k * left[:, -1].unsqueeze(2)
-        # All that would relate an episode to another is selected away, so that neither values nor gradients pass.
-        system = torch.where(within, beta * similarity, 0)
-        solved = torch.linalg.solve_triangular(
-            system, beta * torch.cat([v, of_memory], dim=2), upper=False, unitriangular=True
-        )
-        written, erasing = solved.split([v.shape[2], k.shape[2]], dim=2)
-        erased = torch.where(begun, 0, torch.bmm(torch.where(begun, 0, erasing), memory))  # U = written - erased
-        attention = torch.where(within, attention, 0)
-        old = torch.bmm(torch.where(begun, 0, q), memory) - torch.bmm(attention, erased)
-        y = torch.where(begun, 0, old) + torch.bmm(attention, written)  # [B * H, C, v]
-        reads.append(y.transpose(0, 1).unflatten(1, (-1, heads)))
-
-        lost = begun[:, -1:]  # what was before the chunk
-        kept = memory if log_decay is None else torch.where(lost, 1, origin[:, -1:]) * memory
-        written = written - torch.where(lost, 0, erased)
-        k = torch.where(within[:, -1].unsqueeze(2), k, 0)
-        memory = torch.baddbmm(torch.where(lost, 0, kept), k.mT, written)
-    return torch.cat(reads), memory.unflatten(0, (-1, heads))
+        parts = [part if part is None else part[cut] for part in (query, key, value, write, log_decay)]
+        y, after = _chunk(*parts, memory, starts[cut])
+        if not (y.sum() + after.sum()).isfinite():  # where a reset must select what follows, not multiply by zero
+            y, after = _steps(*parts, memory, starts[cut])
+        reads.append(y)
+        memory = after
+    return torch.cat(reads), memory
 
 
-def _left(log_decay: Tensor, within: Tensor) -> tuple[Tensor, Tensor]:
-    """What decay leaves: at step t of what step τ <= t wrote [B, t, τ], and at step t of the memory before the chunk
-    or, where an episode began, before that [B, t, 1]."""
-    # Sums of what lies between, not differences of sums from the beginning, in which small decays would drown.
-    later = torch.ones_like(within[0]).tril(-1)
-    left = torch.where(later, log_decay.unsqueeze(2), 0).cumsum(1).exp()
-    origin = torch.where(within, log_decay.unsqueeze(1), 0).sum(2, keepdim=True).exp()
-    return left, origin
+def _chunk(
+    query: Tensor, key: Tensor, value: Tensor, write: Tensor, log_decay: Tensor | None, memory: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """All steps at once, if all that they see is finite."""
+    batch, heads = query.shape[1:3]
+    q, k, v, beta = (part.flatten(1, 2).transpose(0, 1) for part in (query, key, value, write.unsqueeze(3)))
+    memory = memory.flatten(0, 1)  # [B * H, k, v]; the others are [B * H, C, ...]
+    episode = starts.T.repeat_interleave(heads, 0).cumsum(1)
+    within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()  # [B * H, t, τ]: τ is of the episode of t
+    left, origin = within.to(q.dtype), (episode == 0).unsqueeze(2).to(q.dtype)
+    if log_decay is not None:
+        rates = log_decay.flatten(1).T
+        # Sums of what lies between, not differences of sums from the beginning, in which small decays would drown.
+        later = torch.ones_like(within[0]).tril(-1)
+        left = left * torch.where(later, rates.unsqueeze(2), 0).cumsum(1).exp()
+        origin = origin * rates.cumsum(1).exp().unsqueeze(2)
+
+    written_key = beta * k
+    system = torch.bmm(written_key, k.mT) * left
+    known = torch.cat([beta * v, origin * written_key], dim=2)
+    written, erasing = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True).split(
+        [v.shape[2], k.shape[2]], dim=2
+    )
+    u = torch.baddbmm(written, erasing, memory, alpha=-1)  # [B * H, C, v]
+    y = torch.baddbmm(torch.bmm(origin * q, memory), torch.bmm(q, k.mT) * left, u)
+    after = torch.baddbmm(origin[:, -1:] * memory, (left[:, -1].unsqueeze(2) * k).mT, u)
+    return y.transpose(0, 1).unflatten(1, (batch, heads)), after.unflatten(0, (batch, heads))
+
+
+def _steps(
+    query: Tensor, key: Tensor, value: Tensor, write: Tensor, log_decay: Tensor | None, memory: Tensor, starts: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same, step by step."""
+
+    def reset(memory: Tensor, starts: Tensor) -> Tensor:
+        return torch.where(starts.view(-1, 1, 1, 1), 0, memory)
+
+    decays = itertools.repeat(None, len(query)) if log_decay is None else log_decay
+    parts = zip(query, key, value, write, decays, strict=True)
+    reads, memory = loop(lambda part, memory: delta_step(*part, memory), reset, parts, memory, starts)
+    return torch.stack(reads), memory

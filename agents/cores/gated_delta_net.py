@@ -101,8 +101,6 @@ class GatedDeltaNetCore(MemoryCore):
     def sequence(
         self, x: Tensor, state: GatedDeltaNetState, starts: Tensor, since: int
     ) -> tuple[Tensor, GatedDeltaNetState]:
-        if not state.conv.isfinite().all():  # the scan would relate what comes of it to later episodes
-            return super().sequence(x, state, starts, since)
         projection = self._project(x)
         qkv, conv = self.conv.sequence(projection.qkv, state.conv, starts)
         parts = (*self._query_key_value(qkv), projection.write, projection.log_decay)
