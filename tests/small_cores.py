@@ -14,6 +14,8 @@ SMALL = {
     "gated_delta_net": {"heads": 2, "key_size": 4, "value_size": 3, "conv_size": 3},
     "dnc": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
     "ntm": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
+    "tpr": {"entity_size": 4, "relation_size": 3, "hidden_size": 5},
+    "titans": {"memory_size": 4, "hidden_size": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

@@ -19,6 +19,8 @@ OPTIONS = {
     "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
     "dnc": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
     "ntm": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
+    "tpr": {"entity_size": 16, "relation_size": 8, "hidden_size": 32},
+    "titans": {"memory_size": 16, "hidden_size": 16},
 }
 
 

@@ -14,6 +14,8 @@ from .ntm import NTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
 from .stm import STMCore
+from .titans import TitansCore
+from .tpr import TPRCore
 
 __all__ = [
     "DNCCore",
@@ -29,6 +31,8 @@ __all__ = [
     "STMCore",
     "StackedCore",
     "State",
+    "TPRCore",
+    "TitansCore",
     "check_core",
     "core_options",
     "lstm_stm",

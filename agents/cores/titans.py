@@ -1,0 +1,139 @@
+"""The long-term memory of Titans (Behrouz, Zhong and Mirrokni 2025): a network that learns as it goes."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...common.options import Count, Positive, require_options
+from .core import MemoryCore, full_precision, output_map
+from .registry import register_core
+from .scan import loop
+from .unit import unit_length
+
+
+class TitansState(NamedTuple):
+    weight1: Tensor  # of the memory [B, h, d]
+    weight2: Tensor  # of the memory [B, d, h]
+    momentum1: Tensor  # of weight1 [B, h, d]
+    momentum2: Tensor  # of weight2 [B, d, h]
+
+
+class Projection(NamedTuple):
+    """What the input alone decides about a step, so that a whole sequence is projected at once."""
+
+    query: Tensor  # [..., d], of length 1
+    key: Tensor  # [..., d], of length 1
+    value: Tensor  # [..., d]
+    rate: Tensor  # θ [..., 1], in (0, 1)
+    momentum: Tensor  # η [..., 1], in (0, 1)
+    decay: Tensor  # α [..., 1], in (0, 1)
+
+
+@register_core("titans")
+class TitansCore(MemoryCore):
+    """A memory M of two layers, M(k) = W2 gelu(W1 k), which at each step learns to map a key to a value.
+
+    "Titans: learning to memorize at test time" (Behrouz, Zhong and Mirrokni 2025, https://arxiv.org/abs/2501.00663),
+    equations 8 to 15: gradient descent on the mean squared error ℓ, with momentum S, the surprise, and weight decay,
+
+        S_t = η_t S_{t-1} - θ_t ∇ℓ(M_{t-1}; k_t, v_t),   M_t = (1 - α_t) M_{t-1} + S_t,   y_t = M_t(q_t),
+
+    where θ, η and α are sigmoids of linear maps of the input, and q, k and v the SiLU of such, q and k of length 1. The
+    gradient is written out, so that the core can be differentiated. The memory of a new episode is learned. Of the
+    paper's models, this is the neural memory alone: no attention, no persistent memory, no convolution. The mean
+    instead of the sum of the squares, which scales θ, and a limit to the length of the gradient keep such a descent
+    from diverging. Where the paper lets weights decay to zero, where both layers have no gradient and the memory is
+    lost for good, they decay to those of a new episode.
+
+    Good at mappings that are not linear, of which it keeps more than a matrix of its size. Slow, since no two steps can
+    be taken at once.
+
+    :param memory_size: width d of keys and values, the natural output width
+    :param hidden_size: width h of the hidden layer of the memory
+    :param largest_surprise: limit c of the length of a gradient, which is divided by (1 + |∇ℓ|² / c²)^½; None: none, as
+        in the paper
+    :param forget_to: what weights decay to: the initial ones, or zero, as in the paper
+    :raises ValueError: if a size is not a positive integer
+    """
+
+    def __init__(
+        self,
+        input_size: Count,
+        output_size: Count | None = None,
+        memory_size: Count = 64,
+        hidden_size: Count = 64,
+        largest_surprise: Positive | None = 1.0,
+        forget_to: Literal["initial", "zero"] = "initial",
+    ) -> None:
+        require_options(TitansCore, locals())
+        into, out_of = (hidden_size, memory_size), (memory_size, hidden_size)
+        shapes = (into, out_of, into, out_of)
+        super().__init__(input_size, memory_size if output_size is None else output_size, TitansState, shapes)
+        self.forget_to, self.limit = forget_to, math.inf if largest_surprise is None else largest_surprise
+        self.qkv = nn.Linear(input_size, 3 * memory_size, bias=False)
+        self.gates_of_input = nn.Linear(input_size, 3)  # θ, η, α
+        with torch.no_grad():
+            self.gates_of_input.bias.copy_(torch.tensor([0.0, 0.0, -4.0]))  # a memory that at first forgets slowly
+        # A key of length 1 makes hidden units of order 1.
+        self.initial_weight1 = nn.Parameter(torch.randn(into))
+        self.initial_weight2 = nn.Parameter(torch.randn(out_of) * hidden_size**-0.5)
+        self.out = output_map(memory_size, output_size)
+
+    def initial_state(self, batch_size: int) -> TitansState:
+        """The learned memory, without momentum."""
+        zeros = super().initial_state(batch_size)
+        learned = (self.initial_weight1, self.initial_weight2)
+        weights = (weight.expand(batch_size, *weight.shape) for weight in learned)
+        return TitansState(*weights, zeros.momentum1, zeros.momentum2)
+
+    @full_precision
+    def step(self, x: Tensor, state: TitansState) -> tuple[Tensor, TitansState]:
+        y, state = self._update(self._project(x), state)
+        return self.out(y), state
+
+    def sequence(self, x: Tensor, state: TitansState, starts: Tensor, since: int) -> tuple[Tensor, TitansState]:
+        """The loop over steps, but inputs are projected and outputs mapped for all steps at once."""
+        inputs = [Projection(*parts) for parts in zip(*self._project(x), strict=True)]
+        outputs, state = loop(self._update, self.reset, inputs, state, starts)
+        return self.out(torch.stack(outputs[since:])), state
+
+    def _project(self, x: Tensor) -> Projection:
+        query, key, value = F.silu(self.qkv(x)).chunk(3, dim=-1)
+        rate, momentum, decay = self.gates_of_input(x).sigmoid().split(1, dim=-1)
+        return Projection(unit_length(query), unit_length(key), value, rate, momentum, decay)
+
+    def _update(self, projection: Projection, state: TitansState) -> tuple[Tensor, TitansState]:
+        """Learn a value [B, d], then recall one: the value that the memory has for the query [B, d], and the memory."""
+        query, key, value, rate, momentum, decay = projection
+        # The gradient of the mean squared error: d_hidden ⊗ k for the first layer, d_predicted ⊗ a for the second.
+        hidden = _apply(state.weight1, key)  # [B, h]
+        active = F.gelu(hidden)
+        d_predicted = 2 / value.shape[1] * (_apply(state.weight2, active) - value)  # [B, d]
+        d_hidden = _apply(state.weight2.mT, d_predicted) * _gelu_slope(hidden)  # [B, h]
+        square = d_hidden.square().sum(1) * key.square().sum(1) + d_predicted.square().sum(1) * active.square().sum(1)
+        rate = rate * (1 + square.unsqueeze(1) / self.limit**2).rsqrt()
+
+        rate, momentum, decay = rate.unsqueeze(2), momentum.unsqueeze(2), decay.unsqueeze(2)  # [B, 1, 1]
+        momentum1 = momentum * state.momentum1 - rate * (d_hidden.unsqueeze(2) * key.unsqueeze(1))  # [B, h, d]
+        momentum2 = momentum * state.momentum2 - rate * (d_predicted.unsqueeze(2) * active.unsqueeze(1))  # [B, d, h]
+        initial = self.forget_to == "initial"
+        forgotten1, forgotten2 = (self.initial_weight1, self.initial_weight2) if initial else (0.0, 0.0)
+        weight1 = state.weight1 + decay * (forgotten1 - state.weight1) + momentum1
+        weight2 = state.weight2 + decay * (forgotten2 - state.weight2) + momentum2
+        y = _apply(weight2, F.gelu(_apply(weight1, query)))
+        return y, TitansState(weight1, weight2, momentum1, momentum2)
+
+
+def _apply(weight: Tensor, x: Tensor) -> Tensor:
+    """A map of each row of the batch: weight [B, m, n], x [B, n] -> [B, m]."""
+    return (weight @ x.unsqueeze(2)).squeeze(2)
+
+
+def _gelu_slope(x: Tensor) -> Tensor:
+    """The derivative of gelu(x) = x Φ(x), with the normal distribution function Φ."""
+    return torch.special.ndtr(x) + x * torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
