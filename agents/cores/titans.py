@@ -118,13 +118,13 @@ class TitansCore(MemoryCore):
         square = d_hidden.square().sum(1) * key.square().sum(1) + d_predicted.square().sum(1) * active.square().sum(1)
         rate = rate * (1 + square.unsqueeze(1) / self.limit**2).rsqrt()
 
-        rate, momentum, decay = rate.unsqueeze(2), momentum.unsqueeze(2), decay.unsqueeze(2)  # [B, 1, 1]
-        momentum1 = momentum * state.momentum1 - rate * (d_hidden.unsqueeze(2) * key.unsqueeze(1))  # [B, h, d]
-        momentum2 = momentum * state.momentum2 - rate * (d_predicted.unsqueeze(2) * active.unsqueeze(1))  # [B, d, h]
-        initial = self.forget_to == "initial"
-        forgotten1, forgotten2 = (self.initial_weight1, self.initial_weight2) if initial else (0.0, 0.0)
-        weight1 = state.weight1 + decay * (forgotten1 - state.weight1) + momentum1
-        weight2 = state.weight2 + decay * (forgotten2 - state.weight2) + momentum2
+        momentum1 = _add_outer(momentum.unsqueeze(2) * state.momentum1, -rate * d_hidden, key)  # [B, h, d]
+        momentum2 = _add_outer(momentum.unsqueeze(2) * state.momentum2, -rate * d_predicted, active)  # [B, d, h]
+        forgotten = self.initial_weight1, self.initial_weight2
+        if self.forget_to == "zero":
+            forgotten = torch.zeros_like(forgotten[0]), torch.zeros_like(forgotten[1])
+        weight1 = torch.lerp(state.weight1, forgotten[0], decay.unsqueeze(2)) + momentum1
+        weight2 = torch.lerp(state.weight2, forgotten[1], decay.unsqueeze(2)) + momentum2
         y = _apply(weight2, F.gelu(_apply(weight1, query)))
         return y, TitansState(weight1, weight2, momentum1, momentum2)
 
@@ -132,6 +132,11 @@ class TitansCore(MemoryCore):
 def _apply(weight: Tensor, x: Tensor) -> Tensor:
     """A map of each row of the batch: weight [B, m, n], x [B, n] -> [B, m]."""
     return (weight @ x.unsqueeze(2)).squeeze(2)
+
+
+def _add_outer(matrix: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """matrix [B, m, n] + x [B, m] ⊗ y [B, n]."""
+    return torch.baddbmm(matrix, x.unsqueeze(2), y.unsqueeze(1))
 
 
 def _gelu_slope(x: Tensor) -> Tensor:

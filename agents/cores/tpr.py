@@ -90,11 +90,13 @@ class TPRCore(MemoryCore):
         e1, e2, n = projection.entities.unbind(1)  # [B, e]
         r1, r2, r3, l1, l2, l3 = projection.relations.unbind(1)  # [B, r]
         memory = state.memory
-        of_e1, of_e2 = _related(memory, torch.stack([e1, e2], dim=1)).unbind(1)  # F(e1, ·) and F(e2, ·) [B, r, e]
+        written = projection.entities[:, :2]  # e1, e2 [B, 2, e]
+        of_e1, of_e2 = _related(memory, written).unbind(1)  # F(e1, ·) and F(e2, ·) [B, r, e]
         w, m, b = _contract(r1, of_e1), _contract(r2, of_e1), _contract(r3, of_e2)
         to_e1 = _outer(r1, e2 - w) + _outer(r2, w - m)  # [B, r, e]
         to_e2 = _outer(r3, e1 - b)
-        memory = memory + e1[:, :, None, None] * to_e1.unsqueeze(1) + e2[:, :, None, None] * to_e2.unsqueeze(1)
+        added = torch.stack([to_e1, to_e2], dim=1).flatten(2)  # [B, 2, r * e]
+        memory = torch.baddbmm(memory.flatten(2), written.mT, added).view_as(memory)
 
         y, entity = torch.zeros_like(n), n
         for relation, norm in zip((l1, l2, l3), self.norms, strict=True):
