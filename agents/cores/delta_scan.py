@@ -16,6 +16,7 @@ transformers with the delta rule over sequence length"):
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -56,55 +57,66 @@ def delta_scan(
     :param chunk: steps that are related to each other at once
     :return: read-outs [T, B, H, v], and S after the last step [B, H, k, v]
     """
+    parts = (query, key, value, write, log_decay)
+    return _in_chunks(_delta_chunk, delta_step, parts, state, starts, chunk)
+
+
+def _in_chunks(
+    run: Callable, step: Callable, parts: Sequence[Tensor | None], state: Tensor, starts: Tensor, chunk: int
+) -> tuple[Tensor, Tensor]:
+    """One chunk after the other, by ``run``; those in which something is not finite, by ``step``.
+
+    :param run: (parts [C, B, ...], memory, starts [C, B]) -> (read-outs [C, B, H, v], memory)
+    :param step: (parts [B, ...], memory) -> (read-out [B, H, v], memory)
+    """
+
+    def reset(memory: Tensor, starts: Tensor) -> Tensor:
+        return torch.where(starts.view(-1, 1, 1, 1), 0, memory)
+
     reads, memory = [], state
-    for cut in (slice(begin, begin + chunk) for begin in range(0, len(query), chunk)):
-        parts = [part if part is None else part[cut] for part in (query, key, value, write, log_decay)]
-        y, after = _chunk(*parts, memory, starts[cut])
-        if not (y.sum() + after.sum()).isfinite():  # where a reset must select what follows, not multiply by zero
-            y, after = _steps(*parts, memory, starts[cut])
+    for cut in (slice(begin, begin + chunk) for begin in range(0, len(starts), chunk)):
+        now = [part if part is None else part[cut] for part in parts]
+        y, after = run(*now, memory, starts[cut])
+        if not (y.sum() + after.sum()).isfinite():  # a reset must select what follows, where run multiplies by zero
+            steps = zip(*(itertools.repeat(None) if part is None else part for part in now), strict=False)
+            outputs, after = loop(lambda part, memory: step(*part, memory), reset, steps, memory, starts[cut])
+            y = torch.stack(outputs)
         reads.append(y)
         memory = after
     return torch.cat(reads), memory
 
 
-def _chunk(
+def _delta_chunk(
     query: Tensor, key: Tensor, value: Tensor, write: Tensor, log_decay: Tensor | None, memory: Tensor, starts: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """All steps at once, if all that they see is finite."""
     batch, heads = query.shape[1:3]
-    q, k, v, beta = (part.flatten(1, 2).transpose(0, 1) for part in (query, key, value, write.unsqueeze(3)))
-    memory = memory.flatten(0, 1)  # [B * H, k, v]; the others are [B * H, C, ...]
-    episode = starts.T.repeat_interleave(heads, 0).cumsum(1)
-    within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()  # [B * H, t, τ]: τ is of the episode of t
-    left, origin = within.to(q.dtype), (episode == 0).unsqueeze(2).to(q.dtype)
+    q, k, v, beta = map(_rows, (query, key, value, write.unsqueeze(3)))  # [B * H, C, ...]
+    memory = memory.flatten(0, 1)  # [B * H, k, v]
+    left, origin = _episodes(starts, heads, q.dtype)
     if log_decay is not None:
-        rates = log_decay.flatten(1).T
+        rates = log_decay.flatten(1).T  # [B * H, C]
         # Sums of what lies between, not differences of sums from the beginning, in which small decays would drown.
-        later = torch.ones_like(within[0]).tril(-1)
+        later = torch.ones_like(left[0]).tril(-1).bool()
         left = left * torch.where(later, rates.unsqueeze(2), 0).cumsum(1).exp()
         origin = origin * rates.cumsum(1).exp().unsqueeze(2)
 
     written_key = beta * k
-    system = torch.bmm(written_key, k.mT) * left
-    known = torch.cat([beta * v, origin * written_key], dim=2)
-    written, erasing = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True).split(
-        [v.shape[2], k.shape[2]], dim=2
-    )
-    u = torch.baddbmm(written, erasing, memory, alpha=-1)  # [B * H, C, v]
+    system = torch.bmm(written_key, k.mT) * left  # of which only what is below the diagonal counts
+    known = torch.baddbmm(beta * v, origin * written_key, memory, alpha=-1)
+    u = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # [B * H, C, v]
     y = torch.baddbmm(torch.bmm(origin * q, memory), torch.bmm(q, k.mT) * left, u)
     after = torch.baddbmm(origin[:, -1:] * memory, (left[:, -1].unsqueeze(2) * k).mT, u)
     return y.transpose(0, 1).unflatten(1, (batch, heads)), after.unflatten(0, (batch, heads))
 
 
-def _steps(
-    query: Tensor, key: Tensor, value: Tensor, write: Tensor, log_decay: Tensor | None, memory: Tensor, starts: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The same, step by step."""
+def _rows(part: Tensor) -> Tensor:
+    """[C, B, H, ...] -> [B * H, C, ...]."""
+    return part.flatten(1, 2).transpose(0, 1)
 
-    def reset(memory: Tensor, starts: Tensor) -> Tensor:
-        return torch.where(starts.view(-1, 1, 1, 1), 0, memory)
 
-    decays = itertools.repeat(None, len(query)) if log_decay is None else log_decay
-    parts = zip(query, key, value, write, decays, strict=True)
-    reads, memory = loop(lambda part, memory: delta_step(*part, memory), reset, parts, memory, starts)
-    return torch.stack(reads), memory
+def _episodes(starts: Tensor, heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Ones where step τ <= t is of the episode of step t [B * H, t, τ], and where that began before the chunk
+    [B * H, t, 1]; zeros elsewhere."""
+    episode = starts.T.repeat_interleave(heads, 0).cumsum(1)
+    within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()
+    return within.to(dtype), (episode == 0).unsqueeze(2).to(dtype)
