@@ -16,6 +16,7 @@ SMALL = {
     "ntm": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
     "tpr": {"entity_size": 4, "relation_size": 3, "hidden_size": 5},
     "titans": {"memory_size": 4, "hidden_size": 3},
+    "rwkv7": {"heads": 2, "head_size": 4, "rank": 2, "gate_rank": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

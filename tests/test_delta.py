@@ -5,8 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relmem.agents.cores.delta_scan import delta_scan
-from tests.naive.delta import naive_delta_net, naive_delta_rule, naive_gated_delta_net
+from relmem.agents.cores.delta_scan import delta_scan, generalised_delta_scan
+from tests.naive.delta import (
+    naive_delta_net,
+    naive_delta_rule,
+    naive_gated_delta_net,
+    naive_generalised_delta_rule,
+    naive_rwkv7,
+)
 from tests.parity import assert_core_is, assert_same
 
 
@@ -35,13 +41,39 @@ def test_the_scan_is_the_loop(T, p, decays):
     assert_same(got, expected, [query, key, value, write, log_decay, state])
 
 
+def generalised_inputs(T, B, H, k, v):
+    """Inputs of a scan: query, key, value, erase, take, log decay, state."""
+    query, key, value, _, _, state = inputs(T, B, H, k, v)
+    erase = torch.nn.functional.normalize(torch.randn_like(query), dim=-1).detach().requires_grad_()
+    take, log_decay = torch.rand_like(query), -0.61 * torch.rand_like(query)
+    return [query, key, value, erase, take.requires_grad_(), log_decay.requires_grad_(), state]
+
+
+@pytest.mark.parametrize("T", [1, 63, 64, 65, 300])
+@pytest.mark.parametrize("p", [0.0, 0.1])
+def test_the_generalised_scan_is_the_loop(T, p):
+    parts, starts = generalised_inputs(T, 1, 2, 3, 2), torch.rand(T, 1) < p
+    assert_same(generalised_delta_scan(*parts, starts), naive_generalised_delta_rule(*parts, starts), parts)
+
+
+def test_the_generalised_scan_is_exact_in_single_precision_at_the_largest_decay():
+    *parts, _, state = (part.detach() for part in generalised_inputs(64, 1, 1, 3, 2))
+    parts = [*parts, torch.full_like(parts[0], -0.61), state]
+    starts = torch.zeros(64, 1, dtype=torch.bool)
+    expected = naive_generalised_delta_rule(*parts, starts)
+    got = generalised_delta_scan(*(part.float() for part in parts), starts)
+    for one, other in zip(got, expected, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("scan", "draw"), [(delta_scan, inputs), (generalised_delta_scan, generalised_inputs)])
 @pytest.mark.parametrize("junk", [float("inf"), float("nan")])
-def test_what_has_overflowed_does_not_pass_a_reset(junk):
-    parts = inputs(70, 2, 2, 3, 2)
+def test_what_has_overflowed_does_not_pass_a_reset(scan, draw, junk):
+    parts = draw(70, 2, 2, 3, 2)
     starts = torch.zeros(70, 2, dtype=torch.bool)
     starts[[0, 66], 0] = starts[5, 1] = True
-    clean = delta_scan(*parts, starts)
-    y, end = delta_scan(*parts[:-1], parts[-1] * junk, starts)
+    clean = scan(*parts, starts)
+    y, end = scan(*parts[:-1], parts[-1] * junk, starts)
     torch.testing.assert_close(y[:, 0], clean[0][:, 0])
     torch.testing.assert_close(y[5:, 1], clean[0][5:, 1])
     torch.testing.assert_close(end, clean[1])
@@ -63,6 +95,16 @@ def test_values_and_gradients_match_the_naive_version(name, data):
     shape = {"steps": data.draw(st.integers(1, 7), "T"), "batch": data.draw(st.integers(1, 3), "B")}
     seed = data.draw(st.integers(0, 999), "seed")
     assert_core_is(CORES[name], name, seed=seed, eigenvalues=eigenvalues, **shape, **sizes)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_values_and_gradients_of_rwkv7_match_the_naive_version(data):
+    sizes = {size: data.draw(st.integers(1, 4), size) for size in ("heads", "rank", "gate_rank")}
+    shape = {"steps": data.draw(st.integers(1, 7), "T"), "batch": data.draw(st.integers(1, 3), "B")}
+    # Of heads of width 1 or 2, the normalisation leaves no more than signs.
+    sizes["head_size"] = data.draw(st.integers(3, 5), "head_size")
+    assert_core_is(naive_rwkv7, "rwkv7", seed=data.draw(st.integers(0, 999), "seed"), **shape, **sizes)
 
 
 def test_a_key_recalls_its_last_value():

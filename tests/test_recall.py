@@ -21,6 +21,7 @@ OPTIONS = {
     "ntm": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
     "tpr": {"entity_size": 16, "relation_size": 8, "hidden_size": 32},
     "titans": {"memory_size": 16, "hidden_size": 16},
+    "rwkv7": {"heads": 2, "head_size": 8, "rank": 4, "gate_rank": 8},
 }
 
 

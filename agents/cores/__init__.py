@@ -13,6 +13,7 @@ from .lstm_stm import lstm_stm
 from .ntm import NTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rmc import RMCCore
+from .rwkv7 import RWKV7Core
 from .stm import STMCore
 from .titans import TitansCore
 from .tpr import TPRCore
@@ -27,6 +28,7 @@ __all__ = [
     "MemoryCore",
     "NTMCore",
     "RMCCore",
+    "RWKV7Core",
     "ResidualCore",
     "STMCore",
     "StackedCore",

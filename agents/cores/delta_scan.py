@@ -61,6 +61,40 @@ def delta_scan(
     return _in_chunks(_delta_chunk, delta_step, parts, state, starts, chunk)
 
 
+def generalised_delta_step(
+    query: Tensor, key: Tensor, value: Tensor, erase: Tensor, take: Tensor, log_decay: Tensor, memory: Tensor
+) -> tuple[Tensor, Tensor]:
+    """S ← diag(w) S - (a ∘ κ) (Sᵀ κ)ᵀ + k vᵀ, then read Sᵀ q: query q, key k, erase κ, take a and log w [B, H, k], value
+    v [B, H, v], memory S [B, H, k, v] -> read-out [B, H, v] and the memory after the step (Peng et al. 2025, RWKV-7)."""
+    erased = erase.unsqueeze(2) @ memory  # [B, H, 1, v]
+    memory = log_decay.exp().unsqueeze(3) * memory - (take * erase).unsqueeze(3) * erased
+    memory = memory + key.unsqueeze(3) * value.unsqueeze(2)
+    return (query.unsqueeze(2) @ memory).squeeze(2), memory
+
+
+def generalised_delta_scan(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    erase: Tensor,
+    take: Tensor,
+    log_decay: Tensor,
+    state: Tensor,
+    starts: Tensor,
+    chunk: int = 32,
+) -> tuple[Tensor, Tensor]:
+    """The numbers of a loop over ``generalised_delta_step``, as ``delta_scan`` has those of ``delta_step``.
+
+    :param query: [T, B, H, k], as key, erase κ, take a and log_decay
+    :param value: [T, B, H, v]
+    :param log_decay: log w, from -2 to 0: what is written in a chunk is divided by the decay until then, which must
+        stay above the least float32
+    :return: read-outs [T, B, H, v], and S after the last step [B, H, k, v]
+    """
+    parts = (query, key, value, erase, take, log_decay)
+    return _in_chunks(_generalised_chunk, generalised_delta_step, parts, state, starts, chunk)
+
+
 def _in_chunks(
     run: Callable, step: Callable, parts: Sequence[Tensor | None], state: Tensor, starts: Tensor, chunk: int
 ) -> tuple[Tensor, Tensor]:
@@ -106,6 +140,39 @@ def _delta_chunk(
     u = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # [B * H, C, v]
     y = torch.baddbmm(torch.bmm(origin * q, memory), torch.bmm(q, k.mT) * left, u)
     after = torch.baddbmm(origin[:, -1:] * memory, (left[:, -1].unsqueeze(2) * k).mT, u)
+    return y.transpose(0, 1).unflatten(1, (batch, heads)), after.unflatten(0, (batch, heads))
+
+
+def _generalised_chunk(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    erase: Tensor,
+    take: Tensor,
+    log_decay: Tensor,
+    memory: Tensor,
+    starts: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """With what a step erases, e_t = S_{t-1}ᵀ κ_t, all writes of the chunk are known: S_t is the decayed memory before
+    it and the sum of (k_τ v_τᵀ - a_τ ∘ κ_τ e_τᵀ), decayed since; and the e solve a triangular system."""
+    batch, heads = query.shape[1:3]
+    q, k, v, erase, take, rates = map(_rows, (query, key, value, erase, take, log_decay))  # [B * H, C, ...]
+    memory = memory.flatten(0, 1)  # [B * H, k, v]
+    left, origin = _episodes(starts, heads, q.dtype)
+    # The logarithm of the decay from before the chunk, or before the episode, to a step [B * H, C, k]: reads are
+    # multiplied by that decay, and writes divided by it.
+    total = torch.bmm(left, rates)
+    reading, erasing, grown = total.exp() * q, (total - rates).exp() * erase, (-total).exp()
+    written, taken = grown * k, grown * take * erase
+
+    system = torch.bmm(erasing, taken.mT) * left  # of which only what is below the diagonal counts
+    known = torch.baddbmm(torch.bmm(origin * erasing, memory), (torch.bmm(erasing, written.mT) * left).tril(-1), v)
+    erased = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # e [B * H, C, v]
+    old = torch.baddbmm(torch.bmm(origin * reading, memory), torch.bmm(reading, written.mT) * left, v)
+    y = torch.baddbmm(old, torch.bmm(reading, taken.mT) * left, erased, alpha=-1)
+    last = left[:, -1].unsqueeze(2)
+    after = torch.baddbmm(origin[:, -1:] * memory, (last * written).mT, v)
+    after = torch.baddbmm(after, (last * taken).mT, erased, alpha=-1) * total[:, -1].exp().unsqueeze(2)
     return y.transpose(0, 1).unflatten(1, (batch, heads)), after.unflatten(0, (batch, heads))
 
 
