@@ -64,8 +64,11 @@ def delta_scan(
 def generalised_delta_step(
     query: Tensor, key: Tensor, value: Tensor, erase: Tensor, take: Tensor, log_decay: Tensor, memory: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """S ← diag(w) S - (a ∘ κ) (Sᵀ κ)ᵀ + k vᵀ, then read Sᵀ q: query q, key k, erase κ, take a and log w [B, H, k], value
-    v [B, H, v], memory S [B, H, k, v] -> read-out [B, H, v] and the memory after the step (Peng et al. 2025, RWKV-7)."""
+    """S ← diag(w) S - (a ∘ κ) (Sᵀ κ)ᵀ + k vᵀ, then read Sᵀ q (RWKV-7, Peng et al. 2025).
+
+    Query q, key k, erase κ, take a and log w are [B, H, k], value v is [B, H, v], memory S is [B, H, k, v]; what is
+    returned is the read-out [B, H, v] and the memory after the step.
+    """
     erased = erase.unsqueeze(2) @ memory  # [B, H, 1, v]
     memory = log_decay.exp().unsqueeze(3) * memory - (take * erase).unsqueeze(3) * erased
     memory = memory + key.unsqueeze(3) * value.unsqueeze(2)
