@@ -86,10 +86,9 @@ class TitansCore(MemoryCore):
 
     def initial_state(self, batch_size: int) -> TitansState:
         """The learned memory, without momentum."""
-        zeros = super().initial_state(batch_size)
-        learned = (self.initial_weight1, self.initial_weight2)
-        weights = (weight.expand(batch_size, *weight.shape) for weight in learned)
-        return TitansState(*weights, zeros.momentum1, zeros.momentum2)
+        empty = super().initial_state(batch_size)
+        weight1, weight2 = self.initial_weight1.expand_as(empty.weight1), self.initial_weight2.expand_as(empty.weight2)
+        return empty._replace(weight1=weight1, weight2=weight2)
 
     @full_precision
     def step(self, x: Tensor, state: TitansState) -> tuple[Tensor, TitansState]:
@@ -120,11 +119,12 @@ class TitansCore(MemoryCore):
 
         momentum1 = _add_outer(momentum.unsqueeze(2) * state.momentum1, -rate * d_hidden, key)  # [B, h, d]
         momentum2 = _add_outer(momentum.unsqueeze(2) * state.momentum2, -rate * d_predicted, active)  # [B, d, h]
-        forgotten = self.initial_weight1, self.initial_weight2
+        forgotten1: Tensor = self.initial_weight1
+        forgotten2: Tensor = self.initial_weight2
         if self.forget_to == "zero":
-            forgotten = torch.zeros_like(forgotten[0]), torch.zeros_like(forgotten[1])
-        weight1 = torch.lerp(state.weight1, forgotten[0], decay.unsqueeze(2)) + momentum1
-        weight2 = torch.lerp(state.weight2, forgotten[1], decay.unsqueeze(2)) + momentum2
+            forgotten1, forgotten2 = torch.zeros_like(forgotten1), torch.zeros_like(forgotten2)
+        weight1 = torch.lerp(state.weight1, forgotten1, decay.unsqueeze(2)) + momentum1
+        weight2 = torch.lerp(state.weight2, forgotten2, decay.unsqueeze(2)) + momentum2
         y = _apply(weight2, F.gelu(_apply(weight1, query)))
         return y, TitansState(weight1, weight2, momentum1, momentum2)
 
