@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relmem.agents import make_core
 from relmem.agents.cores.delta_scan import delta_scan, generalised_delta_scan
 from tests.naive.delta import (
     naive_delta_net,
@@ -114,3 +115,18 @@ def test_a_key_recalls_its_last_value():
     ones = torch.ones(2, 1, 1, dtype=torch.float64)
     y, _ = delta_scan(key, key, value, ones, None, 0 * state, torch.zeros(2, 1, dtype=torch.bool))
     torch.testing.assert_close(y, value)
+
+
+def test_signed_eigenvalues_count_modulo_two():
+    """With β = 2 and no value, a step turns the sign of what its key holds, and β = 0 leaves it."""
+    ones = torch.tensor([1, 0, 1, 1, 0, 1], dtype=torch.float64)
+    key = torch.tensor([0.6, 0.8], dtype=torch.float64).expand(len(ones), 1, 1, 2)
+    write, value = 2 * ones.view(-1, 1, 1), torch.zeros(len(ones), 1, 1, 1, dtype=torch.float64)
+    y, _ = delta_scan(key, key, value, write, None, key[0].unsqueeze(3), torch.zeros(len(ones), 1, dtype=torch.bool))
+    torch.testing.assert_close(y.flatten(), (-1) ** ones.cumsum(0))
+
+
+@pytest.mark.parametrize("name", ["delta_net", "gated_delta_net"])
+def test_unknown_eigenvalues_are_refused(name):
+    with pytest.raises(ValueError, match="unknown eigenvalues 'sined': did you mean 'signed'"):
+        make_core(name, 4, eigenvalues="sined")
