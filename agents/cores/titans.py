@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ...common.options import Count, Positive, require_options
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
-from .scan import loop
 from .unit import unit_length
 
 
@@ -24,14 +23,14 @@ class TitansState(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """What the input alone decides about a step, so that a whole sequence is projected at once."""
+    """What the input decides about a step."""
 
-    query: Tensor  # [..., d], of length 1
-    key: Tensor  # [..., d], of length 1
-    value: Tensor  # [..., d]
-    rate: Tensor  # θ [..., 1], in (0, 1)
-    momentum: Tensor  # η [..., 1], in (0, 1)
-    decay: Tensor  # α [..., 1], in (0, 1)
+    query: Tensor  # [B, d], of length 1
+    key: Tensor  # [B, d], of length 1
+    value: Tensor  # [B, d]
+    rate: Tensor  # θ [B, 1], in (0, 1)
+    momentum: Tensor  # η [B, 1], in (0, 1)
+    decay: Tensor  # α [B, 1], in (0, 1)
 
 
 @register_core("titans")
@@ -94,12 +93,6 @@ class TitansCore(MemoryCore):
     def step(self, x: Tensor, state: TitansState) -> tuple[Tensor, TitansState]:
         y, state = self._update(self._project(x), state)
         return self.out(y), state
-
-    def sequence(self, x: Tensor, state: TitansState, starts: Tensor, since: int) -> tuple[Tensor, TitansState]:
-        """The loop over steps, but inputs are projected and outputs mapped for all steps at once."""
-        inputs = [Projection(*parts) for parts in zip(*self._project(x), strict=True)]
-        outputs, state = loop(self._update, self.reset, inputs, state, starts)
-        return self.out(torch.stack(outputs[since:])), state
 
     def _project(self, x: Tensor) -> Projection:
         query, key, value = F.silu(self.qkv(x)).chunk(3, dim=-1)
