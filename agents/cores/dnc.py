@@ -105,6 +105,7 @@ class DNCCore(MemoryCore):
         # A cell is in use if it was, or was written, and was not read for the last time.
         usage = state.usage + state.write_weights - state.usage * state.write_weights
         usage = usage * (1 - free.unsqueeze(2) * state.read_weights).prod(dim=1)  # [B, N]
+        usage = usage.clamp(0, 1)  # which rounding could leave
 
         # Where to write: to unused cells, or by content.
         by_content = content_weights(state.memory, write_key.unsqueeze(1), write_strength).squeeze(1)  # [B, N]

@@ -58,7 +58,7 @@ def naive_dnc(core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor
     kept = torch.ones(cells, dtype=x.dtype)
     for r in range(heads):
         kept = kept * (1 - free[r] * last_read[r])
-    usage = (usage + last_write - usage * last_write) * kept
+    usage = ((usage + last_write - usage * last_write) * kept).clamp(0, 1)
 
     used = 1e-6 + (1 - 1e-6) * usage
     order = sorted(range(cells), key=lambda n: used[n].item())
