@@ -32,6 +32,13 @@ SMALL = {
     "ffm": {"hidden_size": 5, "memory_size": 4, "context_size": 3, "max_period": 20},
     "mamba": {"hidden_size": 8, "state_size": 3, "conv_size": 3, "rank": 2},
     "mamba2": {"hidden_size": 6, "heads": 2, "state_size": 3, "conv_size": 3},
+    "delta_net": {"heads": 2, "key_size": 4, "value_size": 3},
+    "gated_delta_net": {"heads": 2, "key_size": 4, "value_size": 3, "conv_size": 3},
+    "dnc": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
+    "ntm": {"controller_size": 6, "cells": 4, "cell_size": 3, "read_heads": 2},
+    "tpr": {"entity_size": 4, "relation_size": 3, "hidden_size": 5},
+    "titans": {"memory_size": 4, "hidden_size": 3},
+    "rwkv7": {"heads": 2, "head_size": 4, "rank": 2, "gate_rank": 3},
 }
 VARIANTS = [(name, {}) for name in registered_cores()] + [
     *(("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")),

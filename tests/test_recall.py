@@ -36,6 +36,13 @@ OPTIONS = {
     "ffm": {"hidden_size": 32, "memory_size": 16, "max_period": 64},
     "mamba": {"hidden_size": 32, "state_size": 8},
     "mamba2": {"hidden_size": 32, "heads": 2, "state_size": 16},
+    "delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
+    "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
+    "dnc": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
+    "ntm": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
+    "tpr": {"entity_size": 16, "relation_size": 8, "hidden_size": 32},
+    "titans": {"memory_size": 16, "hidden_size": 16},
+    "rwkv7": {"heads": 2, "head_size": 8, "rank": 4, "gate_rank": 8},
 }
 
 

@@ -3,8 +3,11 @@
 from .blocks import ResidualCore, StackedCore
 from .check import check_core
 from .core import MemoryCore, State
+from .delta_net import DeltaNetCore
+from .dnc import DNCCore
 from .fast_weights import FastWeightsCore, WeiNetCore
 from .ffm import FFMCore
+from .gated_delta_net import GatedDeltaNetCore
 from .gru import GRUCore
 from .gtrxl import GTrXLCore
 from .identity import IdentityCore
@@ -18,23 +21,30 @@ from .mamba2 import Mamba2Core
 from .memory_layer import MemoryLayerCore
 from .min_rnn import MinGRUCore, MinLSTMCore
 from .mlstm import MLSTMCore
+from .ntm import NTMCore
 from .registry import core_options, make_core, register_core, registered_cores
 from .rg_lru import RGLRUCore
 from .rmc import RMCCore
 from .rmt import ARMTCore, RMTCore
 from .rnn import RNNCore
+from .rwkv7 import RWKV7Core
 from .shm import SHMCore
 from .slstm import SLSTMCore
 from .stm import STMCore
+from .titans import TitansCore
+from .tpr import TPRCore
 
 __all__ = [
     "ARMTCore",
     "CorrelationMatrixCore",
+    "DNCCore",
+    "DeltaNetCore",
     "FFMCore",
     "FastWeightsCore",
     "GLACore",
     "GRUCore",
     "GTrXLCore",
+    "GatedDeltaNetCore",
     "IdentityCore",
     "LM2Core",
     "LRUCore",
@@ -47,10 +57,12 @@ __all__ = [
     "MemoryLayerCore",
     "MinGRUCore",
     "MinLSTMCore",
+    "NTMCore",
     "RGLRUCore",
     "RMCCore",
     "RMTCore",
     "RNNCore",
+    "RWKV7Core",
     "ResidualCore",
     "RetNetCore",
     "SHMCore",
@@ -58,6 +70,8 @@ __all__ = [
     "STMCore",
     "StackedCore",
     "State",
+    "TPRCore",
+    "TitansCore",
     "WeiNetCore",
     "check_core",
     "core_options",
