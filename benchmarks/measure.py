@@ -88,6 +88,19 @@ def stopwatch(work: Callable[[], object], at_least: float = 0.05) -> Callable[[]
     return seconds
 
 
+def timed(function: Callable[..., Any], seconds: dict[str, float], name: str) -> Callable[..., Any]:
+    """The function, which adds what each call takes to ``seconds[name]``."""
+
+    def clocked(*args: Any) -> Any:
+        begin = time.perf_counter()
+        try:
+            return function(*args)
+        finally:
+            seconds[name] += time.perf_counter() - begin
+
+    return clocked
+
+
 def interleave(contestants: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each contestant in each round. Every round runs all of them once, so that what else the machine does
     meets all alike; the first round warms up and is not counted."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
-from benchmarks.measure import Group, Spread, Table, Target, interleave, peak_memory, per_second, speedup
+from benchmarks.measure import Group, Spread, Table, Target, interleave, peak_memory, per_second, speedup, timed
 from relmem.agents import MemoryPPO
 from relmem.cli.options import parse
 from relmem.envs import make_vec_env
@@ -143,7 +143,7 @@ class Round(NamedTuple):
 
 _model: OnPolicyAlgorithm
 _quick: bool
-_clocks: dict[str, float]
+_clocks: dict[str, float] = {}
 
 
 def _start(name: str, skip: int, quick: bool) -> None:
@@ -151,12 +151,11 @@ def _start(name: str, skip: int, quick: bool) -> None:
     _model, _quick = make_learner(name, skip, quick), quick
     env = _model.get_env()
     for owner, method in ((env, "step_async"), (env, "step_wait"), (_model, "train")):
-        setattr(owner, method, _clocked(method, getattr(owner, method)))
+        setattr(owner, method, timed(getattr(owner, method), _clocks, method))
 
 
 def _round() -> Round:
-    global _clocks
-    _clocks = dict.fromkeys(("step_async", "step_wait", "train"), 0.0)
+    _clocks.update(step_async=0.0, step_wait=0.0, train=0.0)
     rollout = _model.n_steps * _model.n_envs
     steps = rollout if _quick or rollout >= 1024 else LEAST // rollout * rollout
     begin, processor = time.perf_counter(), time.process_time()
@@ -164,14 +163,3 @@ def _round() -> Round:
     total, processor = time.perf_counter() - begin, time.process_time() - processor
     environment, update = _clocks["step_async"] + _clocks["step_wait"], _clocks["train"]
     return Round(steps, (environment, total - environment - update, update), processor)
-
-
-def _clocked(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-    def clocked(*args: Any) -> Any:
-        begin = time.perf_counter()
-        try:
-            return method(*args)
-        finally:
-            _clocks[name] += time.perf_counter() - begin
-
-    return clocked
