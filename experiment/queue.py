@@ -1,7 +1,7 @@
 """Train the runs of ``results/runs.yaml`` that have no result yet, and keep what they showed.
 
     python -m relmem.experiment.queue                                # all, one after the other
-    python -m relmem.experiment.queue tasks/copy pong/skip_4/stm_s12   # some tables, or single runs
+    python -m relmem.experiment.queue tasks/copy pong/skip_4/stm_s101   # some tables, or single runs
     python -m relmem.experiment.queue --processes 4                  # side by side, as `make trainings` does
 
 Every process works on one thread and takes the first run of the list that no other process has, those first that an

@@ -85,8 +85,7 @@ def _table(name: str, table: dict, models: dict) -> Table:
         for seed in seeds or [1]:
             suffix, named = (f"_s{seed}", f", seed {seed}") if seeds else ("", "")
             of_seed = (*options, "--seed", str(seed))
-            folder = chain[-1].get("folder", row) + suffix
-            runs.append(Run(name, folder, title, title + named, of_seed, chain[-1].get("paper", "")))
+            runs.append(Run(name, row + suffix, title, title + named, of_seed, chain[-1].get("paper", "")))
     own = {key: value for key, value in table.items() if key not in ("options", "runs")}
     return Table(name, runs=tuple(runs), **own)
 

@@ -85,13 +85,13 @@ def test_the_models_of_a_task_differ_in_nothing_but_core_minutes_and_a_rate_that
 
 def test_a_row_with_seeds_is_a_run_for_each():
     rows = {
-        "plain": {"title": "Plain", "folder": "kept_in"},
+        "plain": {"title": "Plain"},
         "lstm": {"options": "--core.hidden_size 8", "seeds": [4, 3], "paper": "9 %"},
     }
     models = {"lstm": {"title": "LSTM", "options": "--core.name lstm"}}
     table = tables._table("tasks/own", {"title": "Own", "options": "--config own", "runs": rows}, models)
     plain, *seeds = table.runs
-    assert (plain.name, plain.title, plain.paper) == ("kept_in", "Plain", "")
+    assert (plain.name, plain.title, plain.paper) == ("plain", "Plain", "")
     assert plain.options == ("--config", "own", "--seed", "1")
     assert [(run.name, run.title) for run in seeds] == [("lstm_s4", "LSTM, seed 4"), ("lstm_s3", "LSTM, seed 3")]
     assert seeds[0].options == tuple(
@@ -249,7 +249,7 @@ AGENT = {
 
 def test_the_results_of_agents_are_drawn_too(kept):
     of_row = {run.row: run for run in TABLES["pong/skip_4"].runs}
-    whole, other, third = (of_row[row] for row in ("no memory", "LSTM, 256 cells", "STM, A3C"))
+    whole, other, third = (of_row[row] for row in ("no memory", "LSTM, 128 cells", "STM, A3C"))
     cut = {"mean": 1.0, "episodes": 3, "returns": [1.0] * 3, "complete": False}
     early = AGENT | {
         "evaluation": None,
@@ -300,10 +300,10 @@ def checkpoint(run):
 
 
 def test_a_run_is_trained_once_and_goes_on_where_it_was_ended(kept, monkeypatch):
-    trainings, run = Trainings(monkeypatch, 130), RUNS["pong/skip_4/stm_s12"]
+    trainings, run = Trainings(monkeypatch, 130), RUNS["pong/skip_4/stm_s101"]
     folder = queue.folder_of(run)
     (folder / "checkpoints").mkdir(parents=True)  # nothing to continue from
-    name = "pong/skip_4/stm_s12"
+    name = "pong/skip_4/stm_s101"
     assert queue.main([name]) == 130
     checkpoint(run)
     assert queue.main([name]) == 130
@@ -339,10 +339,10 @@ def test_a_run_that_fails_keeps_no_other_from_being_trained(kept, monkeypatch, c
 
 
 def test_a_run_that_somebody_trains_by_hand_is_left_alone(kept, monkeypatch):
-    trainings, run = Trainings(monkeypatch), RUNS["pong/skip_4/stm_s12"]
+    trainings, run = Trainings(monkeypatch), RUNS["pong/skip_4/stm_s101"]
     queue.folder_of(run).mkdir(parents=True)
     with FileLock(queue.folder_of(run) / ".lock"):
-        assert queue.main(["pong/skip_4/stm_s12"]) == 0
+        assert queue.main(["pong/skip_4/stm_s101"]) == 0
     assert trainings.commands == [] and queue.folder_of(run).exists()
 
 
@@ -355,7 +355,7 @@ def test_a_task_is_over_once_it_is_tested(tmp_path, outcome, test, over):
 
 def test_several_processes_share_the_work_and_end_together(tmp_path):
     """Each looks for work itself; here a single run is asked for, and nothing is left to train."""
-    command = [sys.executable, "-m", "relmem.experiment.queue", "--processes", "2", "pong/skip_4/stm_s12"]
+    command = [sys.executable, "-m", "relmem.experiment.queue", "--processes", "2", "pong/skip_4/stm_s101"]
     assert subprocess.run(command, timeout=300, cwd=tmp_path).returncode == 0
 
 
