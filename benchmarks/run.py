@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import a3c, cores, ppo, rmc, stm, trees
+from benchmarks import a3c, cores, features, ppo, rmc, stm, trees
 from benchmarks.measure import ROOT, Group, Table, Target, number
 from relmem.experiment.provenance import PACKAGES, commit, processor
 
@@ -30,6 +30,7 @@ GROUPS: dict[str, Callable[[bool, int], Group]] = {
     "stm": stm.measure,
     "rmc": rmc.measure,
     "cores": cores.measure,
+    "features": features.measure,
     "ppo": ppo.measure,
     "a3c": a3c.measure,
 }
