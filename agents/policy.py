@@ -124,6 +124,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         }
         return super()._get_constructor_parameters() | own
 
+    @property
+    def device(self) -> torch.device:
+        """Where the policy computes. (SB3 goes through its parameters to find out, at every step.)"""
+        return self.core._like.device
+
     def set_precision(self, precision: Precision) -> None:
         """Choose what features are computed in. Trainers do; a saved policy does not keep it.
 
