@@ -100,6 +100,16 @@ def test_a_ruined_state_does_not_survive_a_reset(name, options, junk, begin):
 
 
 @every_core
+def test_inputs_may_be_extreme(name, options):
+    core = small(name, options)
+    x = torch.tensor([300.0, -300.0, 1e4, -1e4]).view(4, 1, 1).expand(4, 2, F).clone().requires_grad_()
+    y, end = core(x, core.initial_state(2), torch.zeros(4, 2, dtype=torch.bool))
+    y.sum().backward()
+    for tensor in (y, *end, x.grad, *(p.grad for p in core.parameters() if p.grad is not None)):
+        assert tensor.isfinite().all()
+
+
+@every_core
 def test_a_step_changes_neither_its_state_nor_the_core(name, options):
     core = small(name, options)
     x, state = torch.randn(B, F), random_state(core)

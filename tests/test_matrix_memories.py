@@ -114,6 +114,17 @@ def test_mlstm_holds_inputs_that_overflow_without_a_stabiliser():
     assert y.abs().max() > 0.01
 
 
+@pytest.mark.parametrize("T", [1, 4])
+def test_an_mlstm_whose_gates_are_shut_has_finite_gradients(T):
+    core, x = make_core("mlstm", 5, heads=1, key_size=4, value_size=3), torch.randn(T, 2, 5)
+    with torch.no_grad():
+        core.input_gate.bias.fill_(-500.0)
+        core.forget_gate.bias.fill_(-500.0)
+    y, _ = core(x, core.initial_state(2), torch.zeros(T, 2, dtype=torch.bool))
+    y.sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in core.parameters())
+
+
 HEADS = {"heads": 2, "key_size": 4, "value_size": 3}
 GOLDEN = {
     "linear_attention": HEADS,

@@ -162,6 +162,18 @@ def test_channels_may_fade_as_fast_as_float32_allows():
     assert all(g.isfinite().all() for g in torch.autograd.grad(read.sum(), [query, key, value, log_decay]))
 
 
+def test_channels_that_had_faded_before_a_reset_leave_gradients_finite():
+    query, key, value, state = (tensor.detach().float().requires_grad_() for tensor in heads(32))
+    log_decay = torch.zeros(32, B, H, K)
+    log_decay[:28] = -5.0
+    log_decay.requires_grad_()
+    starts = torch.zeros(32, B, dtype=torch.bool)
+    starts[28, 0] = True
+    read, end = channel_matrix_scan(query, key, value, log_decay, state, starts)
+    gradients = torch.autograd.grad(read.sum() + end.sum(), [query, key, value, log_decay, state])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_writes_beyond_what_float32_can_hold_stay_finite():
     T = 70
     query, key, value, state = (tensor.detach().float() for tensor in heads(T))

@@ -105,6 +105,7 @@ class MLSTMCore(MatrixCore):
         return {"forget_gate": self.forget_gate(x).sigmoid(), "output_gate": self.output_gate(x).sigmoid()}
 
 
-def scaled(read: Tensor, normaliser: Tensor, peak: Tensor) -> Tensor:
-    """Cᵀ q [..., H, v] over max(|nᵀ q|, 1) [..., H], where both are divided by exp(m), and so is the 1."""
-    return read / torch.maximum(normaliser.abs(), (-peak).exp()).unsqueeze(-1)
+def scaled(read: Tensor, normaliser: Tensor, stabiliser: Tensor) -> Tensor:
+    """Cᵀ q [..., H, v] over max(|nᵀ q|, 1) [..., H], where both are divided by exp(m), and so is the 1, as far as float32
+    can hold it."""
+    return read / torch.maximum(normaliser.abs(), (-stabiliser).clamp(max=80.0).exp()).unsqueeze(-1)

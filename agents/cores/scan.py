@@ -251,8 +251,9 @@ def channel_matrix_scan(
         near = (q * (total - middle).exp()) @ (k * (middle - total).exp()).mT  # [B, ..., t, τ]
         far = torch.where(part.begun, 0, q * total.exp()) @ state
         reads.append((torch.where(part.together, near, 0) @ v + torch.where(part.begun, 0, far)).movedim(-2, 0))
-        kept = torch.where(part.together[..., -1:, :].mT, k * (end - total).exp(), 0)
-        state = _add_product(end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state), kept.mT, v)
+        # Of steps of an earlier episode nothing is left: it is their exponents that are masked, which may overflow.
+        left = torch.where(part.together[..., -1:, :].mT, end - total, -torch.inf).exp()
+        state = _add_product(end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state), (k * left).mT, v)
     return torch.cat(reads), state
 
 
