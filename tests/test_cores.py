@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 import torch
-from small_cores import (
+
+from relmem.agents import make_core, registered_cores
+from tests.small_cores import (
     OUT,
     VARIANTS,
     B,
@@ -19,8 +21,6 @@ from small_cores import (
     sequence,
     small,
 )
-
-from relmem.agents import make_core, registered_cores
 
 every_core = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 
@@ -234,7 +234,7 @@ def test_saved_weights_give_the_same_core(name, options):
 
 GATED = {
     *("lstm", "gru", "lstm_stm", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"),
-    *("gla", "mlstm", "weinet", "lm2"),
+    *("gla", "mlstm", "weinet", "lm2", "shm", "mamba2", "delta_net", "gated_delta_net", "rwkv7"),
 }
 
 

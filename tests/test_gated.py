@@ -1,15 +1,18 @@
 """Gated recurrences: parity with the naive versions, and what each is known for."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_cores import random_state
 
 from relmem.agents import make_core
 from tests.naive import gated
-from tests.naive.sequences import assert_same
+from tests.naive.rows import by_rows
+from tests.parity import assert_naive, moved
+from tests.small_cores import random_state
 
 CASES = [
     ("rnn", {}),
@@ -20,10 +23,7 @@ CASES = [
 
 def draw(name, options, steps, batch, p, output_size=3):
     """A core in double precision away from its start, inputs, a state and starts."""
-    core = make_core(name, 4, output_size, **options).double()
-    with torch.no_grad():
-        for parameter in core.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+    core = moved(name, 4, output_size, **options)
     x, starts = torch.randn(steps, batch, 4, dtype=torch.float64), torch.rand(steps, batch) < p
     state = random_state(core, batch)
     if name == "slstm":  # where sums of exponentials are positive
@@ -37,7 +37,7 @@ def draw(name, options, steps, batch, p, output_size=3):
 def test_values_and_gradients_match_the_naive_version(name, options, steps, batch, p, seed):
     torch.manual_seed(seed)
     core, x, state, starts = draw(name, {"hidden_size": 6, **options}, steps, batch, p, (None, 3)[seed % 2])
-    assert_same(core, getattr(gated, name), x, state, starts)
+    assert_naive(core, partial(by_rows, getattr(gated, name)), x, state, starts)
 
 
 @pytest.mark.parametrize("forget", ["sigmoid", "exp"])

@@ -2,26 +2,18 @@
 
 import pytest
 import torch
-from naive.lm2 import naive_lm2_sequence
-from small_cores import double, random_state
 
 from relmem.agents import make_core
+from tests.naive.lm2 import naive_lm2_sequence
+from tests.parity import assert_naive
+from tests.small_cores import double, random_state
 
 
 @pytest.mark.parametrize("options", [{}, {"slots": 1, "heads": 1}, {"slots": 9, "width": 4}], ids=str)
 def test_it_is_what_its_equations_say_in_values_and_gradients(options):
     core = double("lm2", options)
-    x = torch.randn(7, 3, core.input_size, dtype=torch.float64, requires_grad=True)
-    starts, state = torch.rand(7, 3) < 0.2, random_state(core, 3)
-    state.bank.requires_grad_()
-    y, end = core(x, state, starts)
-    expected, banks = naive_lm2_sequence(core, x, state, starts)
-    torch.testing.assert_close(y, expected, rtol=0, atol=1e-9)
-    torch.testing.assert_close(end.bank, banks, rtol=0, atol=1e-9)
-    weights, sources = torch.randn_like(y), [x, state.bank, *core.parameters()]
-    got = torch.autograd.grad((y * weights).sum(), sources)
-    for gradient, true in zip(got, torch.autograd.grad((expected * weights).sum(), sources), strict=True):
-        torch.testing.assert_close(gradient, true, rtol=1e-9, atol=1e-9)
+    x = torch.randn(7, 3, core.input_size, dtype=torch.float64)
+    assert_naive(core, naive_lm2_sequence, x, random_state(core, 3), torch.rand(7, 3) < 0.2)
 
 
 def test_slots_stay_different_and_bounded():
@@ -33,5 +25,5 @@ def test_slots_stay_different_and_bounded():
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="width must be a multiple of heads, 4, such as 12; got 11"):
+    with pytest.raises(ValueError, match="heads must divide width 11: 4 do not, 1 would"):
         make_core("lm2", 3, width=11)

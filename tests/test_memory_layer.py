@@ -1,14 +1,13 @@
 """Product keys: against a search of all keys, and as a block before and behind a core."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from naive.memory_layer import naive_memory_layer
-from small_cores import double
 
 from relmem.agents import StackedCore, check_core, make_core
+from tests.golden import load
+from tests.naive.memory_layer import naive_memory_layer
+from tests.parity import assert_same, outputs_of
+from tests.small_cores import double
 
 
 @pytest.mark.parametrize("options", [{}, {"keys": 7, "top": 5, "heads": 3}, {"keys": 1, "top": 1}], ids=str)
@@ -16,17 +15,12 @@ def test_it_finds_the_best_of_all_keys_in_values_and_gradients(options):
     core = double("memory_layer", options)
     x = torch.randn(6, 3, core.input_size, dtype=torch.float64, requires_grad=True)
     y, _ = core(x, core.initial_state(3), torch.rand(6, 3) < 0.3)
-    expected = naive_memory_layer(core, x.flatten(0, 1)).unflatten(0, (6, 3))
-    torch.testing.assert_close(y, expected, rtol=0, atol=1e-9)
-    weights, sources = torch.randn_like(y), [x, *core.parameters()]
-    got = torch.autograd.grad((y * weights).sum(), sources)
-    for gradient, true in zip(got, torch.autograd.grad((expected * weights).sum(), sources), strict=True):
-        torch.testing.assert_close(gradient, true, rtol=1e-9, atol=1e-9)
+    expected = outputs_of(core, naive_memory_layer(core, x.flatten(0, 1)).unflatten(0, (6, 3)))
+    assert_same([y], [expected], [x, *core.parameters()])
 
 
 def test_it_gives_the_numbers_of_a_public_implementation():
-    path = Path(__file__).parent / "data" / "golden" / "memory_layer.npz"
-    golden = {name: torch.from_numpy(array) for name, array in np.load(path).items()}
+    golden = load("golden/memory_layer")
     heads, keys, _, key_size = golden["keys"].shape
     width = golden["values.weight"].shape[1]
     core = make_core("memory_layer", width, width=width, keys=keys, top=3, heads=heads, key_size=key_size).double()

@@ -34,8 +34,8 @@ OPTIONS = {
     "lru": {"hidden_size": 32},
     "rg_lru": {"hidden_size": 32},
     "ffm": {"hidden_size": 32, "memory_size": 16, "max_period": 64},
-    "mamba": {"hidden_size": 32, "state_size": 8},
-    "mamba2": {"hidden_size": 32, "heads": 2, "state_size": 16},
+    "mamba": {"hidden_size": 32, "memory_size": 8},
+    "mamba2": {"hidden_size": 32, "heads": 2, "key_size": 16},
     "delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
     "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
     "dnc": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
@@ -80,7 +80,7 @@ def accuracy_after_training(core, iterations=400, enough=0.97, marked=False):
 
 
 MEMORYLESS = ("identity", "memory_layer")
-# One layer of these cannot know that an input is the first.
+# One layer of these writes the first input as it would write the same input later.
 BY_INPUT = ("linear_attention", "correlation_matrix", "gla", "mlstm", "min_gru", "min_lstm")
 REMEMBERING = [(name, {}) for name in registered_cores() if name not in (*MEMORYLESS, *BY_INPUT)] + [
     ("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")

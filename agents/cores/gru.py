@@ -54,11 +54,12 @@ class GRUCore(MemoryCore):
         return states, GRUState(last.squeeze(0))
 
     def _cell(self, x: Tensor, state: GRUState) -> Tensor:
-        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        """One step, for which the fused kernel would spend most of its time on rearranging the weights."""
         return torch.gru_cell(x, state.hidden, *self.gru.parameters())
 
     @full_precision
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:
+        """Near 1, the update gate keeps the hidden state, as torch has it (in ``min_gru``, near 0)."""
         weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()
         logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 3 * H]
         reset_gate, update_gate, _ = logits.sigmoid().chunk(3, dim=1)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import attend, head_width, sinusoids
-from .core import MemoryCore, full_precision, output_map
+from .attention import attend, sinusoids
+from .core import MemoryCore, full_precision, head_width, output_map
 from .registry import register_core
 
 CHUNK = 64  # steps that attend at once
@@ -74,7 +74,7 @@ class GTrXLCore(MemoryCore):
         gate: Literal["gru", "none"] = "gru",
     ) -> None:
         require_options(GTrXLCore, locals())
-        head_size = head_width(width, heads)
+        head_size = head_width(width, heads, "width")
         shapes = ((window, width), (window,))
         super().__init__(input_size, width if output_size is None else output_size, GTrXLState, shapes)
         self.heads = heads

@@ -2,7 +2,7 @@
 its relatives, which differ in what is forgotten and in how the read-out is scaled.
 
 Each head keeps a matrix S [k, v], writes k vᵀ into it at every step, and reads Sᵀ q, where query q, key k and value v
-are linear in the input. A sequence is computed in chunks, in which a read-out is attention to the steps before
+are affine maps of the input. A sequence is computed in chunks, in which a read-out is attention to the steps before
 (``scan.matrix_scan``).
 """
 
@@ -19,6 +19,9 @@ from ...common.options import Count, Positive, require_options
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 from .scan import channel_matrix_scan, matrix_scan, unless_ruined
+from .unit import unit_length
+
+EPSILON = 1e-6  # as in the code of linear attention's authors: no division by zero where all features vanish
 
 
 class MatrixState(NamedTuple):
@@ -51,7 +54,7 @@ class MatrixCore(MemoryCore):
     ) -> None:
         require_options(MatrixCore, locals())
         width = heads * value_size
-        leaves = {"memory": (heads, key_size, value_size), "normaliser": (heads, key_size), "peak": (heads,)}
+        leaves = {"memory": (heads, key_size, value_size), "normaliser": (heads, key_size), "stabiliser": (heads,)}
         shapes = tuple(leaves[name] for name in self.state_type._fields)
         super().__init__(input_size, width if output_size is None else output_size, self.state_type, shapes)
         self.heads, self.key_size = heads, key_size
@@ -112,9 +115,6 @@ class LinearAttentionCore(MatrixCore):
         return self.out(read.flatten(-2)), NormalisedState(joint[..., :-1], joint[..., -1])
 
 
-EPSILON = 1e-6  # as in the authors' code: no division by zero where all features vanish
-
-
 def positive(u: Tensor) -> Tensor:
     """φ(u) = elu(u) + 1"""
     return F.elu(u) + 1
@@ -137,14 +137,14 @@ class CorrelationMatrixCore(MatrixCore):
     @full_precision
     def step(self, x: Tensor, state: MatrixState) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)  # [B, H, k]
+        query, key = unit_length(query), unit_length(key)  # [B, H, k]
         memory = state.memory + outer(key, value)  # [B, H, k, v]
         return self.out(recall(memory, query).flatten(-2)), MatrixState(memory)
 
     @unless_ruined
     def sequence(self, x: Tensor, state: MatrixState, starts: Tensor, since: int) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+        query, key = unit_length(query), unit_length(key)
         read, memory = matrix_scan(query, key, value, x.new_ones(1, 1, 1), state.memory, starts)
         return self.out(read[since:].flatten(-2)), MatrixState(memory)
 

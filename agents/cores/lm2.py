@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import attend, head_width
-from .core import MemoryCore, full_precision, output_map
+from .attention import attend
+from .core import MemoryCore, full_precision, head_width, output_map
 from .registry import register_core
 from .squash import squash
 
@@ -55,7 +55,7 @@ class LM2Core(MemoryCore):
         heads: Count = 4,
     ) -> None:
         require_options(LM2Core, locals())
-        head_width(width, heads)
+        head_width(width, heads, "width")
         super().__init__(input_size, width if output_size is None else output_size, LM2State, ((slots, width),))
         self.heads = heads
         self.embedding = nn.Linear(input_size, width)

@@ -57,7 +57,7 @@ class LSTMCore(MemoryCore):
         return hidden, LSTMState(last.squeeze(0), cell.squeeze(0))
 
     def _cell(self, x: Tensor, state: LSTMState) -> LSTMState:
-        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        """One step: for one or two, the fused kernel would spend most of its time on rearranging the weights."""
         return LSTMState(*torch.lstm_cell(x, state, *self.lstm.parameters()))
 
     @full_precision

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import attend, head_width
-from .core import MemoryCore, full_precision, output_map
+from .attention import attend
+from .core import MemoryCore, full_precision, head_width, output_map
 from .registry import register_core
 
 EPSILON = 1e-5  # of the divisions of ARMT, as in its authors' code
@@ -48,7 +48,7 @@ class SegmentCore(MemoryCore):
         self, input_size: int, output_size: int | None, state: Any, shapes: tuple[tuple[int, ...], ...], before: int,
         width: int, heads: int, layers: int, segment: int,
     ) -> None:  # fmt: skip
-        head_width(width, heads)
+        head_width(width, heads, "width")
         shapes = (*shapes, (layers, before + segment, width), (1,))
         super().__init__(input_size, width if output_size is None else output_size, state, shapes)
         self.before, self.segment = before, segment

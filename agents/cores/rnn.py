@@ -58,5 +58,5 @@ class RNNCore(MemoryCore):
         return states, RNNState(last.squeeze(0))
 
     def _cell(self, x: Tensor, state: RNNState) -> Tensor:
-        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        """One step, for which the fused kernel would spend most of its time on rearranging the weights."""
         return torch.rnn_tanh_cell(x, state.hidden, *self.rnn.parameters())

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def naive_gtrxl_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[list[Tensor]]]:
-    """x [T, B, F], starts [T, B] -> outputs [T, B, O], and what of each episode is within the window at the end."""
+    """x [T, B, F], starts [T, B] -> features [T, B, D], and what of each episode is within the window at the end."""
     p = dict(core.named_parameters())
     length = state.window.shape[1]
     columns, ends = [], []
@@ -17,7 +17,7 @@ def naive_gtrxl_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor
         for x_t, start in zip(x[:, b], starts[:, b], strict=True):
             kept = [] if start else kept
             y, now = _step(p, core.heads, x_t, kept)
-            outputs.append(core.out(y))
+            outputs.append(y)
             kept = [*kept, now][-length:]
         columns.append(torch.stack(outputs))
         ends.append(kept)

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 
-def naive_lm2_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """x [T, B, F], starts [T, B] -> outputs [T, B, O], banks after the last step [B, N, D]."""
+def naive_lm2_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """x [T, B, F], starts [T, B] -> features [T, B, D], banks after the last step [B, N, D]."""
     p = dict(core.named_parameters())
     slots, width = state.bank.shape[1:]
     outputs, ends = [], []
@@ -15,10 +15,10 @@ def naive_lm2_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, 
             if starts[t, b]:
                 bank = [torch.tensor([float(i == j) for j in range(width)]).to(x) for i in range(slots)]
             y, bank = _step(p, core.heads, x[t, b], bank)
-            column.append(core.out(y))
+            column.append(y)
         outputs.append(torch.stack(column))
         ends.append(torch.stack(bank))
-    return torch.stack(outputs, dim=1), torch.stack(ends)
+    return torch.stack(outputs, dim=1), [torch.stack(ends)]
 
 
 def _step(p: dict[str, Tensor], heads: int, x: Tensor, bank: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

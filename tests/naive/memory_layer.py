@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def naive_memory_layer(core, x: Tensor) -> Tensor:
-    """x [N, F] -> outputs [N, O]."""
+    """x [N, F] -> features [N, D]."""
     keys, size = core.keys.shape[2:]
     rows = []
     for x_n in x:
@@ -24,5 +24,5 @@ def naive_memory_layer(core, x: Tensor) -> Tensor:
             best = sorted(scores, key=lambda pair: -scores[pair].item())[: core.top]
             total = sum(scores[pair].exp() for pair in best)
             y = y + sum(scores[i, j].exp() / total * core.values[i * keys + j] for i, j in best)
-        rows.append(core.out(y))
+        rows.append(y)
     return torch.stack(rows)

@@ -10,7 +10,7 @@ EPSILON = 1e-5
 
 
 def naive_rmt_sequence(core, x: Tensor, starts: Tensor) -> Tensor:
-    """From the initial state: x [T, B, F], starts [T, B] -> outputs [T, B, O]."""
+    """From the initial state: x [T, B, F], starts [T, B] -> features [T, B, D]."""
     p, memory = dict(core.named_parameters()), list(core.memory)
     columns = []
     for b in range(x.shape[1]):
@@ -20,7 +20,7 @@ def naive_rmt_sequence(core, x: Tensor, starts: Tensor) -> Tensor:
             for segment in segments:
                 tokens = [m + place for m, place in zip(kept, p["read_places"], strict=True)]
                 tokens += _embedded(p, segment)
-                column += [core.out(y) for y in _transformer(p, core, tokens)[len(kept) :]]
+                column += _transformer(p, core, tokens)[len(kept) :]
                 if len(segment) == core.segment:
                     tokens += [m + place for m, place in zip(kept, p["write_places"], strict=True)]
                     kept = _transformer(p, core, tokens)[-len(kept) :]
@@ -29,7 +29,7 @@ def naive_rmt_sequence(core, x: Tensor, starts: Tensor) -> Tensor:
 
 
 def naive_armt_sequence(core, x: Tensor, starts: Tensor) -> Tensor:
-    """From the initial state: x [T, B, F], starts [T, B] -> outputs [T, B, O]."""
+    """From the initial state: x [T, B, F], starts [T, B] -> features [T, B, D]."""
     p = dict(core.named_parameters())
     columns = []
     for b in range(x.shape[1]):
@@ -38,7 +38,7 @@ def naive_armt_sequence(core, x: Tensor, starts: Tensor) -> Tensor:
             pairs = [[] for _ in core.layers]  # of each layer: (φ(k), what is written to it, γ)
             for segment in segments:
                 tokens = _embedded(p, segment)
-                column += [core.out(y) for y in _transformer(p, core, tokens, pairs)]
+                column += _transformer(p, core, tokens, pairs)
                 if len(segment) == core.segment:
                     written = []
                     _transformer(p, core, [*tokens, *core.memory], pairs, written)
