@@ -75,6 +75,12 @@ def test_an_empty_ring_is_refused():
         make_core("lru", 4, r_max=0.5)
 
 
+def test_the_start_of_an_lru_is_finite_at_the_edges_of_its_options(monkeypatch):
+    monkeypatch.setattr(torch, "rand", torch.zeros)
+    core = make_core("lru", 4, r_min=0.9999999, r_max=1.0)
+    assert all(parameter.isfinite().all() for parameter in core.parameters())
+
+
 def test_an_rg_lru_whose_recurrence_gate_is_shut_holds_what_it_has():
     core = make_core("rg_lru", 4, hidden_size=5)
     with torch.no_grad():

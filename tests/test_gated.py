@@ -95,6 +95,16 @@ def test_parity_is_beyond_positive_decays_by_the_input_alone(name):
     assert parity_after_training(make_core(name, 2, 2, hidden_size=16), 300) < 0.7
 
 
+@pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
+def test_gates_are_how_much_of_the_hidden_state_is_kept(name):
+    core, x = make_core(name, 4, hidden_size=6), torch.randn(3, 4)
+    state = random_state(core, 3)
+    gates, (_, after) = core.gates(x, state), core.step(x, state)
+    _, more = core.step(x, state._replace(hidden=state.hidden + 1))
+    kept = gates["forget_gate"] if name == "min_lstm" else 1 - gates["update_gate"]
+    torch.testing.assert_close(more.hidden - after.hidden, kept)
+
+
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match="heads must divide hidden_size 10: 4 do not, 5 would"):
         make_core("slstm", 4, hidden_size=10, heads=4)

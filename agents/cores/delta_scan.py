@@ -112,8 +112,8 @@ def generalised_delta_scan(
         q, k, v, kappa, a, log_w = (part.of(tensor) for tensor in (query, key, value, erase, take, log_decay))
         left = part.together.to(q.dtype)  # [B, 1, t, τ]
         # With what a step erases, e_t = S_{t-1}ᵀ κ_t, all writes of the chunk are known: S_t is the decayed memory from
-        # before and the sum of k_τ v_τᵀ - (a_τ ∘ κ_τ) e_τᵀ, decayed since; and the e solve a triangular system. Reads are
-        # multiplied by the decay from before the chunk, or before the episode, to a step, and writes divided by it.
+        # before and the sum of k_τ v_τᵀ - (a_τ ∘ κ_τ) e_τᵀ, decayed since; and the e solve a triangular system. Reads
+        # are multiplied by the decay from before the chunk, or the episode, to a step, and writes divided by it.
         total = left @ log_w  # its logarithm [B, H, C, k]
         q, erasing, grown = total.exp() * q, (total - log_w).exp() * kappa, (-total).exp()
         k, taken = grown * k, grown * a * kappa
