@@ -30,7 +30,7 @@ class FFMCore(MemoryCore):
         y_t = g_t ∘ z_t + (1 - g_t) ∘ (W_5 x_t + b_5).
 
     A linear map follows where ``output_size`` is given. S is computed by the recurrence itself, for sequences of any
-    length: where powers of γ are divided by each other, those of long ones overflow.
+    length: dividing powers of γ by each other would overflow in long ones.
 
     Good at what happened when, within about ``max_period`` steps. Bad at holding something for ever, since decays do
     not depend on inputs.

@@ -37,8 +37,8 @@ class SLSTMCore(MemoryCore):
     Good at state tracking (parity, counting), as the LSTM is, and at revising what it holds, since a new input may
     outweigh all that was before it. Bad at speed: the state is nonlinear, so its steps run one after the other.
 
-    The forget biases of a head's units start spread from 3 to 6, memories of about twenty to four hundred steps, as the
-    released code has it for one choice; there, R starts at zero.
+    The forget biases of a head's units start spread from 3 to 6, memories of about twenty to four hundred steps, as in
+    one setting of the released code, where R starts at zero.
 
     :param hidden_size: number of cells in all; the natural output width
     :param heads: number of heads, which divides ``hidden_size``
