@@ -150,7 +150,8 @@ class CorrelationMatrixCore(MatrixCore):
 
 
 class GatedReadCore(MatrixCore):
-    """A core of the family whose read-outs are normalised in each head and gated by the input: swish(W_G x) ∘ LN(o)."""
+    """A core of the family whose read-outs are normalised in each head and gated by the input:
+    swish(W_G x + b_G) ∘ LN(o)."""
 
     def __init__(
         self,
@@ -179,7 +180,7 @@ class RetNetCore(GatedReadCore):
 
         S_t = γ_h R S_{t-1} + k_t v_tᵀ,   o_t = S_tᵀ q_t / √k,   γ_h = 1 - 2^(-5-h)
 
-    with y = W_O (swish(W_G x) ∘ LN(o)). R turns channels i and k/2 + i back by the angle θ_i = 10000^(-2i/k). In the
+    with y = swish(W_G x + b_G) ∘ LN(o). R turns channels i and k/2 + i back by the angle θ_i = 10000^(-2i/k). In the
     paper, query and key of step n are turned by n θ; only the difference of two steps counts, and where the memory
     turns instead, steps need no numbers.
 
@@ -243,7 +244,7 @@ class GLACore(GatedReadCore):
 
         S_t = diag(α_t) S_{t-1} + k_t v_tᵀ,   o_t = S_tᵀ q_t / √k,   α_t = σ(W_2 W_1 x + b)^(1/τ)
 
-    with y = W_O (swish(W_G x) ∘ LN(o)). W_1 leads to few features (``rank``); τ (``temperature``) slows forgetting
+    with y = swish(W_G x + b_G) ∘ LN(o). W_1 leads to few features (``rank``); τ (``temperature``) slows forgetting
     down. No channel fades faster than by e^-5 in a step, which for τ = 16 takes a logit of -80.
 
     Good at keeping what the input marks as worth it, for times that it chooses by channel; it cannot replace the value

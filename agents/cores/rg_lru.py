@@ -28,9 +28,9 @@ class RGLRUCore(MemoryCore):
     """Griffin's recurrent block (De et al. 2024, sections 2.3 and 2.4), with its short convolution before the RG-LRU,
     and without the residual around it:
 
-        u_t = Conv(W_x x)_t + b,  r_t = σ(W_a u_t + b_a),  i_t = σ(W_i u_t + b_i),
+        u_t = Conv(W_x x + b_x)_t + b,  r_t = σ(W_a u_t + b_a),  i_t = σ(W_i u_t + b_i),
         log a_t = -c r_t ∘ softplus(Λ),  h_t = a_t ∘ h_{t-1} + sqrt(1 - a_t²) ∘ i_t ∘ u_t,
-        y_t = h_t ∘ GeLU(W_y x_t),
+        y_t = h_t ∘ GeLU(W_y x_t + b_y),
 
     where c = 8, and 1 - a_t² is held above 1e-12, since the root has no gradient at 0. A linear map follows where
     ``output_size`` is given. Gates are dense, as in the paper's equations, not block-diagonal as in its large models.
