@@ -15,6 +15,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from relmem.envs import (
     AtariVecEnv,
+    Flicker,
     FrameSkip,
     LastAction,
     MemoryChain,
@@ -278,12 +279,23 @@ def test_flicker_of_any_environment_whose_observations_are_arrays(id):
     assert 35 < n_blank < 85
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_flicker_does_not_draw_the_random_numbers_of_the_environment(seed):
+    flickering = Flicker(RepeatFirst(length=200), 0.5)
+    seen = [flickering.reset(seed=seed)[0], *(flickering.step(0)[0] for _ in range(199))]
+    blank = np.array([not obs.any() for obs in seen])
+    theirs, _ = gymnasium.utils.seeding.np_random(seed)
+    assert 0.3 < np.mean(blank == (theirs.random(200) < 0.5)) < 0.7
+
+
 def test_flicker_widens_a_space_without_zero_and_refuses_what_is_no_array():
     space = spaces.Box(2, 3, (3,))
     env = make_vec_env("relmem-test/Spaces-v0", env_kwargs={"observation_space": space}, flicker=0.5)
     assert env.observation_space == spaces.Box(0, 3, (3,))
     with pytest.raises(ValueError, match=r"cannot make 'FrozenLake-v1': flicker blanks .* one array.* of Discrete"):
         make_vec_env("FrozenLake-v1", flicker=0.5)
+    with pytest.raises(ValueError, match=r"probability must be a number from 0 to 1, got 1.5"):
+        Flicker(RepeatFirst(), 1.5)
 
 
 @pytest.mark.parametrize("make", [lambda: make_vec_env("ALE/Pong-v5"), lambda: make_atari_env("pong")])
