@@ -188,7 +188,8 @@ class AtariVecEnv(VecEnv):
 
 def native_height(game: str) -> int:
     """Rows of a game's frames: 210 of most, 250 of some."""
-    return cast(int, AtariEnv(game, obs_type="grayscale").observation_space.shape[0])  # type: ignore[index]
+    with AtariEnv(game, obs_type="grayscale") as env:
+        return cast(int, env.observation_space.shape[0])  # type: ignore[index]
 
 
 def env_info(ale_info: dict[str, np.ndarray], i: int) -> dict[str, int]:
