@@ -50,7 +50,7 @@ class POPGymObservation(gymnasium.Wrapper[np.ndarray, Any, Any, Any], RecordCons
     what was observed, the last action (0 at an episode's first observation) and a mark of that first one, numbers
     one-hot, all in one array.
 
-    :param env: an environment, one of whose actions is 0, or an array of zeros
+    :param env: an environment whose actions are numbers or arrays, one of them 0 or all zeros
     :raises ValueError: if that is no action
     """
 
