@@ -225,6 +225,7 @@ def test_saved_weights_give_the_same_core(name, options):
 GATED = {
     *("lstm", "gru", "lstm_stm", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"),
     *("gla", "mlstm", "weinet", "lm2"),
+    *("dnc", "ntm", "titans"),
 }
 
 
