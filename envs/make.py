@@ -80,7 +80,7 @@ def make_vec_env(
     spec = find_spec(id)
     if last_action and spec.id.startswith("popgym-"):
         raise ValueError(f"observations of '{id}' show the last action already: leave last_action out")
-    options = {"frame_skip": frame_skip, "max_frames": max_frames, "flicker": flicker}
+    options: dict[str, Any] = {"frame_skip": frame_skip, "max_frames": max_frames, "flicker": flicker}
     of_games = {"image_size": image_size, "crop": crop, "n_threads": n_threads}
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         if env_kwargs:

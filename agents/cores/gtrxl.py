@@ -116,7 +116,7 @@ class GTrXLCore(MemoryCore):
     def gates(self, x: Tensor, state: GTrXLState) -> dict[str, Tensor]:
         e, attended, _ = self._attended(x, state)
         h, of_mlp = self._between(e, attended)
-        gates = {}
+        gates: dict[str, Tensor] = {}
         for name, gate, mixed in (
             ("attention", self.attention_gate, (e, attended)),
             ("mlp", self.mlp_gate, (h, of_mlp)),
