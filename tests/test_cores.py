@@ -233,9 +233,11 @@ def test_saved_weights_give_the_same_core(name, options):
 
 
 GATED = {
-    *("lstm", "gru", "lstm_stm", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"),
-    *("gla", "mlstm", "weinet", "lm2", "shm", "mamba2", "delta_net", "gated_delta_net", "rwkv7"),
+    *("lstm", "gru", "stm", "rmc", "lstm_stm", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"),
+    *("mamba2", "gla", "mlstm", "weinet", "shm", "gtrxl", "lm2"),
+    *("delta_net", "gated_delta_net", "rwkv7", "dnc", "ntm", "titans"),
 }
+UNGATED = ({"gated": False}, {"gate": "none"})
 
 
 @every_core
@@ -244,8 +246,7 @@ def test_gates_lie_between_zero_and_one_and_change_nothing(name, options):
     x, state = torch.randn(B, F), random_state(core)
     before = core.step(x, state)
     gates = core.gates(x, state)
-    gated = name in GATED or (name == "stm" and options.get("gated", True))
-    assert bool(gates) == (gated or (name == "rmc" and options.get("gate") != "none"))
+    assert bool(gates) == (name in GATED and options not in UNGATED)
     for gate in gates.values():
         assert len(gate) == B
         assert ((gate > 0) & (gate < 1)).all()

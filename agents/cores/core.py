@@ -189,13 +189,19 @@ def output_map(width: int, output_size: int | None) -> nn.Module:
     return nn.Identity() if output_size is None else nn.Linear(width, output_size)
 
 
-def head_width(width: int, heads: int, option: str) -> int:
-    """Width of each of so many heads; a ValueError if they do not divide the width, the option of that name."""
-    if width % heads:
-        valid = [number for number in range(1, width + 1) if width % number == 0]
+def start_orthogonal(module: nn.Module) -> None:
+    """Let weight matrices start orthogonal, and biases at zero."""
+    for parameter in module.parameters():
+        nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+
+
+def head_width(hidden_size: int, heads: int) -> int:
+    """Number of units of each head; a ValueError if the heads do not divide the units."""
+    if hidden_size % heads:
+        valid = [number for number in range(1, hidden_size + 1) if hidden_size % number == 0]
         nearest = min(valid, key=lambda number: abs(number - heads))
-        raise ValueError(f"heads must divide {option} {width}: {heads} do not, {nearest} would")
-    return width // heads
+        raise ValueError(f"heads must divide hidden_size {hidden_size}: {heads} do not, {nearest} would")
+    return hidden_size // heads
 
 
 def first_output(since: int, length: int) -> int:

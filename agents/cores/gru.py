@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .core import MemoryCore, full_precision, output_map
+from .core import MemoryCore, full_precision, output_map, start_orthogonal
 from .registry import register_core
 from .scan import in_segments
 
@@ -32,8 +32,7 @@ class GRUCore(MemoryCore):
         require_options(GRUCore, locals())
         super().__init__(input_size, hidden_size if output_size is None else output_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
-        for parameter in self.gru.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+        start_orthogonal(self.gru)
         self.out = output_map(hidden_size, output_size)
 
     @full_precision

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .core import MemoryCore, full_precision, output_map
+from .core import MemoryCore, full_precision, output_map, start_orthogonal
 from .registry import register_core
 from .scan import in_segments
 
@@ -35,8 +35,7 @@ class LSTMCore(MemoryCore):
             input_size, hidden_size if output_size is None else output_size, LSTMState, ((hidden_size,), (hidden_size,))
         )
         self.lstm = nn.LSTM(input_size, hidden_size)
-        for parameter in self.lstm.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+        start_orthogonal(self.lstm)
         self.out = output_map(hidden_size, output_size)
 
     @full_precision

@@ -62,7 +62,7 @@ class Mamba2Core(MemoryCore):
         conv_size: Count = 4,
     ) -> None:
         require_options(Mamba2Core, locals())
-        memory = heads, key_size, head_width(hidden_size, heads, "hidden_size")
+        memory = heads, key_size, head_width(hidden_size, heads)
         convolved = hidden_size + 2 * key_size
         width = hidden_size if output_size is None else output_size
         super().__init__(input_size, width, Mamba2State, (memory, (conv_size - 1, convolved)))

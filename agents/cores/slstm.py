@@ -55,7 +55,7 @@ class SLSTMCore(MemoryCore):
         forget: Literal["sigmoid", "exp"] = "sigmoid",
     ) -> None:
         require_options(SLSTMCore, locals())
-        head_size = head_width(hidden_size, heads, "hidden_size")
+        head_size = head_width(hidden_size, heads)
         width = hidden_size if output_size is None else output_size
         super().__init__(input_size, width, SLSTMState, ((heads, head_size),) * 4)
         self.heads, self.forget = heads, forget

@@ -21,8 +21,8 @@ def naive_titans(p: dict[str, Tensor], core, x: Tensor, state: list[Tensor]) -> 
     loss = ((recall(weights, unit(key)) - value) ** 2).mean()
     surprise = torch.autograd.grad(loss, weights, create_graph=True)
     square = sum((gradient * gradient).sum() for gradient in surprise)
-    if core.limit != float("inf"):
-        surprise = [gradient / torch.sqrt(1 + square / core.limit**2) for gradient in surprise]
+    if core.largest_surprise != float("inf"):
+        surprise = [gradient / torch.sqrt(1 + square / core.largest_surprise**2) for gradient in surprise]
     momenta = [momentum * before - rate * now for before, now in zip(momenta, surprise, strict=True)]
     initial = [p["initial_weight1"], p["initial_weight2"]]
     forgotten = initial if core.forget_to == "initial" else [torch.zeros_like(weight) for weight in initial]
