@@ -30,14 +30,14 @@ class Projection(NamedTuple):
 
 @register_core("delta_net")
 class DeltaNetCore(MemoryCore):
-    """Matrices S of H heads, in which a key's old value is replaced by a new one:
+    """DeltaNet (Schlag, Irie and Schmidhuber 2021, "Linear Transformers Are Secretly Fast Weight Programmers",
+    https://arxiv.org/abs/2102.11174): matrices S of H heads, in which a key's old value is replaced by a new one:
 
         S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}ᵀ k_t)ᵀ,   y_t = S_tᵀ q_t,   β_t = σ(W_β x_t + b_β)
 
-    (Schlag, Irie and Schmidhuber 2021, "Linear Transformers Are Secretly Fast Weight Programmers",
-    https://arxiv.org/abs/2102.11174). Queries, keys and values are the SiLU of linear maps of the input, queries and
-    keys of length 1 (Yang et al. 2024, https://arxiv.org/abs/2406.06484). Read-outs are normalised per head by their
-    root mean square, and all heads are the output, followed by a linear map where ``output_size`` is given.
+    Queries, keys and values are the SiLU of linear maps of the input, queries and keys of length 1 (Yang et al. 2024,
+    https://arxiv.org/abs/2406.06484). Read-outs are normalised per head by their root mean square, and all heads are
+    the output, followed by a linear map where ``output_size`` is given.
 
     Good at associative recall, and at correcting what is stored. It forgets only what it overwrites (see
     ``gated_delta_net``), and with positive eigenvalues alone it cannot track a parity.

@@ -35,15 +35,16 @@ class Projection(NamedTuple):
 
 @register_core("gated_delta_net")
 class GatedDeltaNetCore(MemoryCore):
-    """Matrices S of H heads, which decay, and in which a key's old value is replaced by a new one:
+    """Gated DeltaNet (Yang, Kautz and Hatamizadeh 2025, "Gated Delta Networks: Improving Mamba2 with Delta Rule",
+    https://arxiv.org/abs/2412.06464): matrices S of H heads, which decay, and in which a key's old value is replaced by
+    a new one:
 
         S_t = α_t S_{t-1} + β_t k_t (v_t - α_t S_{t-1}ᵀ k_t)ᵀ,   y_t = SiLU(W_g x_t) ∘ norm(S_tᵀ q_t)
         α_t = exp(-A softplus(W_α x_t + b_α)),   β_t = σ(W_β x_t + b_β)
 
-    (Yang, Kautz and Hatamizadeh 2025, "Gated Delta Networks: Improving Mamba2 with Delta Rule",
-    https://arxiv.org/abs/2412.06464). Queries, keys and values are the SiLU of a short convolution over linear maps of
-    the input; queries and keys have length 1. The norm is by the root mean square of a head. All heads are the output,
-    followed by a linear map where ``output_size`` is given.
+    Queries, keys and values are the SiLU of a short convolution over linear maps of the input; queries and keys have
+    length 1. The norm is by the root mean square of a head. All heads are the output, followed by a linear map where
+    ``output_size`` is given.
 
     Good at associative recall and at forgetting what is over, a first choice among the memories that are fast over
     sequences. Bad at tracking states that its inputs permute, unless its eigenvalues are signed: it then tracks swaps

@@ -40,8 +40,8 @@ class Mamba2Core(MemoryCore):
         h_t = exp(Δ_t A) h_{t-1} + B_t (Δ_t u_t)ᵀ,  o_t = h_tᵀ C_t + D u_t,  for each head,
         y_t = RMSNorm(o_t ∘ SiLU(W_z x_t)).
 
-    A linear map follows where ``output_size`` is given. Good at recalling by content and at long delays. Bad at
-    parity and other state tracking, and at replacing what a key holds: it adds, where a delta rule would correct.
+    A linear map follows where ``output_size`` is given. Good at recalling by content and at long delays. Bad at parity
+    and other state tracking, and at replacing what a key holds: it adds, where a delta rule would correct.
 
     At first, A is from -16 to -1, and Δ from 0.001 to 0.1, both as in the paper.
 

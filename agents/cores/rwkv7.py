@@ -35,16 +35,16 @@ class Projection(NamedTuple):
 
 @register_core("rwkv7")
 class RWKV7Core(MemoryCore):
-    """The time mixing of RWKV-7: matrices S of H heads, which decay by channel, are erased along κ, and written:
+    """The time mixing of RWKV-7 (Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution",
+    https://arxiv.org/abs/2503.14456): matrices S of H heads, which decay by channel, are erased along κ, and written:
 
         S_t = diag(w_t) S_{t-1} - (a_t ∘ κ_t) (S_{t-1}ᵀ κ_t)ᵀ + k_t v_tᵀ
         y_t = g_t ∘ (norm(S_tᵀ r_t) + (r_t · (ρ ∘ k_t)) v_t)
 
-    (Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution", https://arxiv.org/abs/2503.14456). With a
-    mixture x̃ of the input and the one before it, for each of r, w, k, v, a and g its own: r and v are linear in x̃,
-    w = exp(-e^-½ σ(low rank)), a = σ(low rank), κ is the key times a vector, of length 1, and k the key times
-    1 + (a - 1) ∘ another. The norm is that of each head (``torch.nn.GroupNorm``). All heads are the output, followed by
-    a linear map where ``output_size`` is given. Two parts of a layer of RWKV are left out: the mixing of channels after
+    With a mixture x̃ of the input and the one before it, for each of r, w, k, v, a and g its own: r and v are linear in
+    x̃, w = exp(-e^-½ σ(low rank)), a = σ(low rank), κ is the key times a vector, of length 1, and k the key times 1 +
+    (a - 1) ∘ another. The norm is that of each head (``torch.nn.GroupNorm``). All heads are the output, followed by a
+    linear map where ``output_size`` is given. Two parts of a layer of RWKV are left out: the mixing of channels after
     the memory, in whose place ``ResidualCore`` has an MLP, and the residual from the values of the first layer.
 
     Good at recall and at replacing what a key holds. Its many small maps make it slower than ``gated_delta_net``.
