@@ -207,8 +207,8 @@ class MlpFeatures(BaseFeaturesExtractor):
 
 
 class FeaturesAndLast(BaseFeaturesExtractor):
-    """Features of what is observed, and beside them, as they are, the last action and the last reward that
-    ``relmem.envs.LastActionReward`` adds to it.
+    """Features of what is observed, beside them the last action and the last reward, as
+    ``relmem.envs.LastActionReward`` shows them.
 
     :param observation_space: with ``last_action``, ``last_reward`` or both
     :param features: name of the extractor of the rest; None: the one that goes with it
@@ -227,11 +227,12 @@ class FeaturesAndLast(BaseFeaturesExtractor):
     def forward(self, observations: dict[str, Tensor]) -> Tensor:
         rest: Any = observations if self.in_parts else observations[OBSERVATION]
         last = [observations[name].flatten(1) for name in self.last]
-        return torch.cat([self.of(rest), *last], dim=1)  # [B, F + A + 1]
+        return torch.cat([self.of(rest), *last], dim=1)  # [B, F + A + 1], where both are shown
 
 
 def last_parts(space: spaces.Space) -> list[str]:
-    """The parts of observations that are the last action and the last reward, where there are others beside them."""
+    """Names of the parts of observations that show the last action and the last reward; none, where there is nothing
+    else to see."""
     parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
     last = [name for name in (LAST_ACTION, LAST_REWARD) if isinstance(parts.get(name), spaces.Box)]
     return last if len(last) < len(parts) else []

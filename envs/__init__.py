@@ -12,17 +12,14 @@ from .flicker import Flicker
 from .frame_skip import FrameSkip
 from .last import LastActionReward
 from .make import ATARI_ENTRY_POINT, make_vec_env
-from .memory import HideVelocities, MaskVelocities, MemoryChain, RepeatFirst, TMaze
-from .suites import LastAction
+from .memory import HideVelocities, MemoryChain, RepeatFirst, TMaze
 
 __all__ = [
     "AtariVecEnv",
     "Flicker",
     "FrameSkip",
     "HideVelocities",
-    "LastAction",
     "LastActionReward",
-    "MaskVelocities",
     "MemoryChain",
     "RepeatFirst",
     "TMaze",
@@ -39,7 +36,7 @@ for _frames in (0, 4, 16, 32):
 gymnasium.register(
     id="relmem/MaskedCartPole-v0",
     entry_point="gymnasium.envs.classic_control.cartpole:CartPoleEnv",
-    additional_wrappers=(MaskVelocities.wrapper_spec(),),
+    additional_wrappers=(HideVelocities.wrapper_spec(velocities=[1, 3], drop=True),),
     max_episode_steps=500,
     reward_threshold=475.0,
 )

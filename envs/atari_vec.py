@@ -188,7 +188,10 @@ class AtariVecEnv(VecEnv):
 
 def native_height(game: str) -> int:
     """Rows of a game's frames: 210 of most, 250 of some."""
-    return cast(int, AtariEnv(game, obs_type="grayscale").observation_space.shape[0])  # type: ignore[index]
+    env = AtariEnv(game, obs_type="grayscale")
+    height = cast(int, env.observation_space.shape[0])  # type: ignore[index]
+    env.close()
+    return height
 
 
 def env_info(ale_info: dict[str, np.ndarray], i: int) -> dict[str, int]:

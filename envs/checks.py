@@ -1,4 +1,4 @@
-"""Names of games and environments, and sizes of images."""
+"""Names of games and environments, sizes of images, and which rows of a frame these show."""
 
 from __future__ import annotations
 

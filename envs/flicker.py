@@ -25,7 +25,7 @@ class Flicker(gymnasium.Wrapper[np.ndarray, ActType, np.ndarray, ActType], Recor
     """
 
     def __init__(self, env: gymnasium.Env[np.ndarray, ActType], probability: Fraction) -> None:
-        require_option("flicker", Fraction, probability)
+        require_option("probability", Fraction, probability)
         space = env.observation_space
         if not isinstance(space, spaces.Box):
             raise ValueError(f"flicker blanks observations that are one array, and these are of {type(space).__name__}")
@@ -63,8 +63,9 @@ class Blanks:
         self._random = [np.random.default_rng() for _ in range(n_envs)]
 
     def seed(self, seeds: list[int]) -> None:
-        """Begin anew, one seed for each environment; of 31 bits, as ALE takes them."""
-        self._random = [np.random.default_rng(seed % 2**31) for seed in seeds]
+        """Begin anew, one seed for each environment, of 31 bits, as ALE takes them. The 1 beside it makes these numbers
+        others than those that the environment draws by the same seed."""
+        self._random = [np.random.default_rng([seed % 2**31, 1]) for seed in seeds]
 
     def draw(self, i: int) -> bool:
         """Whether the next observation of environment i is blank."""

@@ -78,29 +78,47 @@ def make_vec_env(
         )
     require_options(make_vec_env, locals())
     spec = find_spec(id)
+    if last_action and spec.id.startswith("popgym-"):
+        raise ValueError(f"observations of '{id}' show the last action already: leave last_action out")
+    options: dict[str, Any] = {"frame_skip": frame_skip, "max_frames": max_frames, "flicker": flicker}
+    of_games = {"image_size": image_size, "crop": crop, "n_threads": n_threads}
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
-        fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
-        options = {"frame_skip": frame_skip, "image_size": image_size, "max_frames": max_frames, "flicker": flicker}
-        options |= {"crop": crop, "n_threads": n_threads}
-        given = {name: value for name, value in options.items() if value is not None}
-        for name in given.keys() & fixed.keys():
-            if given[name] != fixed[name]:
-                raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
         if env_kwargs:
             raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
-        games = AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
-        return LastActionReward(games, last_action, last_reward) if last_action or last_reward else games
-    for name, value in {"image_size": image_size, "crop": crop}.items():
-        if value is not None:
-            raise ValueError(f"{name} is for Atari games, and '{id}' is none")
-    if n_threads and n_threads > 1:
-        raise ValueError(f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn")
+        env = _games(id, spec, n_envs, seed, options | of_games)
+    else:
+        for name in ("image_size", "crop"):
+            if of_games[name] is not None:
+                raise ValueError(f"{name} is for Atari games, and '{id}' is none")
+        if n_threads and n_threads > 1:
+            raise ValueError(
+                f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn"
+            )
+        env = _copies(id, spec, n_envs, seed, env_kwargs or {}, **options)
+    return LastActionReward(env, last_action, last_reward) if last_action or last_reward else env
+
+
+def _games(id: str, spec: EnvSpec, n_envs: int, seed: int | None, options: dict[str, Any]) -> VecEnv:
+    """An Atari game, with what its id fixes, and options of which None leaves one open."""
+    fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
+    given = {name: value for name, value in options.items() if value is not None}
+    for name in given.keys() & fixed.keys():
+        if given[name] != fixed[name]:
+            raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
+    return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
+
+
+def _copies(
+    id: str, spec: EnvSpec, n_envs: int, seed: int | None, env_kwargs: dict[str, Any],
+    frame_skip: int | None, max_frames: int | None, flicker: float | None,
+) -> VecEnv:  # fmt: skip
+    """Any other environment, copy by copy."""
     frames = frames_per_step(frame_skip or 0)
 
     def make_env() -> gymnasium.Env:
         creator = load_env_creator(spec.entry_point) if isinstance(spec.entry_point, str) else spec.entry_point
-        _require_known(creator, env_kwargs or {})
-        options = _render_options(creator) | {"max_episode_steps": max_frames} | (env_kwargs or {})
+        _require_known(creator, env_kwargs)
+        options = _render_options(creator) | {"max_episode_steps": max_frames} | env_kwargs
         env: gymnasium.Env = FrameSkip(wrap_suite(spec.id, gymnasium.make(spec, **options)), frames)
         if flicker:
             env = Flicker(env, flicker)
@@ -108,14 +126,14 @@ def make_vec_env(
         return env
 
     try:
-        env = env_util.make_vec_env(make_env, n_envs, seed)
+        env: VecEnv = env_util.make_vec_env(make_env, n_envs, seed)
     except Exception as error:  # which is up to the environment's constructor
         given_kwargs = f" (env_kwargs: {env_kwargs})" if env_kwargs else ""
         raise ValueError(f"cannot make '{id}': {_sentence(error)}{given_kwargs}") from error
     space = env.observation_space
     if isinstance(space, spaces.Box) and is_image_space(space) and not is_image_space_channels_first(space):
         env = VecTransposeImage(env)
-    return LastActionReward(env, last_action, last_reward) if last_action or last_reward else env
+    return env
 
 
 def find_spec(id: str) -> EnvSpec:

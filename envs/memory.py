@@ -10,43 +10,32 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
 
-from ..common.options import Count, Natural, Range, require_option, require_options
-
-
-class MaskVelocities(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """CartPole without its velocities: observations (cart position, pole angle), so that motion must be remembered.
-
-    :param env: a CartPole environment
-    """
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        RecordConstructorArgs.__init__(self)
-        super().__init__(env)
-        space = env.observation_space
-        assert isinstance(space, spaces.Box)
-        self.observation_space = spaces.Box(space.low[::2], space.high[::2], dtype=np.float32)
-
-    def observation(self, observation: np.ndarray) -> np.ndarray:
-        return observation[::2]  # (position, velocity, angle, angular velocity) -> (position, angle)
+from ..common.options import Count, Natural, Range, require_options
 
 
 class HideVelocities(gymnasium.ObservationWrapper, RecordConstructorArgs):
-    """Observations whose velocities are zero, in the shape that they had, as in rl_zoo3's ``NoVel`` environments.
+    """Observations without their velocities, so that motion must be remembered: these are zero, in the shape that
+    observations had, as in rl_zoo3's ``NoVel`` environments, or left out.
 
     :param env: an environment with one-dimensional observations
     :param velocities: which components are velocities
+    :param drop: whether they are left out
     """
 
-    def __init__(self, env: gymnasium.Env, velocities: Sequence[Natural]) -> None:
-        require_option("velocities", Sequence[Natural], velocities)
-        RecordConstructorArgs.__init__(self, velocities=velocities)
+    def __init__(self, env: gymnasium.Env, velocities: Sequence[Natural], drop: bool = False) -> None:
+        require_options(HideVelocities, {"velocities": velocities, "drop": drop})
+        RecordConstructorArgs.__init__(self, velocities=velocities, drop=drop)
         super().__init__(env)
-        assert env.observation_space.shape is not None
-        self._shown = np.ones(env.observation_space.shape, dtype=np.float32)
-        self._shown[list(velocities)] = 0.0
+        space = env.observation_space
+        assert isinstance(space, spaces.Box)
+        self._shown = np.ones(space.shape, dtype=bool)
+        self._shown[list(velocities)] = False
+        self._drop = drop
+        if drop:
+            self.observation_space = spaces.Box(space.low[self._shown], space.high[self._shown], dtype=np.float32)
 
     def observation(self, observation: np.ndarray) -> np.ndarray:
-        return observation * self._shown
+        return observation[self._shown] if self._drop else np.where(self._shown, observation, np.float32(0.0))
 
 
 class RepeatFirst(gymnasium.Env[np.ndarray, np.int64]):

@@ -31,13 +31,13 @@ def import_suite(id: str) -> None:
 
 
 def wrap_suite(id: str, env: gymnasium.Env) -> gymnasium.Env:
-    """Bring an environment of a suite into the form that its published figures are of; others stay as they are.
+    """Bring the observations of a suite's environment into one array; other environments stay as they are.
 
-    POPGym (Morad et al. 2023): ``LastAction``. MiniGrid: the cells that are seen, one-hot in one array, without the
-    mission's text and the agent's direction.
+    POPGym: ``POPGymObservation``. MiniGrid: the cells that are seen, one-hot, without the mission's text and the
+    agent's direction.
     """
     if id.startswith("popgym-"):
-        return LastAction(env)
+        return POPGymObservation(env)
     if id.startswith("MiniGrid-"):
         from minigrid.wrappers import OneHotPartialObsWrapper  # type: ignore[import-not-found,unused-ignore]
 
@@ -45,25 +45,29 @@ def wrap_suite(id: str, env: gymnasium.Env) -> gymnasium.Env:
     return env
 
 
-class LastAction(gymnasium.Wrapper[np.ndarray, Any, Any, Any], RecordConstructorArgs):
-    """Observations beside the last action and a mark of an episode's first one, numbers one-hot, all in one array.
+class POPGymObservation(gymnasium.Wrapper[np.ndarray, Any, Any, Any], RecordConstructorArgs):
+    """Observations of the form that POPGym's published figures are of (Morad et al. 2023, https://arxiv.org/abs/2303.01859):
+    what was observed, the last action (0 at an episode's first observation) and a mark of that first one, numbers
+    one-hot, all in one array.
 
-    With the first observation the last action is 0, or where that is none, the lowest.
-
-    :param env: an environment whose observations and actions are numbers, arrays, or tuples or dictionaries of these
+    :param env: an environment whose actions are numbers or arrays, one of them 0 or all zeros
+    :raises ValueError: if that is no action
     """
 
     def __init__(self, env: gymnasium.Env[Any, Any]) -> None:
         RecordConstructorArgs.__init__(self)
         super().__init__(env)
+        self._no_action = np.zeros(env.action_space.shape or (), env.action_space.dtype)
+        if not env.action_space.contains(self._no_action):
+            raise ValueError(f"the first observation shows the action 0, which is none of {env.action_space}")
         self._parts = spaces.Tuple((env.observation_space, env.action_space, spaces.Discrete(2)))
         flat = spaces.flatten_space(self._parts)
         assert isinstance(flat, spaces.Box)
-        self.observation_space = spaces.Box(flat.low, flat.high, dtype=np.float32)
+        self.observation_space = spaces.Box(flat.low.astype(np.float32), flat.high.astype(np.float32), dtype=np.float32)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         obs, info = self.env.reset(seed=seed, options=options)
-        return self._all(obs, _null(self.env.action_space), first=True), info
+        return self._all(obs, self._no_action, first=True), info
 
     def step(self, action: Any) -> tuple[np.ndarray, SupportsFloat, bool, bool, dict[str, Any]]:
         obs, reward, terminated, truncated, info = self.env.step(action)
@@ -71,9 +75,3 @@ class LastAction(gymnasium.Wrapper[np.ndarray, Any, Any, Any], RecordConstructor
 
     def _all(self, obs: Any, action: Any, first: bool) -> np.ndarray:
         return np.asarray(spaces.flatten(self._parts, (obs, action, int(first))), dtype=np.float32)
-
-
-def _null(space: spaces.Space) -> Any:
-    if isinstance(space, spaces.Box):
-        return np.clip(np.zeros(space.shape, space.dtype), space.low, space.high)
-    return space.start if isinstance(space, spaces.Discrete) else np.zeros(space.shape, space.dtype)

@@ -4,11 +4,11 @@ import pickle
 
 import pytest
 import torch
-from small_cores import B, F, assert_equal, double, loop_of_steps, random_state, sequence, small
 
 from relmem.agents import StackedCore, check_core, make_core, register_core, registered_cores
 from relmem.agents.cores import ResidualCore, core_options
 from relmem.agents.cores.registry import CORES
+from tests.small_cores import B, F, assert_equal, double, loop_of_steps, random_state, sequence, small
 
 
 def test_a_stack_chains_its_cores_and_keeps_their_states_apart():

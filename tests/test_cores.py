@@ -5,7 +5,9 @@ import pickle
 
 import pytest
 import torch
-from small_cores import (
+
+from relmem.agents import make_core, registered_cores
+from tests.small_cores import (
     OUT,
     VARIANTS,
     B,
@@ -19,8 +21,6 @@ from small_cores import (
     sequence,
     small,
 )
-
-from relmem.agents import make_core, registered_cores
 
 every_core = pytest.mark.parametrize(("name", "options"), VARIANTS, ids=str)
 
@@ -97,6 +97,16 @@ def test_a_ruined_state_does_not_survive_a_reset(name, options, junk, begin):
     y.sum().backward()
     for gradient in [x.grad, *(p.grad for p in core.parameters() if p.grad is not None)]:
         assert gradient.isfinite().all()
+
+
+@every_core
+def test_inputs_may_be_extreme(name, options):
+    core = small(name, options)
+    x = torch.tensor([300.0, -300.0, 1e4, -1e4]).view(4, 1, 1).expand(4, 2, F).clone().requires_grad_()
+    y, end = core(x, core.initial_state(2), torch.zeros(4, 2, dtype=torch.bool))
+    y.sum().backward()
+    for tensor in (y, *end, x.grad, *(p.grad for p in core.parameters() if p.grad is not None)):
+        assert tensor.isfinite().all()
 
 
 @every_core
@@ -223,9 +233,11 @@ def test_saved_weights_give_the_same_core(name, options):
 
 
 GATED = {
-    *("lstm", "gru", "lstm_stm", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"),
-    *("gla", "mlstm", "weinet", "lm2"),
+    *("lstm", "gru", "stm", "rmc", "lstm_stm", "min_gru", "min_lstm", "slstm", "rg_lru", "ffm"),
+    *("mamba2", "gla", "mlstm", "weinet", "shm", "gtrxl", "lm2"),
+    *("delta_net", "gated_delta_net", "rwkv7", "dnc", "ntm", "titans"),
 }
+UNGATED = ({"gated": False}, {"gate": "none"})
 
 
 @every_core
@@ -234,8 +246,7 @@ def test_gates_lie_between_zero_and_one_and_change_nothing(name, options):
     x, state = torch.randn(B, F), random_state(core)
     before = core.step(x, state)
     gates = core.gates(x, state)
-    gated = name in GATED or (name == "stm" and options.get("gated", True))
-    assert bool(gates) == (gated or (name == "rmc" and options.get("gate") != "none"))
+    assert bool(gates) == (name in GATED and options not in UNGATED)
     for gate in gates.values():
         assert len(gate) == B
         assert ((gate > 0) & (gate < 1)).all()

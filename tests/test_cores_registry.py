@@ -5,12 +5,12 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from small_cores import OUT, B, F, T, assert_equal, loop_of_steps, random_state, sequence
 from torch import nn
 
 from relmem.agents import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from relmem.agents.cores import core_options
 from relmem.agents.cores.registry import CORES
+from tests.small_cores import OUT, B, F, T, assert_equal, loop_of_steps, random_state, sequence
 
 
 @pytest.mark.parametrize(

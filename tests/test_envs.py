@@ -15,14 +15,16 @@ from stable_baselines3.common.monitor import Monitor
 
 from relmem.envs import (
     AtariVecEnv,
+    Flicker,
     FrameSkip,
-    LastAction,
+    HideVelocities,
     MemoryChain,
     RepeatFirst,
     TMaze,
     make_atari_env,
     make_vec_env,
 )
+from relmem.envs.suites import POPGymObservation
 
 BOX, ACTION = spaces.Box(0, 1, (3,)), spaces.Discrete(2)
 
@@ -167,6 +169,9 @@ class Spaces(gymnasium.Env):
     def __init__(self, observation_space: spaces.Space = BOX, action_space: spaces.Space = ACTION) -> None:
         self.observation_space, self.action_space = observation_space, action_space
 
+    def reset(self, *, seed=None, options=None):
+        return self.observation_space.sample(), {}
+
 
 gymnasium.register(id="relmem-test/Spaces-v0", entry_point=Spaces)
 
@@ -278,12 +283,23 @@ def test_flicker_of_any_environment_whose_observations_are_arrays(id):
     assert 35 < n_blank < 85
 
 
+@pytest.mark.parametrize("seed", [0, 7])
+def test_flicker_does_not_draw_the_random_numbers_of_the_environment(seed):
+    flickering = Flicker(RepeatFirst(length=200), 0.5)
+    seen = [flickering.reset(seed=seed)[0], *(flickering.step(0)[0] for _ in range(199))]
+    blank = np.array([not obs.any() for obs in seen])
+    theirs, _ = gymnasium.utils.seeding.np_random(seed)
+    assert 0.3 < np.mean(blank == (theirs.random(200) < 0.5)) < 0.7
+
+
 def test_flicker_widens_a_space_without_zero_and_refuses_what_is_no_array():
     space = spaces.Box(2, 3, (3,))
     env = make_vec_env("relmem-test/Spaces-v0", env_kwargs={"observation_space": space}, flicker=0.5)
     assert env.observation_space == spaces.Box(0, 3, (3,))
     with pytest.raises(ValueError, match=r"cannot make 'FrozenLake-v1': flicker blanks .* one array.* of Discrete"):
         make_vec_env("FrozenLake-v1", flicker=0.5)
+    with pytest.raises(ValueError, match=r"probability must be a number from 0 to 1, got 1.5"):
+        Flicker(RepeatFirst(), 1.5)
 
 
 @pytest.mark.parametrize("make", [lambda: make_vec_env("ALE/Pong-v5"), lambda: make_atari_env("pong")])
@@ -433,6 +449,14 @@ def test_environments_without_velocities_are_those_of_rl_zoo3(id, velocities, li
         assert outcome == expected_outcome
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_velocities_that_are_not_finite_are_hidden_too(drop):
+    env = HideVelocities(Spaces(BOX, ACTION), [1], drop)
+    seen = env.observation(np.array([0.25, np.inf, np.nan], np.float32))
+    np.testing.assert_array_equal(seen, [0.25, np.nan] if drop else [0.25, 0, np.nan])
+    assert seen.dtype == np.float32
+
+
 @pytest.mark.parametrize(
     ("id", "env_kwargs"), [("TMaze", {"length": 0}), ("TMaze", {"active": 1}), ("MemoryChain", {"n_bits": 0})]
 )
@@ -478,8 +502,8 @@ def test_minigrid_shows_cells_alone():
 
 
 @pytest.mark.parametrize(("id", "width", "null"), [("CartPole-v1", 4 + 2 + 2, [1, 0]), ("Pendulum-v1", 3 + 1 + 2, [0])])
-def test_the_last_action_stands_beside_any_observation(id, width, null):
-    plain, wrapped = gymnasium.make(id), LastAction(gymnasium.make(id))
+def test_the_last_action_stands_beside_an_observation_of_popgym(id, width, null):
+    plain, wrapped = gymnasium.make(id), POPGymObservation(gymnasium.make(id))
     check_env(wrapped)
     n = plain.observation_space.shape[0]
     (obs, _), (expected, _) = wrapped.reset(seed=1), plain.reset(seed=1)
@@ -489,6 +513,28 @@ def test_the_last_action_stands_beside_any_observation(id, width, null):
     obs, expected = wrapped.step(action)[0], plain.step(action)[0]
     np.testing.assert_array_equal(obs[:n], expected)
     np.testing.assert_array_equal(obs[n:], [*shown, 1, 0])
+
+
+def test_the_first_observation_of_popgym_shows_the_action_zero_and_there_must_be_one():
+    def first(space):
+        return POPGymObservation(Spaces(BOX, space)).reset(seed=0)[0][3:].tolist()
+
+    assert first(spaces.Discrete(3, start=-1)) == [0, 1, 0, 0, 1]
+    assert first(spaces.MultiDiscrete([2, 3])) == [1, 0, 1, 0, 0, 0, 1]
+    for space in (spaces.Discrete(3, start=1), spaces.Box(1, 2, (2,))):
+        with pytest.raises(ValueError, match="the first observation shows the action 0, which is none of "):
+            first(space)
+
+
+def test_the_last_action_is_not_shown_twice(monkeypatch):
+    monkeypatch.setitem(sys.modules, "popgym", sys)
+    gymnasium.register("popgym-Fake-v0", "gymnasium.envs.classic_control.cartpole:CartPoleEnv")
+    try:
+        assert make_vec_env("popgym-Fake-v0", last_reward=True).reset()["observation"].shape == (1, 8)
+        with pytest.raises(ValueError, match="observations of 'popgym-Fake-v0' show the last action already: leave"):
+            make_vec_env("popgym-Fake-v0", last_action=True)
+    finally:
+        gymnasium.registry.pop("popgym-Fake-v0")
 
 
 def test_an_environment_whose_constructor_does_not_know_render_mode_can_be_made():

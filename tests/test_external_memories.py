@@ -11,7 +11,7 @@ from relmem.agents import make_core
 from relmem.agents.cores.dnc import allocation
 from relmem.agents.cores.ntm import Address, address
 from tests.naive.external import naive_dnc, naive_ntm
-from tests.naive.rows import naive_sequence
+from tests.naive.rows import by_rows
 from tests.parity import assert_core_is
 
 STEPS = {"dnc": naive_dnc, "ntm": naive_ntm}
@@ -26,7 +26,7 @@ def test_values_and_gradients_match_the_naive_version(name, data):
     if name == "ntm":
         sizes["largest_shift"] = data.draw(st.integers(1, 2), "largest_shift")
     sizes["cells"] = data.draw(st.integers(2 * sizes.get("largest_shift", 0) + 1, 6), "cells")
-    naive = partial(naive_sequence, STEPS[name])
+    naive = partial(by_rows, STEPS[name])
     # Weights and usages lie between 0 and 1.
     assert_core_is(naive, name, seed=data.draw(st.integers(0, 999), "seed"), state_of=torch.rand, **sizes)
 

@@ -1,15 +1,18 @@
 """Gated recurrences: parity with the naive versions, and what each is known for."""
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_cores import random_state
 
 from relmem.agents import make_core
 from tests.naive import gated
-from tests.naive.sequences import assert_same
+from tests.naive.rows import by_rows
+from tests.parity import assert_naive, moved
+from tests.small_cores import random_state
 
 CASES = [
     ("rnn", {}),
@@ -20,10 +23,7 @@ CASES = [
 
 def draw(name, options, steps, batch, p, output_size=3):
     """A core in double precision away from its start, inputs, a state and starts."""
-    core = make_core(name, 4, output_size, **options).double()
-    with torch.no_grad():
-        for parameter in core.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+    core = moved(name, 4, output_size, **options)
     x, starts = torch.randn(steps, batch, 4, dtype=torch.float64), torch.rand(steps, batch) < p
     state = random_state(core, batch)
     if name == "slstm":  # where sums of exponentials are positive
@@ -37,17 +37,7 @@ def draw(name, options, steps, batch, p, output_size=3):
 def test_values_and_gradients_match_the_naive_version(name, options, steps, batch, p, seed):
     torch.manual_seed(seed)
     core, x, state, starts = draw(name, {"hidden_size": 6, **options}, steps, batch, p, (None, 3)[seed % 2])
-    assert_same(core, getattr(gated, name), x, state, starts)
-
-
-@pytest.mark.parametrize(("name", "options"), CASES, ids=str)
-def test_gates_and_inputs_may_be_extreme(name, options):
-    core = make_core(name, 4, hidden_size=6, **options)
-    x = torch.tensor([300.0, -300.0, 1e4, -1e4]).view(4, 1, 1).expand(4, 2, 4).clone().requires_grad_()
-    y, end = core(x, core.initial_state(2), torch.zeros(4, 2, dtype=torch.bool))
-    y.sum().backward()
-    for tensor in (y, *end, x.grad, *(parameter.grad for parameter in core.parameters())):
-        assert tensor.isfinite().all()
+    assert_naive(core, partial(by_rows, getattr(gated, name)), x, state, starts)
 
 
 @pytest.mark.parametrize("forget", ["sigmoid", "exp"])
@@ -103,6 +93,16 @@ def test_a_state_that_writes_depend_on_learns_parity(name):
 @pytest.mark.parametrize("name", ["min_gru", "rg_lru"])
 def test_parity_is_beyond_positive_decays_by_the_input_alone(name):
     assert parity_after_training(make_core(name, 2, 2, hidden_size=16), 300) < 0.7
+
+
+@pytest.mark.parametrize("name", ["min_gru", "min_lstm"])
+def test_gates_are_how_much_of_the_hidden_state_is_kept(name):
+    core, x = make_core(name, 4, hidden_size=6), torch.randn(3, 4)
+    state = random_state(core, 3)
+    gates, (_, after) = core.gates(x, state), core.step(x, state)
+    _, more = core.step(x, state._replace(hidden=state.hidden + 1))
+    kept = gates["forget_gate"] if name == "min_lstm" else 1 - gates["update_gate"]
+    torch.testing.assert_close(more.hidden - after.hidden, kept)
 
 
 def test_heads_that_do_not_divide_are_refused():

@@ -4,15 +4,12 @@ Each file in ``tests/data`` holds the parameters, an input ``x`` [T, B, F], weig
 w).sum()``, what the released code computed from them, and its gradients.
 """
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 from relmem.agents import make_core
+from tests import golden
 
-DATA = Path(__file__).parent / "data"
 STM = {
     "stm_released": {"preset": "released"},
     "stm_released_ungated": {"preset": "released", "gated": False},
@@ -26,11 +23,8 @@ close = {"rtol": 0, "atol": 1e-9}
 
 
 def load(name):
-    with np.load(DATA / f"{name}.npz") as file:
-        arrays = {key: torch.from_numpy(file[key]) for key in file.files}
-    parameters = {key.removeprefix("param/"): a for key, a in arrays.items() if key.startswith("param/")}
-    gradients = {key.removeprefix("grad/"): a for key, a in arrays.items() if key.startswith("grad/")}
-    return arrays, parameters, gradients
+    arrays = golden.load(name)
+    return arrays, golden.part(arrays, "param/"), golden.part(arrays, "grad/")
 
 
 def assert_gradients(core, gradients):

@@ -1,11 +1,5 @@
-"""Traces of public implementations of delta rules, test-time learners and external memories, reproduced.
+"""Traces of public implementations of delta rules, test-time learners and external memories, reproduced."""
 
-The script beside each file says which code wrote it.
-"""
-
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
@@ -13,27 +7,12 @@ from relmem.agents import make_core
 from relmem.agents.cores.delta_scan import delta_scan
 from relmem.agents.cores.dnc import DNCCore, Interface
 from relmem.agents.cores.ntm import Address, address
-
-DATA = Path(__file__).parent / "data" / "golden"
-
-
-def load(name):
-    with np.load(DATA / f"{name}.npz") as file:
-        return {key: torch.from_numpy(file[key]) for key in file.files}
-
-
-def load_core(name, arrays, output_size=None, **options):
-    core = make_core(name, arrays["x"].shape[-1], output_size, **options).double()
-    parameters = {key.removeprefix("param/"): a for key, a in arrays.items() if key.startswith("param/")}
-    if output_size:
-        parameters["out.bias"] = torch.zeros(output_size)
-    core.load_state_dict(parameters)
-    return core
+from tests.golden import assert_trace, load, load_core
 
 
 @pytest.mark.parametrize("rule", ["plain", "gated"])
 def test_delta_rules_are_those_of_flash_linear_attention(rule):
-    a = load("delta_rule")
+    a = load("golden/delta_rule")
     parts = (a["query"], a["key"], a["value"], a["write"], a["log_decay"] if rule == "gated" else None)
     y, end = delta_scan(*parts, a["state"], torch.zeros(a["query"].shape[:2], dtype=torch.bool))
     torch.testing.assert_close(y, a[f"y_{rule}"], rtol=1e-4, atol=1e-5)  # in single precision
@@ -41,8 +20,8 @@ def test_delta_rules_are_those_of_flash_linear_attention(rule):
 
 
 def test_time_mixing_is_that_of_the_numpy_reference_of_rwkv7():
-    a = load("rwkv7")
-    core = load_core("rwkv7", a, a["y"].shape[1], heads=2, head_size=4, rank=3, gate_rank=2)
+    a = load("golden/rwkv7")
+    core = load_core("rwkv7", a, a["y"].shape[1], "out.bias", heads=2, head_size=4, rank=3, gate_rank=2)
     y, end = core(a["x"].unsqueeze(1), core.initial_state(1), torch.zeros(len(a["x"]), 1, dtype=torch.bool))
     torch.testing.assert_close(y.squeeze(1), a["y"], rtol=1e-5, atol=1e-5)  # the length of keys is guarded otherwise
     torch.testing.assert_close(end.memory.squeeze(0), a["memory"], rtol=1e-5, atol=1e-5)
@@ -56,24 +35,18 @@ CORES = {
 
 @pytest.mark.parametrize("name", CORES)
 def test_values_and_gradients_are_those_of_a_public_implementation(name):
-    a = load(name)
-    core = load_core(name, a, **CORES[name])
+    arrays = load(f"golden/{name}")
+    core = load_core(name, arrays, **CORES[name])
     if name == "tpr":
         for norm in core.norms:
             norm.eps = 1e-12
-    x = a["x"].requires_grad_()
-    y, _ = core(x, core.initial_state(x.shape[1]), torch.zeros(x.shape[:2], dtype=torch.bool))
-    # Titans guards the length of keys otherwise.
-    close = {"rtol": 1e-4, "atol": 1e-4} if name == "titans" else {"rtol": 1e-9, "atol": 1e-9}
-    torch.testing.assert_close(y, a["y"], **close)
-    (y * a["w"]).sum().backward()
-    torch.testing.assert_close(x.grad, a["grad_x"], **close)
-    for key, parameter in core.named_parameters():
-        torch.testing.assert_close(parameter.grad, a[f"grad/{key}"], msg=lambda m, key=key: f"{key}: {m}", **close)
+    assert_trace(
+        core, arrays, tolerance=1e-4 if name == "titans" else 1e-9
+    )  # Titans guards the length of keys otherwise
 
 
 def test_the_memory_of_a_dnc_is_that_of_pytorch_dnc():
-    a = load("dnc")
+    a = load("golden/dnc")
     batch, cells, width = a["first_memory"].shape
     heads = a["read_keys"].shape[2]
     core = make_core("dnc", 1, controller_size=1, cells=cells, cell_size=width, read_heads=heads).double()
@@ -87,7 +60,7 @@ def test_the_memory_of_a_dnc_is_that_of_pytorch_dnc():
 
 
 def test_heads_of_an_ntm_address_as_those_of_ntm_pytorch():
-    a = load("ntm")
+    a = load("golden/ntm")
     for t in range(len(a["key"])):
         numbers = (a[name][t].unsqueeze(1) for name in ("key", "strength", "gate", "shift", "sharpness"))
         key, strength, gate, shift, sharpness = numbers

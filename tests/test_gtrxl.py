@@ -1,17 +1,12 @@
-"""GTrXL: against its paper, a public implementation, and the loop over steps."""
+"""GTrXL: against a public implementation and the loop over steps; its naive version is in test_windows.py."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from naive.gtrxl import naive_gtrxl_sequence
-from small_cores import assert_equal, loop_of_steps, random_state
 
 from relmem.agents import make_core
 from relmem.agents.cores.attention import sinusoids
-
-GOLDEN = Path(__file__).parent / "data" / "golden" / "gtrxl.npz"
+from tests.golden import load
+from tests.small_cores import assert_equal, loop_of_steps, random_state
 
 
 def exact(input_size, output_size=None, **options):
@@ -29,33 +24,10 @@ def partly_filled(core, batch_size):
     return state._replace(filled=(torch.rand(state.filled.shape) < 0.7).double().sort(dim=1).values)
 
 
-@pytest.mark.parametrize(
-    ("input_size", "width", "heads", "window", "gate"),
-    [(3, 4, 2, 3, "gru"), (5, 5, 1, 1, "gru"), (4, 6, 3, 12, "none"), (2, 7, 1, 4, "gru")],
-)
-def test_it_is_what_the_paper_says_in_values_and_gradients(input_size, width, heads, window, gate):
-    core = exact(input_size, 3, width=width, heads=heads, window=window, gate=gate, mlp_size=5)
-    x = torch.randn(9, 3, input_size, dtype=torch.float64, requires_grad=True)
-    starts = torch.rand(9, 3) < 0.2
-    state = partly_filled(core, 3)
-    state.window.requires_grad_()
-    y, end = core(x, state, starts)
-    expected, ends = naive_gtrxl_sequence(core, x, state, starts)
-    torch.testing.assert_close(y, expected, rtol=0, atol=1e-9)
-    for b, kept in enumerate(ends):
-        assert end.filled[b].tolist() == [0.0] * (window - len(kept)) + [1.0] * len(kept)
-        torch.testing.assert_close(end.window[b, window - len(kept) :], torch.stack(kept), rtol=0, atol=1e-9)
-    weights = torch.randn_like(y)
-    sources = [x, state.window, *core.parameters()]
-    got = torch.autograd.grad((y * weights).sum(), sources)
-    for gradient, true in zip(got, torch.autograd.grad((expected * weights).sum(), sources), strict=True):
-        torch.testing.assert_close(gradient, true, rtol=1e-9, atol=1e-9)
-
-
 def test_it_gives_the_numbers_of_a_public_implementation():
-    golden = {name: torch.from_numpy(array) for name, array in np.load(GOLDEN).items()}
+    golden = load("golden/gtrxl")
     window, batch, width = golden["memory"].shape
-    core = exact(width, width=width, heads=len(golden["u"]), window=window, mlp_size=len(golden["mlp.0.bias"]))
+    core = exact(width, hidden_size=width, heads=len(golden["u"]), window=window, mlp_size=len(golden["mlp.0.bias"]))
     key, value = golden["attention.attention_kv.weight"].chunk(2)
     weights = {"key.weight": key, "value.weight": value, "query.weight": golden["attention.attention_q.weight"]}
     weights |= {"merge.weight": golden["attention.project.weight"], "content_bias": golden["u"]}
@@ -76,14 +48,16 @@ def test_it_gives_the_numbers_of_a_public_implementation():
 @pytest.mark.parametrize("window", [3, 80])
 @pytest.mark.parametrize("length", [63, 64, 65, 300])
 def test_chunks_are_a_loop_of_steps(length, window):
-    core = exact(3, 2, width=4, heads=2, window=window, mlp_size=3)
+    core = exact(3, 2, hidden_size=4, heads=2, window=window, mlp_size=3)
     x, starts = torch.randn(length, 4, 3, dtype=torch.float64), torch.rand(length, 4) < 0.03
     state = partly_filled(core, 4)
-    assert_equal(core(x, state, starts), loop_of_steps(core, x, state, starts))
+    y, end = loop_of_steps(core, x, state, starts)
+    for since in (0, 17, -1):
+        assert_equal(core(x, state, starts, since=since), (y[since:], end))
 
 
 def test_nothing_is_seen_beyond_the_window():
-    core = exact(3, width=4, heads=2, window=5)
+    core = exact(3, hidden_size=4, heads=2, window=5)
     x = torch.randn(12, 1, 3, dtype=torch.float64, requires_grad=True)
     y, _ = core(x, core.initial_state(1), torch.zeros(12, 1, dtype=torch.bool))
     reach = torch.autograd.grad(y[-1].sum(), x)[0].abs().sum((1, 2)) > 0
@@ -92,7 +66,7 @@ def test_nothing_is_seen_beyond_the_window():
 
 @pytest.mark.parametrize("junk", [float("inf"), float("nan")])
 def test_what_is_ruined_does_not_reach_beyond_a_reset_through_another_layer(junk):
-    core = make_core("gtrxl", 3, width=4, heads=2, window=4, layers=2).double()
+    core = make_core("gtrxl", 3, hidden_size=4, heads=2, window=4, layers=2).double()
     x, starts = torch.randn(6, 2, 3, dtype=torch.float64), torch.zeros(6, 2, dtype=torch.bool)
     starts[3] = True
     clean = core.initial_state(2)
@@ -101,5 +75,5 @@ def test_what_is_ruined_does_not_reach_beyond_a_reset_through_another_layer(junk
 
 
 def test_heads_must_divide_the_width():
-    with pytest.raises(ValueError, match="width must be a multiple of heads, 4, such as 8; got 9"):
-        make_core("gtrxl", 3, width=9)
+    with pytest.raises(ValueError, match="heads must divide hidden_size 9: 4 do not, 3 would"):
+        make_core("gtrxl", 3, hidden_size=9)

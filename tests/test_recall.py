@@ -14,10 +14,10 @@ OPTIONS = {
     "gru": {"hidden_size": 32},
     "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
     "rmc": {"slots": 2, "heads": 2, "head_size": 16},
-    "gtrxl": {"width": 32, "window": 16},
-    "lm2": {"slots": 4, "width": 32},
-    "rmt": {"width": 32, "segment": 4},
-    "armt": {"width": 32, "segment": 4},
+    "gtrxl": {"hidden_size": 32, "window": 16},
+    "lm2": {"slots": 4, "hidden_size": 32},
+    "rmt": {"hidden_size": 32, "segment": 4},
+    "armt": {"hidden_size": 32, "segment": 4},
     "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
     "linear_attention": {"heads": 2, "key_size": 8, "value_size": 16},
     "correlation_matrix": {"heads": 2, "key_size": 8, "value_size": 16},
@@ -34,8 +34,8 @@ OPTIONS = {
     "lru": {"hidden_size": 32},
     "rg_lru": {"hidden_size": 32},
     "ffm": {"hidden_size": 32, "memory_size": 16, "max_period": 64},
-    "mamba": {"hidden_size": 32, "state_size": 8},
-    "mamba2": {"hidden_size": 32, "heads": 2, "state_size": 16},
+    "mamba": {"hidden_size": 32, "memory_size": 8},
+    "mamba2": {"hidden_size": 32, "heads": 2, "key_size": 16},
     "delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
     "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
     "dnc": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
@@ -80,7 +80,7 @@ def accuracy_after_training(core, iterations=400, enough=0.97, marked=False):
 
 
 MEMORYLESS = ("identity", "memory_layer")
-# One layer of these cannot know that an input is the first.
+# One layer of these writes the first input as it would write the same input later.
 BY_INPUT = ("linear_attention", "correlation_matrix", "gla", "mlstm", "min_gru", "min_lstm")
 REMEMBERING = [(name, {}) for name in registered_cores() if name not in (*MEMORYLESS, *BY_INPUT)] + [
     ("stm", {"preset": preset}) for preset in ("paper", "released", "released_rl")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from relmem.agents import make_core
 from tests.naive.rmc import naive_rmc_sequence
+from tests.parity import assert_naive, moved
 
 PRESETS, GATES = ("sonnet", "l0sg"), ("unit", "memory", "none")
 
@@ -27,23 +28,11 @@ SHAPES = [
 @pytest.mark.parametrize("output_size", [None, 3])
 def test_values_and_gradients_match_the_naive_version(preset, gate, shape, output_size):
     options = {"slots": 3, "heads": 2, "head_size": 4, **shape}
-    core = make_core("rmc", 5, output_size, preset=preset, gate=gate, **options).double()
-    with torch.no_grad():
-        for parameter in core.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+    core = moved("rmc", 5, output_size, preset=preset, gate=gate, **options)
     x = torch.randn(4, 2, 5, dtype=torch.float64)
     starts = torch.tensor([[0, 1], [0, 0], [1, 0], [0, 0]]).bool()
     begin = type(core.initial_state(2))(torch.randn(2, *core.state_spec["memory"], dtype=torch.float64))
-    y, end = core(x, begin, starts)
-    expected_y, expected_memory = naive_rmc_sequence(core, x, begin, starts)
-    torch.testing.assert_close(y, expected_y, rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(end.memory, expected_memory, rtol=1e-9, atol=1e-9)
-
-    weights = torch.randn_like(y)
-    gradients = torch.autograd.grad((y * weights).sum(), list(core.parameters()))
-    expected = torch.autograd.grad((expected_y * weights).sum(), list(core.parameters()))
-    for (name, _), got, want in zip(core.named_parameters(), gradients, expected, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-8, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+    assert_naive(core, naive_rmc_sequence, x, begin, starts, tolerance=1e-8)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=str)
@@ -66,16 +55,12 @@ def test_any_shape_and_any_starts_match_the_naive_version(dtype, tolerance, data
         """Outputs, last memory, and the gradients of inputs, first memory and parameters."""
         core.to(dtype)
         sources = [x.to(dtype).requires_grad_(), memory.to(dtype).requires_grad_(), *core.parameters()]
-        y, end = run(sources[0], type(core.initial_state(1))(sources[1]))
+        y, (end,) = run(sources[0], type(core.initial_state(1))(sources[1]))
         loss = (y * weights.to(dtype)).sum() + (end * end_weights.to(dtype)).sum()
         return y, end, *torch.autograd.grad(loss, sources, allow_unused=True, materialize_grads=True)
 
-    def fast(x, state):
-        y, state = core(x, state, starts)
-        return y, state.memory
-
     expected = results(lambda x, state: naive_rmc_sequence(core, x, state, starts), torch.float64)
-    for got, want in zip(results(fast, dtype), expected, strict=True):
+    for got, want in zip(results(lambda x, state: core(x, state, starts), dtype), expected, strict=True):
         assert got.dtype == dtype
         scale = max(1.0, want.abs().max().item())
         torch.testing.assert_close(got.double(), want, rtol=tolerance, atol=tolerance * scale)

@@ -1,44 +1,23 @@
-"""RMT and ARMT: against their papers, the code of ARMT's authors, and the loop over steps."""
+"""RMT and ARMT: against the code of ARMT's authors and the loop over steps; naive versions are in test_windows.py."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
-from naive.rmt import naive_armt_sequence, naive_rmt_sequence
-from small_cores import assert_equal, double, loop_of_steps
 
 from relmem.agents import make_core
 from relmem.agents.cores import rmt
+from tests.golden import load
+from tests.small_cores import assert_equal, double, loop_of_steps
 
-GOLDEN = Path(__file__).parent / "data" / "golden"
-NAIVE = {"rmt": naive_rmt_sequence, "armt": naive_armt_sequence}
-both = pytest.mark.parametrize("name", NAIVE)
-
-
-@both
-@pytest.mark.parametrize("options", [{}, {"layers": 1, "heads": 3, "segment": 2}, {"segment": 1, "tokens": 1}], ids=str)
-def test_they_are_what_the_papers_say_in_values_and_gradients(name, options):
-    core = double(name, options)
-    x = torch.randn(9, 3, core.input_size, dtype=torch.float64, requires_grad=True)
-    starts = torch.rand(9, 3) < 0.2
-    y, _ = core(x, core.initial_state(3), starts)
-    expected = NAIVE[name](core, x, starts)
-    torch.testing.assert_close(y, expected, rtol=1e-9, atol=1e-9)
-    weights, sources = torch.randn_like(y), [x, *core.parameters()]
-    got = torch.autograd.grad((y * weights).sum(), sources, materialize_grads=True, allow_unused=True)
-    true = torch.autograd.grad((expected * weights).sum(), sources, materialize_grads=True, allow_unused=True)
-    for gradient, expected_gradient in zip(got, true, strict=True):
-        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-8, atol=1e-9)
+both = pytest.mark.parametrize("name", ["rmt", "armt"])
 
 
 @both
 def test_they_give_the_numbers_of_the_authors_of_armt(name, monkeypatch):
     monkeypatch.setattr(rmt, "EPSILON", 1e-12)
-    golden = {key: torch.from_numpy(array) for key, array in np.load(GOLDEN / f"{name}.npz").items()}
+    golden = load(f"golden/{name}")
     tokens, width = golden["memory"].shape
     options = {"key_size": len(golden["model.layers.0.W_mk.weight"])} if name == "armt" else {}
-    core = make_core(name, width, width=width, heads=2, layers=2, segment=3, tokens=tokens, **options).double()
+    core = make_core(name, width, hidden_size=width, heads=2, layers=2, segment=3, tokens=tokens, **options).double()
     weights = {key: torch.zeros_like(value) for key, value in core.state_dict().items() if "places" in key}
     weights |= {"embedding.weight": torch.eye(width), "embedding.bias": torch.zeros(width), "memory": golden["memory"]}
     weights |= {f"norm.{kind}": golden[f"model.norm.{kind}"] for kind in ("weight", "bias")}
@@ -83,7 +62,7 @@ def test_a_step_sees_its_segment_and_the_ones_before_it_and_no_episode_but_its_o
 
 
 def test_what_is_written_again_is_overwritten():
-    core = make_core("armt", 4, width=8, heads=2, tokens=1, key_size=8).double()
+    core = make_core("armt", 4, hidden_size=8, heads=2, tokens=1, key_size=8).double()
     memory = core.associations[0]
     with torch.no_grad():
         memory.strength.weight.zero_()
@@ -99,5 +78,5 @@ def test_what_is_written_again_is_overwritten():
 
 @both
 def test_heads_must_divide_the_width(name):
-    with pytest.raises(ValueError, match="width must be a multiple of heads, 4, such as 12; got 11"):
-        make_core(name, 3, width=11)
+    with pytest.raises(ValueError, match="heads must divide hidden_size 11: 4 do not, 1 would"):
+        make_core(name, 3, hidden_size=11)

@@ -17,6 +17,7 @@ from relmem.agents.cores.scan import (
     matrix_scan,
     reset_free_segments,
 )
+from tests.parity import assert_same
 
 LENGTHS = pytest.mark.parametrize("T", [1, 2, 63, 64, 65, 300])
 EPISODES = pytest.mark.parametrize("p", [0.0, 0.1, 1.0])
@@ -29,19 +30,6 @@ def draw(*shape):
 
 def rates(*shape):
     return torch.rand(*shape, dtype=torch.float64).requires_grad_()
-
-
-def assert_same(got, expected, sources):
-    """The same tensors, and the same gradients."""
-    weights = [torch.randn_like(tensor) for tensor in expected]
-    gradients = []
-    for tensors in (got, expected):
-        total = sum((tensor * weight).real.sum() for tensor, weight in zip(tensors, weights, strict=True))
-        gradients.append(
-            torch.autograd.grad(total, sources, retain_graph=True, allow_unused=True, materialize_grads=True)
-        )
-    for one, other in zip((*got, *gradients[0]), (*expected, *gradients[1]), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @LENGTHS
@@ -135,9 +123,9 @@ def test_the_scan_with_a_decay_for_each_channel_is_the_loop(T, p):
 @LENGTHS
 @EPISODES
 def test_the_scan_in_logarithms_is_the_loop(T, p):
-    (query, key, value, state), peak, starts = heads(T), draw(B, H), torch.rand(T, B) < p
+    (query, key, value, state), stabiliser, starts = heads(T), draw(B, H), torch.rand(T, B) < p
     log_write, log_decay = draw(T, B, H), torch.log(rates(T, B, H))
-    reads, peaks, m, memory = [], [], peak, state
+    reads, stabilisers, m, memory = [], [], stabiliser, state
     for t in range(T):
         m, memory = torch.where(starts[t].unsqueeze(1), 0, m), torch.where(starts[t].view(B, 1, 1, 1), 0, memory)
         before, m = m, torch.maximum(log_decay[t] + m, log_write[t])
@@ -145,10 +133,10 @@ def test_the_scan_in_logarithms_is_the_loop(T, p):
         memory = decay.view(B, H, 1, 1) * memory
         memory = memory + write.view(B, H, 1, 1) * key[t].unsqueeze(-1) * value[t].unsqueeze(-2)
         reads.append((query[t].unsqueeze(-2) @ memory).squeeze(-2))
-        peaks.append(m)
-    got = log_matrix_scan(query, key, value, log_write, log_decay, state, peak, starts)
-    expected = torch.stack(reads), torch.stack(peaks), memory, m
-    assert_same(got, expected, [query, key, value, log_write, log_decay, state, peak])
+        stabilisers.append(m)
+    got = log_matrix_scan(query, key, value, log_write, log_decay, state, stabiliser, starts)
+    expected = torch.stack(reads), torch.stack(stabilisers), memory, m
+    assert_same(got, expected, [query, key, value, log_write, log_decay, state, stabiliser])
 
 
 def test_channels_may_fade_as_fast_as_float32_allows():
@@ -162,13 +150,27 @@ def test_channels_may_fade_as_fast_as_float32_allows():
     assert all(g.isfinite().all() for g in torch.autograd.grad(read.sum(), [query, key, value, log_decay]))
 
 
+def test_channels_that_had_faded_before_a_reset_leave_gradients_finite():
+    query, key, value, state = (tensor.detach().float().requires_grad_() for tensor in heads(32))
+    log_decay = torch.zeros(32, B, H, K)
+    log_decay[:28] = -5.0
+    log_decay.requires_grad_()
+    starts = torch.zeros(32, B, dtype=torch.bool)
+    starts[28, 0] = True
+    read, end = channel_matrix_scan(query, key, value, log_decay, state, starts)
+    gradients = torch.autograd.grad(read.sum() + end.sum(), [query, key, value, log_decay, state])
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
 def test_writes_beyond_what_float32_can_hold_stay_finite():
     T = 70
     query, key, value, state = (tensor.detach().float() for tensor in heads(T))
     log_write = torch.linspace(-500, 500, T).view(T, 1, 1).expand(T, B, H).clone().requires_grad_()
     starts, log_decay = torch.zeros(T, B, dtype=torch.bool), torch.full((T, B, H), -0.1)
-    read, peaks, end, _ = log_matrix_scan(query, key, value, log_write, log_decay, state, torch.zeros(B, H), starts)
-    assert all(tensor.isfinite().all() for tensor in (read, peaks, end))
+    read, stabilisers, end, _ = log_matrix_scan(
+        query, key, value, log_write, log_decay, state, torch.zeros(B, H), starts
+    )
+    assert all(tensor.isfinite().all() for tensor in (read, stabilisers, end))
     assert torch.autograd.grad(read.sum(), log_write)[0].isfinite().all()
 
 

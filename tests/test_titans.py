@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relmem.agents import make_core
 from relmem.agents.cores.titans import Projection
-from tests.naive.rows import naive_sequence
+from tests.naive.rows import by_rows
 from tests.naive.titans import naive_titans
 from tests.parity import assert_core_is
 
@@ -22,7 +22,7 @@ def test_values_and_gradients_match_the_naive_version(data):
         "largest_surprise": data.draw(st.sampled_from([None, 0.5, 1.0]), "largest_surprise"),
         "forget_to": data.draw(st.sampled_from(["initial", "zero"]), "forget_to"),
     }
-    naive, seed = partial(naive_sequence, naive_titans), data.draw(st.integers(0, 999), "seed")
+    naive, seed = partial(by_rows, naive_titans), data.draw(st.integers(0, 999), "seed")
     # States as they come, since far from them a descent without a limit diverges.
     small = lambda *shape, dtype: 0.5 * torch.randn(*shape, dtype=dtype)  # noqa: E731
     assert_core_is(naive, "titans", steps=4, seed=seed, state_of=small, tolerance=1e-8, **sizes, **options)

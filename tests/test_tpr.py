@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from relmem.agents import make_core
 from relmem.agents.cores.tpr import Projection
-from tests.naive.rows import naive_sequence
+from tests.naive.rows import by_rows
 from tests.naive.tpr import naive_tpr
 from tests.parity import assert_core_is
 
@@ -23,7 +23,7 @@ def test_values_and_gradients_match_the_naive_version(data):
     unit_vectors = data.draw(st.booleans(), "unit_vectors")
     seed = data.draw(st.integers(0, 999), "seed")
     assert_core_is(
-        partial(naive_sequence, naive_tpr),
+        partial(by_rows, naive_tpr),
         "tpr",
         steps=4,
         seed=seed,

@@ -6,17 +6,6 @@ import torch
 from torch import Tensor, nn
 
 
-def head_width(width: int, heads: int) -> int:
-    """Width of each of so many heads.
-
-    :raises ValueError: if they do not divide the width, naming the nearest width that they do
-    """
-    if width % heads:
-        nearest = max(1, round(width / heads)) * heads
-        raise ValueError(f"width must be a multiple of heads, {heads}, such as {nearest}; got {width}")
-    return width // heads
-
-
 def sinusoids(distance: int, width: int) -> Tensor:
     """Waves of wavelengths from 2π to 10,000 times that (Vaswani et al. 2017), for distances from the one given down to
     zero: float64 [distance + 1, width], sines in the first half and cosines in the second."""

@@ -111,8 +111,9 @@ class ResidualCore(MemoryCore):
 
         h = x + g ∘ core(LN(x)),  y = h + MLP(LN(h)),
 
-    where g is 1, or a gate σ(W x + b) that starts almost closed, so that the block begins as the identity (the "output"
-    gate of Parisotto et al. 2020, "Stabilizing Transformers for Reinforcement Learning").
+    where g is 1, or a gate σ(W x + b) that starts almost closed, so that at first little of the core is added. This is
+    the "output" gate of Parisotto et al. (2020, "Stabilizing Transformers for Reinforcement Learning"), who gate the
+    MLP too.
 
     Its state is that of the core.
 

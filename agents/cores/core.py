@@ -189,6 +189,12 @@ def output_map(width: int, output_size: int | None) -> nn.Module:
     return nn.Identity() if output_size is None else nn.Linear(width, output_size)
 
 
+def start_orthogonal(module: nn.Module) -> None:
+    """Let weight matrices start orthogonal, and biases at zero."""
+    for parameter in module.parameters():
+        nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+
+
 def head_width(hidden_size: int, heads: int) -> int:
     """Number of units of each head; a ValueError if the heads do not divide the units."""
     if hidden_size % heads:

@@ -11,6 +11,7 @@ from ...common.options import Count, require_options
 from .core import MemoryCore, full_precision, output_map
 from .delta_scan import delta_scan, delta_step
 from .registry import register_core
+from .scan import unless_ruined
 from .unit import unit_length
 
 
@@ -29,14 +30,14 @@ class Projection(NamedTuple):
 
 @register_core("delta_net")
 class DeltaNetCore(MemoryCore):
-    """Matrices S of H heads, in which a key's old value is replaced by a new one:
+    """DeltaNet (Schlag, Irie and Schmidhuber 2021, "Linear Transformers Are Secretly Fast Weight Programmers",
+    https://arxiv.org/abs/2102.11174): matrices S of H heads, in which a key's old value is replaced by a new one:
 
-        S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}ᵀ k_t)ᵀ,   y_t = S_tᵀ q_t,   β_t = σ(W_β x_t)
+        S_t = S_{t-1} + β_t k_t (v_t - S_{t-1}ᵀ k_t)ᵀ,   y_t = S_tᵀ q_t,   β_t = σ(W_β x_t + b_β)
 
-    "Linear transformers are secretly fast weight programmers" (Schlag, Irie and Schmidhuber 2021,
-    https://arxiv.org/abs/2102.11174), with queries and keys as Yang et al. 2024 (https://arxiv.org/abs/2406.06484) have
-    them: SiLU of a linear map, of length 1. Read-outs are normalised per head by their root mean square, and all heads
-    are the output, followed by a linear map where ``output_size`` is given.
+    Queries, keys and values are the SiLU of linear maps of the input, queries and keys of length 1 (Yang et al. 2024,
+    https://arxiv.org/abs/2406.06484). Read-outs are normalised per head by their root mean square, and all heads are
+    the output, followed by a linear map where ``output_size`` is given.
 
     Good at associative recall, and at correcting what is stored. It forgets only what it overwrites (see
     ``gated_delta_net``), and with positive eigenvalues alone it cannot track a parity.
@@ -45,7 +46,7 @@ class DeltaNetCore(MemoryCore):
     :param key_size: width k of a head's queries and keys
     :param value_size: width v of a head's values; the natural output width is H * v
     :param eigenvalues: of what a step does to the memory along its key: positive, 1 - β in (0, 1), or signed, in
-        (-1, 1), by β = 2 σ(W_β x) (Grazzi et al. 2025, https://arxiv.org/abs/2411.12537), which can count modulo 2
+        (-1, 1), by β = 2 σ(W_β x + b_β) (Grazzi et al. 2025, https://arxiv.org/abs/2411.12537), which tracks a parity
     :raises ValueError: if a size is not a positive integer, or the kind of eigenvalues is unknown
     """
 
@@ -75,9 +76,15 @@ class DeltaNetCore(MemoryCore):
         read, memory = delta_step(query, key, value, write, None, state.memory)  # [B, H, v], [B, H, k, v]
         return self._output(read), DeltaNetState(memory)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: DeltaNetState, starts: Tensor, since: int) -> tuple[Tensor, DeltaNetState]:
         reads, memory = delta_scan(*self._project(x), None, state.memory, starts)
         return self._output(reads[since:]), DeltaNetState(memory)
+
+    @full_precision
+    def gates(self, x: Tensor, state: DeltaNetState) -> dict[str, Tensor]:
+        """σ(W_β x + b_β), of which β is twice as much where eigenvalues are signed."""
+        return {"write_gate": self.write(x).sigmoid()}
 
     def _project(self, x: Tensor) -> Projection:
         qkv = F.silu(self.qkv(x)).unflatten(-1, (-1, sum(self.sizes)))  # [..., H, 2 k + v]

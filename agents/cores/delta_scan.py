@@ -11,17 +11,16 @@ from step τ to t, the u of the chunk solve one triangular system (the WY form o
 transformers with the delta rule over sequence length"):
 
     (1 + β ∘ tril(K Kᵀ ∘ L, -1)) U = β ∘ V - (β γ ∘ K) S
+
+What was before a reset is multiplied by zero: ``unless_ruined`` makes a core's ``sequence`` exact.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor
 
-from .scan import loop
+from .scan import chunks
 
 
 def delta_step(
@@ -57,8 +56,22 @@ def delta_scan(
     :param chunk: steps that are related to each other at once
     :return: read-outs [T, B, H, v], and S after the last step [B, H, k, v]
     """
-    parts = (query, key, value, write, log_decay)
-    return _in_chunks(_delta_chunk, delta_step, parts, state, starts, chunk)
+    reads = []
+    for part in chunks(starts, chunk, query.dim()):
+        q, k, v, beta = (part.of(tensor) for tensor in (query, key, value, write.unsqueeze(-1)))  # [B, H, C, ...]
+        left, of_origin = part.together.to(q.dtype), q.new_ones(1, 1)
+        if log_decay is not None:
+            log_alpha = part.of(log_decay.unsqueeze(-1))  # [B, H, C, 1]
+            # Sums of what lies between, not differences of sums from the beginning, in which small decays would drown.
+            left = left * torch.where(part.later, log_alpha, 0).cumsum(-2).exp()  # [B, H, t, τ]
+            of_origin = log_alpha.cumsum(-2).exp()
+        written = beta * k
+        known = beta * v - (torch.where(part.begun, 0, of_origin) * written) @ state
+        system = (written @ k.mT) * left  # of which only what is below the diagonal counts
+        u = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # [B, H, C, v]
+        read, state = part.attend(q, k, u, left, of_origin, state)
+        reads.append(read)
+    return torch.cat(reads), state
 
 
 def generalised_delta_step(
@@ -94,99 +107,21 @@ def generalised_delta_scan(
         stay above the least float32
     :return: read-outs [T, B, H, v], and S after the last step [B, H, k, v]
     """
-    parts = (query, key, value, erase, take, log_decay)
-    return _in_chunks(_generalised_chunk, generalised_delta_step, parts, state, starts, chunk)
-
-
-def _in_chunks(
-    run: Callable, step: Callable, parts: Sequence[Tensor | None], state: Tensor, starts: Tensor, chunk: int
-) -> tuple[Tensor, Tensor]:
-    """One chunk after the other, by ``run``; those in which something is not finite, by ``step``.
-
-    :param run: (parts [C, B, ...], memory, starts [C, B]) -> (read-outs [C, B, H, v], memory)
-    :param step: (parts [B, ...], memory) -> (read-out [B, H, v], memory)
-    """
-
-    def reset(memory: Tensor, starts: Tensor) -> Tensor:
-        return torch.where(starts.view(-1, 1, 1, 1), 0, memory)
-
-    reads, memory = [], state
-    for cut in (slice(begin, begin + chunk) for begin in range(0, len(starts), chunk)):
-        now = [part if part is None else part[cut] for part in parts]
-        y, after = run(*now, memory, starts[cut])
-        if not (y.sum() + after.sum()).isfinite():  # a reset must select what follows, where run multiplies by zero
-            steps = zip(*(itertools.repeat(None) if part is None else part for part in now), strict=False)
-            outputs, after = loop(lambda part, memory: step(*part, memory), reset, steps, memory, starts[cut])
-            y = torch.stack(outputs)
-        reads.append(y)
-        memory = after
-    return torch.cat(reads), memory
-
-
-def _delta_chunk(
-    query: Tensor, key: Tensor, value: Tensor, write: Tensor, log_decay: Tensor | None, memory: Tensor, starts: Tensor
-) -> tuple[Tensor, Tensor]:
-    batch, heads = query.shape[1:3]
-    q, k, v, beta = map(_rows, (query, key, value, write.unsqueeze(3)))  # [B * H, C, ...]
-    memory = memory.flatten(0, 1)  # [B * H, k, v]
-    left, origin = _episodes(starts, heads, q.dtype)
-    if log_decay is not None:
-        rates = log_decay.flatten(1).T  # [B * H, C]
-        # Sums of what lies between, not differences of sums from the beginning, in which small decays would drown.
-        later = torch.ones_like(left[0]).tril(-1).bool()
-        left = left * torch.where(later, rates.unsqueeze(2), 0).cumsum(1).exp()
-        origin = origin * rates.cumsum(1).exp().unsqueeze(2)
-
-    written_key = beta * k
-    system = torch.bmm(written_key, k.mT) * left  # of which only what is below the diagonal counts
-    known = torch.baddbmm(beta * v, origin * written_key, memory, alpha=-1)
-    u = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # [B * H, C, v]
-    y = torch.baddbmm(torch.bmm(origin * q, memory), torch.bmm(q, k.mT) * left, u)
-    after = torch.baddbmm(origin[:, -1:] * memory, (left[:, -1].unsqueeze(2) * k).mT, u)
-    return y.transpose(0, 1).unflatten(1, (batch, heads)), after.unflatten(0, (batch, heads))
-
-
-def _generalised_chunk(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    erase: Tensor,
-    take: Tensor,
-    log_decay: Tensor,
-    memory: Tensor,
-    starts: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """With what a step erases, e_t = S_{t-1}ᵀ κ_t, all writes of the chunk are known: S_t is the decayed memory before
-    it and the sum of (k_τ v_τᵀ - a_τ ∘ κ_τ e_τᵀ), decayed since; and the e solve a triangular system."""
-    batch, heads = query.shape[1:3]
-    q, k, v, erase, take, rates = map(_rows, (query, key, value, erase, take, log_decay))  # [B * H, C, ...]
-    memory = memory.flatten(0, 1)  # [B * H, k, v]
-    left, origin = _episodes(starts, heads, q.dtype)
-    # The logarithm of the decay from before the chunk, or before the episode, to a step [B * H, C, k]: reads are
-    # multiplied by that decay, and writes divided by it.
-    total = torch.bmm(left, rates)
-    reading, erasing, grown = total.exp() * q, (total - rates).exp() * erase, (-total).exp()
-    written, taken = grown * k, grown * take * erase
-
-    system = torch.bmm(erasing, taken.mT) * left  # of which only what is below the diagonal counts
-    known = torch.baddbmm(torch.bmm(origin * erasing, memory), (torch.bmm(erasing, written.mT) * left).tril(-1), v)
-    erased = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # e [B * H, C, v]
-    old = torch.baddbmm(torch.bmm(origin * reading, memory), torch.bmm(reading, written.mT) * left, v)
-    y = torch.baddbmm(old, torch.bmm(reading, taken.mT) * left, erased, alpha=-1)
-    last = left[:, -1].unsqueeze(2)
-    after = torch.baddbmm(origin[:, -1:] * memory, (last * written).mT, v)
-    after = torch.baddbmm(after, (last * taken).mT, erased, alpha=-1) * total[:, -1].exp().unsqueeze(2)
-    return y.transpose(0, 1).unflatten(1, (batch, heads)), after.unflatten(0, (batch, heads))
-
-
-def _rows(part: Tensor) -> Tensor:
-    """[C, B, H, ...] -> [B * H, C, ...]."""
-    return part.flatten(1, 2).transpose(0, 1)
-
-
-def _episodes(starts: Tensor, heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Ones where step τ <= t is of the episode of step t [B * H, t, τ], and where that began before the chunk
-    [B * H, t, 1]; zeros elsewhere."""
-    episode = starts.T.repeat_interleave(heads, 0).cumsum(1)
-    within = (episode.unsqueeze(2) == episode.unsqueeze(1)).tril()
-    return within.to(dtype), (episode == 0).unsqueeze(2).to(dtype)
+    reads = []
+    for part in chunks(starts, chunk, query.dim()):
+        q, k, v, kappa, a, log_w = (part.of(tensor) for tensor in (query, key, value, erase, take, log_decay))
+        left = part.together.to(q.dtype)  # [B, 1, t, τ]
+        # With what a step erases, e_t = S_{t-1}ᵀ κ_t, all writes of the chunk are known: S_t is the decayed memory from
+        # before and the sum of k_τ v_τᵀ - (a_τ ∘ κ_τ) e_τᵀ, decayed since; and the e solve a triangular system. Reads
+        # are multiplied by the decay from before the chunk, or the episode, to a step, and writes divided by it.
+        total = left @ log_w  # its logarithm [B, H, C, k]
+        q, erasing, grown = total.exp() * q, (total - log_w).exp() * kappa, (-total).exp()
+        k, taken = grown * k, grown * a * kappa
+        system = (erasing @ taken.mT) * left  # of which only what is below the diagonal counts
+        known = torch.where(part.begun, 0, erasing) @ state + ((erasing @ k.mT) * left).tril(-1) @ v
+        e = torch.linalg.solve_triangular(system, known, upper=False, unitriangular=True)  # [B, H, C, v]
+        k, v, left = torch.cat([k, taken], dim=-2), torch.cat([v, -e], dim=-2), torch.cat([left, left], dim=-1)
+        read, state = part.attend(q, k, v, left, q.new_ones(1, 1), state)
+        state = state * total[..., -1:, :].exp().mT
+        reads.append(read)
+    return torch.cat(reads), state

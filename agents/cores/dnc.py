@@ -10,13 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .addressing import content_weights
-from .core import MemoryCore, full_precision, output_map
+from .addressing import ControllerCore, content_weights
+from .core import full_precision
 from .registry import register_core
 
-LEAST_USAGE = (
-    1e-6  # of a cell where cells are allocated, so that the gradient of a product of usages is that of a ratio
-)
+LEAST_USAGE = 1e-6  # of a cell where usages are multiplied, since the gradient of a product divides by its factors
 
 
 class DNCState(NamedTuple):
@@ -31,7 +29,7 @@ class DNCState(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """What the controller asks of the memory."""
+    """What the LSTM asks of the memory."""
 
     read_keys: Tensor  # k^r [B, R, W]
     read_strengths: Tensor  # β^r [B, R], at least 1
@@ -46,7 +44,7 @@ class Interface(NamedTuple):
 
 
 @register_core("dnc")
-class DNCCore(MemoryCore):
+class DNCCore(ControllerCore):
     """An LSTM of C units that writes to one and reads from R places of a memory of N cells at every step.
 
     "Hybrid computing using a neural network with dynamic external memory" (Graves et al. 2016,
@@ -74,35 +72,18 @@ class DNCCore(MemoryCore):
         read_heads: Count = 4,
     ) -> None:
         require_options(DNCCore, locals())
+        shapes = ((cells, cell_size), (cells,), (cells, cells), (cells,), (cells,), (read_heads, cells))
+        super().__init__(input_size, output_size, DNCState, shapes, controller_size, read_heads, cell_size)
         read_size = read_heads * cell_size
-        width = controller_size + read_size
-        shapes = (
-            *((controller_size,), (controller_size,), (cells, cell_size)),
-            *((cells,), (cells, cells), (cells,), (cells,), (read_heads, cells)),
-        )
-        super().__init__(input_size, width if output_size is None else output_size, DNCState, shapes)
-        self.read_heads = read_heads
-        self.controller = nn.LSTMCell(input_size + read_size, controller_size)
-        for parameter in self.controller.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
         self.sizes = [read_size, read_heads, cell_size, 1, cell_size, cell_size, read_heads, 1, 1, 3 * read_heads]
         self.interface = nn.Linear(controller_size, sum(self.sizes))
-        self.out = output_map(width, output_size)
-
-    @full_precision
-    def step(self, x: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
-        reads = (state.read_weights @ state.memory).flatten(1)  # of the last step [B, R * W]
-        hidden, cell = self.controller(torch.cat([x, reads], dim=1), (state.hidden, state.cell))
-        state = self.access(self._interface(hidden), state._replace(hidden=hidden, cell=cell))
-        reads = (state.read_weights @ state.memory).flatten(1)
-        return self.out(torch.cat([hidden, reads], dim=1)), state
 
     @staticmethod
     def access(interface: Interface, state: DNCState) -> DNCState:
         """Write to the memory, then find where to read."""
         read_keys, read_strengths, write_key, write_strength, erase, write, free, allocate, gate, modes = interface
 
-        # A cell is in use if it was, or was written, and was not read for the last time.
+        # A cell is in use if it was, or has been written, unless a head has read it and frees it.
         usage = state.usage + state.write_weights - state.usage * state.write_weights
         usage = usage * (1 - free.unsqueeze(2) * state.read_weights).prod(dim=1)  # [B, N]
         usage = usage.clamp(0, 1)  # which rounding could leave
@@ -124,6 +105,12 @@ class DNCCore(MemoryCore):
         ways = torch.stack([backward, content_weights(memory, read_keys, read_strengths), forward], dim=3)
         read_weights = (ways @ modes.unsqueeze(3)).squeeze(3)  # [B, R, N]
         return DNCState(state.hidden, state.cell, memory, usage, link, precedence, w, read_weights)
+
+    @full_precision
+    def gates(self, x: Tensor, state: DNCState) -> dict[str, Tensor]:
+        asked = self._interface(self.control(x, state)[0])
+        gates = {"allocation_gate": asked.allocation_gate, "write_gate": asked.write_gate}
+        return gates | {"free_gate": asked.free_gates, "erase_gate": asked.erase}
 
     def _interface(self, hidden: Tensor) -> Interface:
         parts = self.interface(hidden).split(self.sizes, dim=1)

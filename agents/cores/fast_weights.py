@@ -18,12 +18,42 @@ class FastWeightsState(NamedTuple):
     fast: Tensor  # [B, d, d]
 
 
+class _RecallingCore(MemoryCore):
+    """A hidden state h that is recalled by the fast weights A, a decaying sum of products of hidden states."""
+
+    def __init__(self, input_size: int, output_size: int | None, hidden_size: int, inner_steps: int) -> None:
+        width = hidden_size if output_size is None else output_size
+        super().__init__(input_size, width, FastWeightsState, ((hidden_size,), (hidden_size, hidden_size)))
+        self.inner_steps = inner_steps
+        self.input = nn.Linear(input_size, hidden_size)  # C, b
+        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)  # W
+        with torch.no_grad():
+            self.recurrent.weight.copy_(0.05 * torch.eye(hidden_size))
+        self.norm = nn.LayerNorm(hidden_size)
+        self.out = output_map(hidden_size, output_size)
+
+    @full_precision
+    def step(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
+        driven = self.input(x) + self.recurrent(state.hidden)
+        hidden = F.relu(driven)
+        for _ in range(self.inner_steps):
+            recalled = (state.fast @ hidden.unsqueeze(2)).squeeze(2)  # [B, d]
+            hidden = F.relu(self.norm(driven + recalled))
+        decay, rate = self._rates(x, state)
+        fast = decay.unsqueeze(2) * state.fast + (rate * hidden).unsqueeze(2) * hidden.unsqueeze(1)  # [B, d, d]
+        return self.out(hidden), FastWeightsState(hidden, fast)
+
+    def _rates(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, Tensor]:
+        """λ and η [B, d], or what broadcasts to it."""
+        raise NotImplementedError
+
+
 @register_core("fast_weights")
-class FastWeightsCore(MemoryCore):
+class FastWeightsCore(_RecallingCore):
     """Fast weights with layer normalisation (Ba et al. 2016, "Using Fast Weights to Attend to the Recent Past",
     equations 1 and 2):
 
-        h_0 = f(W h_t + C x_t),   h_{s+1} = f(LN(W h_t + C x_t + A_t h_s)),   h_{t+1} = h_S,   f = ReLU,
+        h_0 = f(z_t),   h_{s+1} = f(LN(z_t + A_t h_s)),   h_{t+1} = h_S,   z_t = W h_t + C x_t + b,   f = ReLU,
 
     S times within a step, and A_{t+1} = λ A_t + η h_{t+1} h_{t+1}ᵀ. W starts as 0.05 times the identity.
 
@@ -47,36 +77,15 @@ class FastWeightsCore(MemoryCore):
         rate: Positive = 0.5,
     ) -> None:
         require_options(FastWeightsCore, locals())
-        super().__init__(
-            input_size,
-            hidden_size if output_size is None else output_size,
-            FastWeightsState,
-            ((hidden_size,), (hidden_size, hidden_size)),
-        )
-        self.inner_steps, self.decay, self.rate = inner_steps, decay, rate
-        self.input = nn.Linear(input_size, hidden_size)  # C
-        self.recurrent = nn.Linear(hidden_size, hidden_size, bias=False)  # W
-        with torch.no_grad():
-            self.recurrent.weight.copy_(0.05 * torch.eye(hidden_size))
-        self.norm = nn.LayerNorm(hidden_size)
-        self.out = output_map(hidden_size, output_size)
+        super().__init__(input_size, output_size, hidden_size, inner_steps)
+        self.decay, self.rate = decay, rate
 
-    @full_precision
-    def step(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, FastWeightsState]:
-        driven = self.input(x) + self.recurrent(state.hidden)
-        hidden = F.relu(driven)
-        for _ in range(self.inner_steps):
-            recalled = (state.fast @ hidden.unsqueeze(2)).squeeze(2)  # [B, d]
-            hidden = F.relu(self.norm(driven + recalled))
-        return self.out(hidden), FastWeightsState(hidden, self.written(x, state, hidden))
-
-    def written(self, x: Tensor, state: FastWeightsState, hidden: Tensor) -> Tensor:
-        """The fast weights [B, d, d] after a step that leads to the hidden state h_{t+1} [B, d]."""
-        return self.decay * state.fast + self.rate * hidden.unsqueeze(2) * hidden.unsqueeze(1)
+    def _rates(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, Tensor]:
+        return x.new_full((1, 1), self.decay), x.new_full((1, 1), self.rate)
 
 
 @register_core("weinet")
-class WeiNetCore(FastWeightsCore):
+class WeiNetCore(_RecallingCore):
     """Fast weights whose update is learned, after the idea of WeiNet (Zhang and Zhou 2017, "Learning to Update
     Auto-associative Memory in Recurrent Neural Networks for Improving Sequence Memorization"): ``fast_weights`` with
     gates, one for each row, instead of the constants λ and η:
@@ -99,22 +108,18 @@ class WeiNetCore(FastWeightsCore):
         hidden_size: Count = 128,
         inner_steps: Count = 1,
     ) -> None:
+        require_options(WeiNetCore, locals())
         super().__init__(input_size, output_size, hidden_size, inner_steps)
         self.gate_input = nn.Linear(input_size, 2 * hidden_size)
         self.gate_hidden = nn.Linear(hidden_size, 2 * hidden_size, bias=False)
         with torch.no_grad():  # where fast weights start: λ = 0.95, η = 0.5
             self.gate_input.bias.copy_(torch.tensor([2.944, 0.0]).repeat_interleave(hidden_size))
 
-    def written(self, x: Tensor, state: FastWeightsState, hidden: Tensor) -> Tensor:
-        decay, rate = self.rates(x, state)
-        return decay.unsqueeze(2) * state.fast + (rate * hidden).unsqueeze(2) * hidden.unsqueeze(1)
-
-    def rates(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, Tensor]:
-        """λ and η [B, d]"""
+    def _rates(self, x: Tensor, state: FastWeightsState) -> tuple[Tensor, Tensor]:
         decay, rate = (self.gate_input(x) + self.gate_hidden(state.hidden)).sigmoid().chunk(2, dim=1)
         return decay, rate
 
     @full_precision
     def gates(self, x: Tensor, state: FastWeightsState) -> dict[str, Tensor]:
-        decay, rate = self.rates(x, state)
+        decay, rate = self._rates(x, state)
         return {"decay": decay, "rate": rate}

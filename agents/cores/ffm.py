@@ -29,11 +29,11 @@ class FFMCore(MemoryCore):
         z_t = LN(W_3 [Re S_t, Im S_t] + b_3),  g_t = σ(W_4 x_t + b_4),
         y_t = g_t ∘ z_t + (1 - g_t) ∘ (W_5 x_t + b_5).
 
-    A linear map follows where ``output_size`` is given. S is computed by the recurrence itself, so that its length is
-    not limited, as it is where powers of γ are divided by each other.
+    A linear map follows where ``output_size`` is given. S is computed by the recurrence itself, for sequences of any
+    length: dividing powers of γ by each other would overflow in long ones.
 
-    Good at what happened when, within about ``max_period`` steps: it is made for reinforcement learning, and few
-    parameters decide what is forgotten. Bad at holding something for ever, since decays do not depend on inputs.
+    Good at what happened when, within about ``max_period`` steps. Bad at holding something for ever, since decays do
+    not depend on inputs.
 
     At first, α spreads so that 1 % is left after 7 to ``max_period`` steps, and ω turns once in 1 to ``max_period``.
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .core import MemoryCore, full_precision, output_map
+from .core import MemoryCore, full_precision, output_map, start_orthogonal
 from .registry import register_core
 from .scan import in_segments
 
@@ -32,8 +32,7 @@ class GRUCore(MemoryCore):
         require_options(GRUCore, locals())
         super().__init__(input_size, hidden_size if output_size is None else output_size, GRUState, ((hidden_size,),))
         self.gru = nn.GRU(input_size, hidden_size)
-        for parameter in self.gru.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+        start_orthogonal(self.gru)
         self.out = output_map(hidden_size, output_size)
 
     @full_precision
@@ -54,11 +53,12 @@ class GRUCore(MemoryCore):
         return states, GRUState(last.squeeze(0))
 
     def _cell(self, x: Tensor, state: GRUState) -> Tensor:
-        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        """One step, for which the fused kernel would spend most of its time on rearranging the weights."""
         return torch.gru_cell(x, state.hidden, *self.gru.parameters())
 
     @full_precision
     def gates(self, x: Tensor, state: GRUState) -> dict[str, Tensor]:
+        """Near 1, the update gate keeps the hidden state, as torch has it (in ``min_gru``, near 0)."""
         weight_ih, weight_hh, bias_ih, bias_hh = self.gru.parameters()
         logits = F.linear(x, weight_ih, bias_ih) + F.linear(state.hidden, weight_hh, bias_hh)  # [B, 3 * H]
         reset_gate, update_gate, _ = logits.sigmoid().chunk(3, dim=1)

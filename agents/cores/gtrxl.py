@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import attend, head_width, sinusoids
-from .core import MemoryCore, full_precision, output_map
+from .attention import attend, sinusoids
+from .core import MemoryCore, full_precision, head_width, output_map
 from .registry import register_core
 
 CHUNK = 64  # steps that attend at once
 
 
 class GTrXLState(NamedTuple):
-    window: Tensor  # [B, w, D], what the last w steps had as input of the layer, normalised, the oldest first
+    window: Tensor  # m [B, w, D], the normalised inputs n of the last w steps, the oldest first
     filled: Tensor  # [B, w], 1 where that step was one of this episode, else 0
 
 
@@ -29,16 +29,16 @@ class GTrXLCore(MemoryCore):
     """One layer of a gated transformer, which attends to its own inputs of the last w steps; ``layers`` puts several in
     a row, each with a window of its own:
 
-        e = W x                              the input at the width D of the layer
-        y = attention(LN(e), LN([m, e]))     over the window m and the present step
-        h = g(e, ReLU(y)),   z = g(h, ReLU(MLP(LN(h))))
+        e = W x + c,   n = LN(e)             the input at the width D of the layer; e = x where x has that width
+        a = attention(n, [m, n])             over the window m, the n of the last w steps, and the present one
+        h = g(e, ReLU(a)),   y = g(h, ReLU(MLP(LN(h))))
 
-    and each head's attention to the step δ steps ago has the logit
+    and each head's attention to the step δ steps ago, of which n_δ is left, has the logit
 
-        ((q + u) · W_k LN(m_δ) + (q + v) · W_r sinusoids(δ)) / √d,
+        ((q + u) · W_k n_δ + (q + v) · W_r sinusoids(δ)) / √d,   q = W_q n,
 
-    where u and v are learned. The gate is that of a GRU, which starts almost closed (b = 2), so that the layer begins
-    close to the identity:
+    where u and v are learned, and d = D / heads is the width of the head. The gate is that of a GRU, which starts
+    almost closed (b = 2), so that the layer begins close to the identity:
 
         g(x, y) = (1 - z) ∘ x + z ∘ tanh(W_g y + U_g (r ∘ x)),
         r = σ(W_r y + U_r x),   z = σ(W_z y + U_z x - b).
@@ -50,15 +50,15 @@ class GTrXLCore(MemoryCore):
     attends to the same number, so that single steps and sequences give the same numbers, and gradients reach back
     through the window as far as the sequence goes.
 
-    The output is z, followed by a linear map where ``output_size`` is given.
+    The output is y, followed by a linear map where ``output_size`` is given.
 
-    :param width: D, of the layer and its window
-    :param heads: number of attention heads, a divisor of the width
+    :param hidden_size: D, of the layer and its window; the natural output width
+    :param heads: number of attention heads, a divisor of ``hidden_size``
     :param window: number w of past steps that can be attended to
     :param mlp_size: width of the hidden layer of the MLP; None: four times that of the layer
     :param gate: the gate above, or none: all is added then (TrXL-I in the paper)
-    :raises ValueError: if a size is not a positive integer, ``heads`` does not divide ``width``, or the kind of gate is
-        unknown
+    :raises ValueError: if a size is not a positive integer, ``heads`` does not divide ``hidden_size``, or the kind of
+        gate is unknown
     """
 
     sinusoids: Tensor
@@ -67,38 +67,34 @@ class GTrXLCore(MemoryCore):
         self,
         input_size: Count,
         output_size: Count | None = None,
-        width: Count = 128,
+        hidden_size: Count = 128,
         heads: Count = 4,
         window: Count = 128,
         mlp_size: Count | None = None,
         gate: Literal["gru", "none"] = "gru",
     ) -> None:
         require_options(GTrXLCore, locals())
-        head_size = head_width(width, heads)
-        shapes = ((window, width), (window,))
-        super().__init__(input_size, width if output_size is None else output_size, GTrXLState, shapes)
+        head_size = head_width(hidden_size, heads)
+        shapes = ((window, hidden_size), (window,))
+        super().__init__(input_size, hidden_size if output_size is None else output_size, GTrXLState, shapes)
         self.heads = heads
-        self.embedding = nn.Identity() if input_size == width else nn.Linear(input_size, width)
-        self.norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key, self.value, self.position = (nn.Linear(width, width, bias=False) for _ in range(4))
-        self.merge = nn.Linear(width, width, bias=False)
+        self.embedding = nn.Identity() if input_size == hidden_size else nn.Linear(input_size, hidden_size)
+        self.norm, self.mlp_norm = nn.LayerNorm(hidden_size), nn.LayerNorm(hidden_size)
+        maps = (nn.Linear(hidden_size, hidden_size, bias=False) for _ in range(5))
+        self.query, self.key, self.value, self.position, self.merge = maps
         self.content_bias = nn.Parameter(torch.zeros(heads, head_size))  # u
         self.position_bias = nn.Parameter(torch.zeros(heads, head_size))  # v
-        hidden = 4 * width if mlp_size is None else mlp_size
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-        self.attention_gate, self.mlp_gate = (GRUGate(width) if gate == "gru" else Sum() for _ in range(2))
-        waves = sinusoids(window, width).to(self.dtype)  # [w + 1, D], of the oldest step first
+        hidden = 4 * hidden_size if mlp_size is None else mlp_size
+        self.mlp = nn.Sequential(nn.Linear(hidden_size, hidden), nn.ReLU(), nn.Linear(hidden, hidden_size))
+        self.attention_gate, self.mlp_gate = (GRUGate(hidden_size) if gate == "gru" else Sum() for _ in range(2))
+        waves = sinusoids(window, hidden_size).to(self.dtype)  # [w + 1, D], of the oldest step first
         self.register_buffer("sinusoids", waves, persistent=False)
-        self.out = output_map(width, output_size)
+        self.out = output_map(hidden_size, output_size)
 
     @full_precision
     def step(self, x: Tensor, state: GTrXLState) -> tuple[Tensor, GTrXLState]:
-        e = self.embedding(x).unsqueeze(1)  # [B, 1, D]
-        now = self.norm(e)
-        inputs = torch.cat([state.window, now], dim=1)  # [B, w + 1, D]
-        filled = torch.cat([state.filled, torch.ones_like(state.filled[:, :1])], dim=1)  # [B, w + 1]
-        y = self._attend(now, inputs, filled.unsqueeze(1) > 0.5)
-        return self.out(self._block(e, y).squeeze(1)), GTrXLState(inputs[:, 1:], filled[:, 1:])
+        e, attended, state = self._attended(x, state)
+        return self.out(self.mlp_gate(*self._between(e, attended)).squeeze(1)), state
 
     def sequence(self, x: Tensor, state: GTrXLState, starts: Tensor, since: int) -> tuple[Tensor, GTrXLState]:
         """All steps of a chunk attend at once, each to those of its episode within its window."""
@@ -107,14 +103,40 @@ class GTrXLCore(MemoryCore):
         if not (now.isfinite().all() and self.reset(state, starts[0]).window.isfinite().all()):
             return super().sequence(x, state, starts, since)  # a weight of zero does not keep it from what comes later
         outputs = []
-        for cut in (slice(begin, begin + CHUNK) for begin in range(0, len(x), CHUNK)):
-            y, state = self._chunk(now[:, cut], state, starts[cut].T)
-            outputs.append(y)
-        attended = torch.cat(outputs, dim=1)[:, since:]
-        return self.out(self._block(e[:, since:], attended)).transpose(0, 1), state
+        for begin in range(0, len(x), CHUNK):
+            chunk = now[:, begin : begin + CHUNK]
+            inputs, seen, state = self._look_back(chunk, state, starts[begin : begin + CHUNK].T)
+            first = max(since - begin, 0)  # of the chunk's steps that are asked for
+            if first < chunk.shape[1]:
+                outputs.append(self._attend(chunk[:, first:], inputs[:, first:], seen[:, first:, first:]))
+        y = self.mlp_gate(*self._between(e[:, since:], torch.cat(outputs, dim=1)))
+        return self.out(y).transpose(0, 1), state
 
-    def _chunk(self, now: Tensor, state: GTrXLState, starts: Tensor) -> tuple[Tensor, GTrXLState]:
-        """Layer inputs [B, T, D], starts [B, T] -> what they attend to [B, T, D], and the window after them."""
+    @full_precision
+    def gates(self, x: Tensor, state: GTrXLState) -> dict[str, Tensor]:
+        e, attended, _ = self._attended(x, state)
+        h, of_mlp = self._between(e, attended)
+        gates: dict[str, Tensor] = {}
+        for name, gate, mixed in (
+            ("attention", self.attention_gate, (e, attended)),
+            ("mlp", self.mlp_gate, (h, of_mlp)),
+        ):
+            if isinstance(gate, GRUGate):
+                reset, update, _ = gate.parts(*mixed)
+                gates |= {f"{name}_reset_gate": reset.squeeze(1), f"{name}_update_gate": update.squeeze(1)}
+        return gates
+
+    def _attended(self, x: Tensor, state: GTrXLState) -> tuple[Tensor, Tensor, GTrXLState]:
+        """One step: e [B, 1, D], what it attends to [B, 1, D], and the window after it."""
+        e = self.embedding(x).unsqueeze(1)  # [B, 1, D]
+        now = self.norm(e)
+        inputs = torch.cat([state.window, now], dim=1)  # [B, w + 1, D]
+        filled = torch.cat([state.filled, torch.ones_like(state.filled[:, :1])], dim=1)  # [B, w + 1]
+        return e, self._attend(now, inputs, filled.unsqueeze(1) > 0.5), GTrXLState(inputs[:, 1:], filled[:, 1:])
+
+    def _look_back(self, now: Tensor, state: GTrXLState, starts: Tensor) -> tuple[Tensor, Tensor, GTrXLState]:
+        """Normalised inputs [B, T, D], starts [B, T] -> the window and themselves [B, w + T, D], which of these each
+        may see [B, T, w + T], and the window after them."""
         state = self.reset(state, starts[:, 0])
         steps, window = now.shape[1], state.window.shape[1]
         episode = torch.cat([torch.zeros_like(state.filled), starts[:, 1:].new_zeros(len(starts), 1), starts[:, 1:]], 1)
@@ -126,12 +148,12 @@ class GTrXLCore(MemoryCore):
         seen = within & (filled > 0.5).unsqueeze(1) & (episode[:, window:].unsqueeze(2) == episode.unsqueeze(1))
         last = episode == episode[:, -1:]  # of the episode that goes on
         following = torch.where(last.unsqueeze(2), inputs, 0)[:, -window:], torch.where(last, filled, 0)[:, -window:]
-        return self._attend(now, inputs, seen), GTrXLState(*following)
+        return inputs, seen, GTrXLState(*following)
 
     def _attend(self, now: Tensor, inputs: Tensor, seen: Tensor) -> Tensor:
-        """Multi-head attention with relative positions.
+        """Multi-head attention with relative positions, rectified.
 
-        :param now: the steps that attend, normalised [B, T, D]
+        :param now: normalised inputs of the steps that attend [B, T, D]
         :param inputs: what they attend to: the window, and then themselves [B, w + T, D]
         :param seen: which of it each step may see [B, T, w + T]
         :return: [B, T, D]
@@ -139,12 +161,13 @@ class GTrXLCore(MemoryCore):
         query = self.query(now).unflatten(2, (self.heads, -1))  # [B, T, H, d]
         positions = self.position(self.sinusoids).unflatten(1, (self.heads, -1))  # [w + 1, H, d]
         by_age = torch.einsum("bthd,whd->bhtw", query + self.position_bias, positions)
-        return self.merge(attend(query + self.content_bias, self.key, self.value, inputs, seen, more=_skewed(by_age)))
+        attended = attend(query + self.content_bias, self.key, self.value, inputs, seen, more=_skewed(by_age))
+        return F.relu(self.merge(attended))
 
-    def _block(self, e: Tensor, attended: Tensor) -> Tensor:
-        """What follows the attention: [B, T, D] -> [B, T, D]."""
-        h = self.attention_gate(e, F.relu(attended))
-        return self.mlp_gate(h, F.relu(self.mlp(self.mlp_norm(h))))
+    def _between(self, e: Tensor, attended: Tensor) -> tuple[Tensor, Tensor]:
+        """What the second gate mixes, h and what the MLP makes of it: e, attended [B, T, D] -> [B, T, D] each."""
+        h = self.attention_gate(e, attended)
+        return h, F.relu(self.mlp(self.mlp_norm(h)))
 
 
 class GRUGate(nn.Module):
@@ -158,10 +181,14 @@ class GRUGate(nn.Module):
         self.bias = nn.Parameter(torch.full((width,), 2.0))  # b
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        reset_y, update_y, proposal = self.of_y(y).chunk(3, dim=-1)
+        reset, update, of_y = self.parts(x, y)
+        return torch.lerp(x, torch.tanh(of_y + self.of_kept(reset * x)), update)
+
+    def parts(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """r, z and W_g y."""
+        reset_y, update_y, of_y = self.of_y(y).chunk(3, dim=-1)
         reset_x, update_x = self.of_x(x).chunk(2, dim=-1)
-        proposal = torch.tanh(proposal + self.of_kept(torch.sigmoid(reset_y + reset_x) * x))
-        return torch.lerp(x, proposal, torch.sigmoid(update_y + update_x - self.bias))
+        return torch.sigmoid(reset_y + reset_x), torch.sigmoid(update_y + update_x - self.bias), of_y
 
 
 class Sum(nn.Module):

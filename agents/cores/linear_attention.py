@@ -2,7 +2,7 @@
 its relatives, which differ in what is forgotten and in how the read-out is scaled.
 
 Each head keeps a matrix S [k, v], writes k vᵀ into it at every step, and reads Sᵀ q, where query q, key k and value v
-are linear in the input. A sequence is computed in chunks, in which a read-out is attention to the steps before
+are affine maps of the input. A sequence is computed in chunks, in which a read-out is attention to the steps before
 (``scan.matrix_scan``).
 """
 
@@ -19,6 +19,9 @@ from ...common.options import Count, Positive, require_options
 from .core import MemoryCore, full_precision, output_map
 from .registry import register_core
 from .scan import channel_matrix_scan, matrix_scan, unless_ruined
+from .unit import unit_length
+
+EPSILON = 1e-6  # as in the code of linear attention's authors: no division by zero where all features vanish
 
 
 class MatrixState(NamedTuple):
@@ -51,7 +54,7 @@ class MatrixCore(MemoryCore):
     ) -> None:
         require_options(MatrixCore, locals())
         width = heads * value_size
-        leaves = {"memory": (heads, key_size, value_size), "normaliser": (heads, key_size), "peak": (heads,)}
+        leaves = {"memory": (heads, key_size, value_size), "normaliser": (heads, key_size), "stabiliser": (heads,)}
         shapes = tuple(leaves[name] for name in self.state_type._fields)
         super().__init__(input_size, width if output_size is None else output_size, self.state_type, shapes)
         self.heads, self.key_size = heads, key_size
@@ -112,9 +115,6 @@ class LinearAttentionCore(MatrixCore):
         return self.out(read.flatten(-2)), NormalisedState(joint[..., :-1], joint[..., -1])
 
 
-EPSILON = 1e-6  # as in the authors' code: no division by zero where all features vanish
-
-
 def positive(u: Tensor) -> Tensor:
     """φ(u) = elu(u) + 1"""
     return F.elu(u) + 1
@@ -137,20 +137,21 @@ class CorrelationMatrixCore(MatrixCore):
     @full_precision
     def step(self, x: Tensor, state: MatrixState) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)  # [B, H, k]
+        query, key = unit_length(query), unit_length(key)  # [B, H, k]
         memory = state.memory + outer(key, value)  # [B, H, k, v]
         return self.out(recall(memory, query).flatten(-2)), MatrixState(memory)
 
     @unless_ruined
     def sequence(self, x: Tensor, state: MatrixState, starts: Tensor, since: int) -> tuple[Tensor, MatrixState]:
         query, key, value = self.project(x)
-        query, key = F.normalize(query, dim=-1), F.normalize(key, dim=-1)
+        query, key = unit_length(query), unit_length(key)
         read, memory = matrix_scan(query, key, value, x.new_ones(1, 1, 1), state.memory, starts)
         return self.out(read[since:].flatten(-2)), MatrixState(memory)
 
 
 class GatedReadCore(MatrixCore):
-    """A core of the family whose read-outs are normalised in each head and gated by the input: swish(W_G x) ∘ LN(o)."""
+    """A core of the family whose read-outs are normalised in each head and gated by the input:
+    swish(W_G x + b_G) ∘ LN(o)."""
 
     def __init__(
         self,
@@ -179,7 +180,7 @@ class RetNetCore(GatedReadCore):
 
         S_t = γ_h R S_{t-1} + k_t v_tᵀ,   o_t = S_tᵀ q_t / √k,   γ_h = 1 - 2^(-5-h)
 
-    with y = W_O (swish(W_G x) ∘ LN(o)). R turns channels i and k/2 + i back by the angle θ_i = 10000^(-2i/k). In the
+    with y = swish(W_G x + b_G) ∘ LN(o). R turns channels i and k/2 + i back by the angle θ_i = 10000^(-2i/k). In the
     paper, query and key of step n are turned by n θ; only the difference of two steps counts, and where the memory
     turns instead, steps need no numbers.
 
@@ -243,7 +244,7 @@ class GLACore(GatedReadCore):
 
         S_t = diag(α_t) S_{t-1} + k_t v_tᵀ,   o_t = S_tᵀ q_t / √k,   α_t = σ(W_2 W_1 x + b)^(1/τ)
 
-    with y = W_O (swish(W_G x) ∘ LN(o)). W_1 leads to few features (``rank``); τ (``temperature``) slows forgetting
+    with y = swish(W_G x + b_G) ∘ LN(o). W_1 leads to few features (``rank``); τ (``temperature``) slows forgetting
     down. No channel fades faster than by e^-5 in a step, which for τ = 16 takes a logit of -80.
 
     Good at keeping what the input marks as worth it, for times that it chooses by channel; it cannot replace the value

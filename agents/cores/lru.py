@@ -26,8 +26,8 @@ class LRUCore(MemoryCore):
         h_t = λ ∘ h_{t-1} + exp(log γ) ∘ B x_t,  y_t = Re(C h_t) + D x_t,
         λ = exp(-exp(ν) + i exp(θ)),
 
-    where ν keeps |λ| below 1. At first, |λ| is uniform on the ring from ``r_min`` to ``r_max``, and γ = sqrt(1 - |λ|²),
-    so that hidden states have the size of inputs.
+    where ν keeps |λ| below 1. At first, λ is uniform on the ring from ``r_min`` to ``r_max``, up to the angle
+    ``max_phase``, and γ = sqrt(1 - |λ|²), so that hidden states have the size of inputs.
 
     Good at long delays and at when something was, and fast. Bad at choosing what to hold: nothing is gated, so every
     input is written, and only the next layer can tell what matters. To be stacked in residual blocks.
@@ -53,10 +53,11 @@ class LRUCore(MemoryCore):
             raise ValueError(f"r_min must be below r_max {r_max}, got {r_min}")
         width = hidden_size if output_size is None else output_size
         super().__init__(input_size, width, LRUState, ((hidden_size,), (hidden_size,)))
-        radius = torch.empty(hidden_size).uniform_(r_min**2, r_max**2).sqrt()
-        self.nu = nn.Parameter(torch.log(-torch.log(radius)))
-        self.theta = nn.Parameter(torch.log(max_phase * torch.rand(hidden_size)))
-        self.log_gamma = nn.Parameter(0.5 * torch.log(1 - radius**2))
+        # No number below is zero, nor is 1 - |λ|²: all have a logarithm.
+        square = torch.empty(hidden_size).uniform_(r_min**2, r_max**2).clamp(1e-6, 1 - 1e-6)  # |λ|²
+        self.nu = nn.Parameter(torch.log(-0.5 * torch.log(square)))
+        self.theta = nn.Parameter(torch.log(max_phase * (1 - torch.rand(hidden_size))))
+        self.log_gamma = nn.Parameter(0.5 * torch.log(1 - square))
         # Complex matrices by their real parts: real and imaginary part of a hidden unit lie side by side.
         self.B = nn.Parameter(torch.randn(2 * hidden_size, input_size) * (2 * input_size) ** -0.5)
         self.C = nn.Parameter(torch.randn(width, 2 * hidden_size) * hidden_size**-0.5)  # Re C and -Im C

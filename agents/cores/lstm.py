@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .core import MemoryCore, full_precision, output_map
+from .core import MemoryCore, full_precision, output_map, start_orthogonal
 from .registry import register_core
 from .scan import in_segments
 
@@ -35,8 +35,7 @@ class LSTMCore(MemoryCore):
             input_size, hidden_size if output_size is None else output_size, LSTMState, ((hidden_size,), (hidden_size,))
         )
         self.lstm = nn.LSTM(input_size, hidden_size)
-        for parameter in self.lstm.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+        start_orthogonal(self.lstm)
         self.out = output_map(hidden_size, output_size)
 
     @full_precision
@@ -57,7 +56,7 @@ class LSTMCore(MemoryCore):
         return hidden, LSTMState(last.squeeze(0), cell.squeeze(0))
 
     def _cell(self, x: Tensor, state: LSTMState) -> LSTMState:
-        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        """One step: for one or two, the fused kernel would spend most of its time on rearranging the weights."""
         return LSTMState(*torch.lstm_cell(x, state, *self.lstm.parameters()))
 
     @full_precision

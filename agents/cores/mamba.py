@@ -18,7 +18,7 @@ from .short_conv import ShortConv
 
 class MambaState(NamedTuple):
     memory: Tensor  # h [B, N, D]
-    last: Tensor  # inputs of the convolution [B, K - 1, D]
+    conv: Tensor  # inputs of the convolution before the present one [B, K - 1, D]
 
 
 class Selection(NamedTuple):
@@ -36,7 +36,7 @@ class MambaCore(MemoryCore):
     D channels has a state of N numbers, which decay and are written as the input says:
 
         u_t = SiLU(Conv(W_u x)_t + b),  Δ_t = softplus(W_Δ W_r u_t + b_Δ),  B_t = W_B u_t,  C_t = W_C u_t,
-        h_t[n, d] = exp(Δ_t[d] A[n, d]) h_{t-1}[n, d] + Δ_t[d] u_t[d] B_t[n],  A = -exp(log A),
+        h_t[n, d] = exp(Δ_t[d] A[n, d]) h_{t-1}[n, d] + Δ_t[d] u_t[d] B_t[n],  A = -exp(log_A),
         y_t[d] = (Σ_n C_t[n] h_t[n, d] + D[d] u_t[d]) SiLU(W_z x_t)[d].
 
     A linear map follows where ``output_size`` is given. Good at selecting what to hold and at ignoring the rest, over
@@ -45,7 +45,7 @@ class MambaCore(MemoryCore):
     At first, A[n] = -n - 1, and Δ is from 0.001 to 0.1, both as in the paper.
 
     :param hidden_size: number of channels D; the natural output width
-    :param state_size: numbers N that each channel holds
+    :param memory_size: numbers N that each channel holds
     :param conv_size: number of steps K that the convolution sees
     :param rank: width between channels and their step sizes Δ; None: a sixteenth of the channels, rounded up
     :raises ValueError: if a size is not a positive integer
@@ -56,15 +56,15 @@ class MambaCore(MemoryCore):
         input_size: Count,
         output_size: Count | None = None,
         hidden_size: Count = 256,
-        state_size: Count = 16,
+        memory_size: Count = 16,
         conv_size: Count = 4,
         rank: Count | None = None,
     ) -> None:
         require_options(MambaCore, locals())
         width = hidden_size if output_size is None else output_size
-        super().__init__(input_size, width, MambaState, ((state_size, hidden_size), (conv_size - 1, hidden_size)))
+        super().__init__(input_size, width, MambaState, ((memory_size, hidden_size), (conv_size - 1, hidden_size)))
         rank = math.ceil(hidden_size / 16) if rank is None else rank
-        self.sizes = [rank, state_size, state_size]
+        self.sizes = [rank, memory_size, memory_size]
         self.project = nn.Linear(input_size, 2 * hidden_size, bias=False)  # W_u, W_z
         self.conv = ShortConv(hidden_size, conv_size)
         self.select = nn.Linear(hidden_size, sum(self.sizes), bias=False)  # W_r, W_B, W_C
@@ -72,7 +72,7 @@ class MambaCore(MemoryCore):
         nn.init.uniform_(self.step_size.weight, -(rank**-0.5), rank**-0.5)
         with torch.no_grad():
             self.step_size.bias.copy_(initial_step_sizes(hidden_size))
-        rates = torch.arange(1.0, state_size + 1).unsqueeze(1).expand(state_size, hidden_size)
+        rates = torch.arange(1.0, memory_size + 1).unsqueeze(1).expand(memory_size, hidden_size)
         self.log_A = nn.Parameter(rates.log())
         self.D = nn.Parameter(torch.ones(hidden_size))
         self.out = output_map(hidden_size, output_size)
@@ -80,18 +80,18 @@ class MambaCore(MemoryCore):
     @full_precision
     def step(self, x: Tensor, state: MambaState) -> tuple[Tensor, MambaState]:
         u, z = self.project(x).chunk(2, dim=-1)
-        u, last = self.conv.step(u, state.last)
+        u, conv = self.conv.step(u, state.conv)
         u = F.silu(u)
         y, memory = self._step(self._selection(u), state.memory)
-        return self._output(y, u, z), MambaState(memory, last)
+        return self._output(y, u, z), MambaState(memory, conv)
 
     def sequence(self, x: Tensor, state: MambaState, starts: Tensor, since: int) -> tuple[Tensor, MambaState]:
         u, z = self.project(x).chunk(2, dim=-1)
-        u, last = self.conv.sequence(u, state.last, starts)
+        u, conv = self.conv.sequence(u, state.conv, starts)
         u = F.silu(u)
         scan = self._at_once if x.is_cuda else self._one_by_one
         y, memory = scan(self._selection(u), state.memory, starts)
-        return self._output(y[since:], u[since:], z[since:]), MambaState(memory, last)
+        return self._output(y[since:], u[since:], z[since:]), MambaState(memory, conv)
 
     def _one_by_one(self, selection: Selection, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:
         """Read-outs [T, B, D], and the last memory. On a CPU the loop is fastest: the memories of all steps fit into no
@@ -100,9 +100,8 @@ class MambaCore(MemoryCore):
         def reset(memory: Tensor, starts: Tensor) -> Tensor:
             return torch.where(starts.view(-1, 1, 1), 0, memory)
 
-        y, memory = loop(
-            self._step, reset, [Selection(*parts) for parts in zip(*selection, strict=True)], memory, starts
-        )
+        steps = [Selection(*parts) for parts in zip(*selection, strict=True)]
+        y, memory = loop(self._step, reset, steps, memory, starts)
         return torch.stack(y), memory
 
     def _at_once(self, selection: Selection, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:

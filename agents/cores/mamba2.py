@@ -19,7 +19,7 @@ from .short_conv import ShortConv
 
 class Mamba2State(NamedTuple):
     memory: Tensor  # h [B, heads, N, P]
-    last: Tensor  # inputs of the convolution [B, K - 1, D + 2 N]
+    conv: Tensor  # inputs of the convolution before the present one [B, K - 1, D + 2 N]
 
 
 class Selection(NamedTuple):
@@ -36,19 +36,18 @@ class Mamba2Core(MemoryCore):
     """A Mamba-2 block (Dao and Gu 2024, sections 6 and 7.1) without the norm and the residual around it. Each head has
     a matrix memory with one decay; all heads share keys B and queries C:
 
-        [u, B, C]_t = SiLU(Conv(W_uBC x)_t + b),  Δ_t = softplus(W_Δ x_t + b_Δ),  A = -exp(log A),
+        [u, B, C]_t = SiLU(Conv(W_uBC x)_t + b),  Δ_t = softplus(W_Δ x_t + b_Δ),  A = -exp(log_A),
         h_t = exp(Δ_t A) h_{t-1} + B_t (Δ_t u_t)ᵀ,  o_t = h_tᵀ C_t + D u_t,  for each head,
         y_t = RMSNorm(o_t ∘ SiLU(W_z x_t)).
 
-    A linear map follows where ``output_size`` is given. Good at recalling by content and at long delays, with the
-    largest memory of the recurrences that are run for all steps at once. Bad at parity and other state tracking, and at
-    replacing what a key holds: it adds, where a delta rule would correct.
+    A linear map follows where ``output_size`` is given. Good at recalling by content and at long delays. Bad at parity
+    and other state tracking, and at replacing what a key holds: it adds, where a delta rule would correct.
 
     At first, A is from -16 to -1, and Δ from 0.001 to 0.1, both as in the paper.
 
     :param hidden_size: number of channels D; the natural output width
     :param heads: number of heads, which divides ``hidden_size``
-    :param state_size: size N of keys and queries
+    :param key_size: size N of keys and queries
     :param conv_size: number of steps K that the convolution sees
     :raises ValueError: if a size is not a positive integer, or the heads do not divide the channels
     """
@@ -59,12 +58,12 @@ class Mamba2Core(MemoryCore):
         output_size: Count | None = None,
         hidden_size: Count = 256,
         heads: Count = 4,
-        state_size: Count = 64,
+        key_size: Count = 64,
         conv_size: Count = 4,
     ) -> None:
         require_options(Mamba2Core, locals())
-        memory = heads, state_size, head_width(hidden_size, heads)
-        convolved = hidden_size + 2 * state_size
+        memory = heads, key_size, head_width(hidden_size, heads)
+        convolved = hidden_size + 2 * key_size
         width = hidden_size if output_size is None else output_size
         super().__init__(input_size, width, Mamba2State, (memory, (conv_size - 1, convolved)))
         self.heads, self.split = heads, [hidden_size, convolved, heads]
@@ -79,33 +78,34 @@ class Mamba2Core(MemoryCore):
     @full_precision
     def step(self, x: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
         z, convolved, step_size = self.project(x).split(self.split, dim=-1)
-        convolved, last = self.conv.step(convolved, state.last)
+        convolved, conv = self.conv.step(convolved, state.conv)
         u, (query, key, value, decay) = self._selection(convolved, step_size)
         write = key.unsqueeze(1).unsqueeze(3) * value.unsqueeze(2)  # [B, heads, N, P]
         memory = decay.unsqueeze(2).unsqueeze(3) * state.memory + write
         read = (query.unsqueeze(1).unsqueeze(2) @ memory).squeeze(2)  # [B, heads, P]
-        return self._output(read, u, z), Mamba2State(memory, last)
+        return self._output(read, u, z), Mamba2State(memory, conv)
 
     @unless_ruined
     def sequence(self, x: Tensor, state: Mamba2State, starts: Tensor, since: int) -> tuple[Tensor, Mamba2State]:
         z, convolved, step_size = self.project(x).split(self.split, dim=-1)
-        convolved, last = self.conv.sequence(convolved, state.last, starts)
+        convolved, conv = self.conv.sequence(convolved, state.conv, starts)
         u, (query, key, value, decay) = self._selection(convolved, step_size)
-        query, key = (part.unsqueeze(2).expand(-1, -1, self.heads, -1) for part in (query, key))
-        begins = starts.unsqueeze(2).expand_as(decay)
-        # Each head of each row is a memory of its own: [T, B heads, ...].
-        query, key, value, decay, begins = (part.flatten(1, 2) for part in (query, key, value, decay, begins))
-        read, memory = matrix_scan(query, key, value, decay, state.memory.flatten(0, 1), begins)
-        read, memory = read.unflatten(1, (-1, self.heads)), memory.unflatten(0, (-1, self.heads))
-        return self._output(read[since:], u[since:], z[since:]), Mamba2State(memory, last)
+        query, key = query.unsqueeze(2), key.unsqueeze(2)  # [T, B, 1, N]
+        read, memory = matrix_scan(query, key, value, decay, state.memory, starts)
+        return self._output(read[since:], u[since:], z[since:]), Mamba2State(memory, conv)
 
     def _selection(self, convolved: Tensor, step_size: Tensor) -> tuple[Tensor, Selection]:
         """The channels u by heads [..., heads, P], and what else an input decides."""
-        state_size = self.state_spec["memory"][1]
-        u, key, query = F.silu(convolved).split([self.split[0], state_size, state_size], dim=-1)
+        key_size = self.state_spec["memory"][1]
+        u, key, query = F.silu(convolved).split([self.split[0], key_size, key_size], dim=-1)
         u = u.unflatten(-1, (self.heads, -1))
         step_size = F.softplus(step_size + self.step_size_bias)  # Δ [..., heads]
         return u, Selection(query, key, step_size.unsqueeze(-1) * u, torch.exp(-step_size * self.log_A.exp()))
+
+    @full_precision
+    def gates(self, x: Tensor, state: Mamba2State) -> dict[str, Tensor]:
+        _, convolved, step_size = self.project(x).split(self.split, dim=-1)
+        return {"decay": self._selection(convolved, step_size)[1].decay}
 
     def _output(self, read: Tensor, u: Tensor, z: Tensor) -> Tensor:
         """Read-outs and channels [..., heads, P], z [..., D] -> y [..., O]."""

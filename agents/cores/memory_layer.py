@@ -19,12 +19,14 @@ from .registry import register_core
 class MemoryLayerCore(MemoryCore):
     """A table of n² values, of which each input looks up k by keys that are pairs of n sub-keys:
 
-        (q_1, q_2) = LN(W x)                                  of each head
+        q_p = LN(W_p x + b_p),  p = 1, 2                      of each head
         I = the k largest of q_1 · c_i + q_2 · c'_j           over all pairs (i, j)
         y = Σ softmax over I of these scores, times v_ij      summed over heads
 
-    The k best pairs are among those of the k best sub-keys of each kind, so that 2n products are enough. The paper
-    normalises queries over a batch; here each is normalised by itself, since rows must not mix.
+    Each head has W_p, b_p and sub-keys c and c' of its own; all share the values v, and the scale and shift of LN,
+    which q_1 and q_2 share too. The k best pairs are among those of the k best sub-keys of each kind, so that 2n
+    products are enough. The paper normalises queries over a batch; here each is normalised by itself, since rows must
+    not mix.
 
     It carries nothing from step to step: what it remembers are facts of all episodes, learned by gradients. Good as a
     large and cheap layer before or behind a core that has a state (``StackedCore``), alone it is a baseline like
@@ -32,7 +34,7 @@ class MemoryLayerCore(MemoryCore):
 
     The output is y, followed by a linear map where ``output_size`` is given.
 
-    :param width: of a value, and of the output
+    :param hidden_size: of a value; the natural output width
     :param keys: number n of sub-keys of each kind; there are n² values
     :param top: number k of values that a head looks up, at most ``keys``
     :param heads: number of heads, each with its own queries and sub-keys; they share the values
@@ -44,7 +46,7 @@ class MemoryLayerCore(MemoryCore):
         self,
         input_size: Count,
         output_size: Count | None = None,
-        width: Count = 128,
+        hidden_size: Count = 128,
         keys: Count = 64,
         top: Count = 16,
         heads: Count = 4,
@@ -53,13 +55,13 @@ class MemoryLayerCore(MemoryCore):
         require_options(MemoryLayerCore, locals())
         if top > keys:
             raise ValueError(f"top must be at most keys, {keys}; got {top}")
-        super().__init__(input_size, width if output_size is None else output_size, IdentityState, ((1,),))
+        super().__init__(input_size, hidden_size if output_size is None else output_size, IdentityState, ((1,),))
         self.top, self.heads = top, heads
         self.query = nn.Linear(input_size, heads * 2 * key_size)
         self.query_norm = nn.LayerNorm(key_size)
         self.keys = nn.Parameter(torch.randn(heads, 2, keys, key_size) * key_size**-0.5)
-        self.values = nn.Parameter(torch.randn(keys**2, width) * width**-0.5)
-        self.out = output_map(width, output_size)
+        self.values = nn.Parameter(torch.randn(keys**2, hidden_size) * hidden_size**-0.5)
+        self.out = output_map(hidden_size, output_size)
 
     @full_precision
     def step(self, x: Tensor, state: IdentityState) -> tuple[Tensor, IdentityState]:
@@ -70,7 +72,7 @@ class MemoryLayerCore(MemoryCore):
         return self.out(y), self.reset(state, starts.any(dim=0))
 
     def _look_up(self, x: Tensor) -> Tensor:
-        """x [N, F] -> [N, width]."""
+        """x [N, F] -> [N, hidden_size]."""
         query = self.query_norm(self.query(x).unflatten(1, (self.heads, 2, -1)))  # [N, H, 2, key_size]
         scores, numbers = torch.einsum("nhpc,hpkc->nhpk", query, self.keys).topk(self.top)  # [N, H, 2, k]
         pairs = (scores[:, :, 0].unsqueeze(3) + scores[:, :, 1].unsqueeze(2)).flatten(2)  # [N, H, k * k]

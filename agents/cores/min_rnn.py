@@ -85,6 +85,7 @@ class MinGRUCore(_MinCore):
 
     @full_precision
     def gates(self, x: Tensor, state: MinState) -> dict[str, Tensor]:
+        """z: near 1, the candidate takes the place of the hidden state (in ``gru``, as torch has it, near 0)."""
         return {"update_gate": self.project(x).chunk(2, dim=-1)[1].sigmoid()}
 
 
@@ -119,5 +120,5 @@ class MinLSTMCore(_MinCore):
 
     @full_precision
     def gates(self, x: Tensor, state: MinState) -> dict[str, Tensor]:
-        _, forget, take = self.project(x).chunk(3, dim=-1)
-        return {"forget_gate": forget.sigmoid(), "input_gate": take.sigmoid()}
+        """f' alone, since i' = 1 - f'."""
+        return {"forget_gate": self._update(x)[0]}

@@ -19,7 +19,7 @@ from .scan import log_matrix_scan, unless_ruined
 class MLSTMState(NamedTuple):
     memory: Tensor  # [B, H, k, v], C exp(-m)
     normaliser: Tensor  # [B, H, k], n exp(-m)
-    peak: Tensor  # [B, H], m: the logarithm of what memory and normaliser are divided by
+    stabiliser: Tensor  # [B, H], m: the logarithm of what memory and normaliser are divided by
 
 
 @register_core("mlstm")
@@ -57,7 +57,8 @@ class MLSTMCore(MatrixCore):
         self.norm: nn.Module = nn.LayerNorm(value_size) if normalised else nn.Identity()
         self.input_gate, self.forget_gate = nn.Linear(input_size, heads), nn.Linear(input_size, heads)
         self.output_gate = nn.Linear(input_size, heads * value_size)
-        # As in the released code: heads that remember for 20 to 400 steps.
+        # Heads that remember for 20 to 400 steps, as in the released code, where the weights of the input gate start at
+        # zero too, and its biases near it.
         nn.init.zeros_(self.forget_gate.weight)
         with torch.no_grad():
             self.forget_gate.bias.copy_(torch.linspace(3.0, 6.0, heads))
@@ -70,31 +71,31 @@ class MLSTMCore(MatrixCore):
     def step(self, x: Tensor, state: MLSTMState) -> tuple[Tensor, MLSTMState]:
         query, key, value = self.project(x)
         log_write, log_decay = self.input_gate(x), F.logsigmoid(self.forget_gate(x))  # [B, H]
-        peak = torch.maximum(log_decay + state.peak, log_write)
-        write = (log_write - peak).exp().unsqueeze(-1)  # [B, H, 1]
-        decay = (log_decay + state.peak - peak).exp().unsqueeze(-1)
+        stabiliser = torch.maximum(log_decay + state.stabiliser, log_write)
+        write = (log_write - stabiliser).exp().unsqueeze(-1)  # [B, H, 1]
+        decay = (log_decay + state.stabiliser - stabiliser).exp().unsqueeze(-1)
         memory = decay.unsqueeze(-1) * state.memory + outer(write * key, value)  # [B, H, k, v]
         normaliser = decay * state.normaliser + write * key  # [B, H, k]
-        read = scaled(recall(memory, query), (normaliser * query).sum(-1), peak)  # [B, H, v]
-        return self.output(x, read), MLSTMState(memory, normaliser, peak)
+        read = scaled(recall(memory, query), (normaliser * query).sum(-1), stabiliser)  # [B, H, v]
+        return self.output(x, read), MLSTMState(memory, normaliser, stabiliser)
 
     @unless_ruined
     def sequence(self, x: Tensor, state: MLSTMState, starts: Tensor, since: int) -> tuple[Tensor, MLSTMState]:
         query, key, value = self.project(x)
         # The normaliser is one more column of the memory, into which every step writes a value of 1.
         joint = torch.cat([state.memory, state.normaliser.unsqueeze(-1)], dim=-1)  # [B, H, k, v + 1]
-        read, peaks, joint, peak = log_matrix_scan(
+        read, stabilisers, joint, stabiliser = log_matrix_scan(
             query,
             key,
             F.pad(value, (0, 1), value=1.0),
             self.input_gate(x),
             F.logsigmoid(self.forget_gate(x)),
             joint,
-            state.peak,
+            state.stabiliser,
             starts,
         )
-        read = scaled(read[since:, ..., :-1], read[since:, ..., -1], peaks[since:])  # [T, B, H, v]
-        return self.output(x[since:], read), MLSTMState(joint[..., :-1], joint[..., -1], peak)
+        read = scaled(read[since:, ..., :-1], read[since:, ..., -1], stabilisers[since:])  # [T, B, H, v]
+        return self.output(x[since:], read), MLSTMState(joint[..., :-1], joint[..., -1], stabiliser)
 
     def output(self, x: Tensor, read: Tensor) -> Tensor:
         """x [..., F], read-outs [..., H, v] -> y [..., O]"""
@@ -105,6 +106,7 @@ class MLSTMCore(MatrixCore):
         return {"forget_gate": self.forget_gate(x).sigmoid(), "output_gate": self.output_gate(x).sigmoid()}
 
 
-def scaled(read: Tensor, normaliser: Tensor, peak: Tensor) -> Tensor:
-    """Cᵀ q [..., H, v] over max(|nᵀ q|, 1) [..., H], where both are divided by exp(m), and so is the 1."""
-    return read / torch.maximum(normaliser.abs(), (-peak).exp()).unsqueeze(-1)
+def scaled(read: Tensor, normaliser: Tensor, stabiliser: Tensor) -> Tensor:
+    """Cᵀ q [..., H, v] over max(|nᵀ q|, 1) [..., H], where both are divided by exp(m), and so is the 1, as far as
+    float32 can hold it."""
+    return read / torch.maximum(normaliser.abs(), (-stabiliser).clamp(max=80.0).exp()).unsqueeze(-1)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .addressing import content_weights
-from .core import MemoryCore, full_precision, output_map
+from .addressing import ControllerCore, content_weights
+from .core import full_precision
 from .registry import register_core
 
 LEAST_WEIGHT = 1e-12  # of a cell where weights are sharpened, for the gradient of a power
@@ -35,8 +35,17 @@ class Address(NamedTuple):
     sharpness: Tensor  # γ [B, R], at least 1
 
 
+class Interface(NamedTuple):
+    """What the LSTM asks of the memory."""
+
+    write_address: Address  # of the one write head
+    read_address: Address  # of the R read heads
+    erase: Tensor  # e [B, 1, W], in (0, 1)
+    add: Tensor  # a [B, 1, W]
+
+
 @register_core("ntm")
-class NTMCore(MemoryCore):
+class NTMCore(ControllerCore):
     """An LSTM of C units with one write head and R read heads on a memory of N cells, which form a ring.
 
     "Neural Turing machines" (Graves, Wayne and Danihelka 2014, https://arxiv.org/abs/1410.5401); ``address`` follows
@@ -71,18 +80,11 @@ class NTMCore(MemoryCore):
                 f"cells must be at least {2 * largest_shift + 1} for shifts of up to {largest_shift} to either side, "
                 f"got {cells}"
             )
-        read_size = read_heads * cell_size
-        width = controller_size + read_size
-        shapes = ((controller_size,), (controller_size,), (cells, cell_size), (1, cells), (read_heads, cells))
-        super().__init__(input_size, width if output_size is None else output_size, NTMState, shapes)
-        self.read_heads = read_heads
-        self.controller = nn.LSTMCell(input_size + read_size, controller_size)
-        for parameter in self.controller.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+        shapes = ((cells, cell_size), (1, cells), (read_heads, cells))
+        super().__init__(input_size, output_size, NTMState, shapes, controller_size, read_heads, cell_size)
         self.sizes = [cell_size, 1, 1, 2 * largest_shift + 1, 1]
         self.addresses = nn.Linear(controller_size, (read_heads + 1) * sum(self.sizes))  # that of the write head first
         self.write = nn.Linear(controller_size, 2 * cell_size)  # what is erased, what is added
-        self.out = output_map(width, output_size)
 
     def initial_state(self, batch_size: int) -> NTMState:
         state = super().initial_state(batch_size)
@@ -90,28 +92,28 @@ class NTMCore(MemoryCore):
         weights = first.to(self.dtype)  # [B, 1, N]
         return state._replace(write_weights=weights, read_weights=weights.expand(-1, self.read_heads, -1))
 
-    @full_precision
-    def step(self, x: Tensor, state: NTMState) -> tuple[Tensor, NTMState]:
-        reads = (state.read_weights @ state.memory).flatten(1)  # of the last step [B, R * W]
-        hidden, cell = self.controller(torch.cat([x, reads], dim=1), (state.hidden, state.cell))
-        to_write, to_read = self._addresses(hidden)
-
-        erase, add = self.write(hidden).unsqueeze(1).chunk(2, dim=2)  # [B, 1, W]
-        write_weights = address(to_write, state.memory, state.write_weights)
+    @staticmethod
+    def access(interface: Interface, state: NTMState) -> NTMState:
+        """Write to the memory, then find where to read."""
+        write_weights = address(interface.write_address, state.memory, state.write_weights)
         w = write_weights.mT  # [B, N, 1]
-        memory = state.memory * (1 - w * erase.sigmoid()) + w * add
+        memory = state.memory * (1 - w * interface.erase) + w * interface.add
+        read_weights = address(interface.read_address, memory, state.read_weights)
+        return NTMState(state.hidden, state.cell, memory, write_weights, read_weights)
 
-        read_weights = address(to_read, memory, state.read_weights)
-        y = torch.cat([hidden, (read_weights @ memory).flatten(1)], dim=1)
-        return self.out(y), NTMState(hidden, cell, memory, write_weights, read_weights)
+    @full_precision
+    def gates(self, x: Tensor, state: NTMState) -> dict[str, Tensor]:
+        to_write, to_read, erase, _ = self._interface(self.control(x, state)[0])
+        return {"write_by_content_gate": to_write.gate, "read_by_content_gate": to_read.gate, "erase_gate": erase}
 
-    def _addresses(self, hidden: Tensor) -> tuple[Address, Address]:
-        """Those of the write head and of the read heads."""
+    def _interface(self, hidden: Tensor) -> Interface:
         parts = self.addresses(hidden).unflatten(1, (self.read_heads + 1, -1)).split(self.sizes, dim=2)
         key, strength, gate, shift, sharpness = parts
         strength, gate, sharpness = F.softplus(strength), gate.sigmoid(), 1 + F.softplus(sharpness)
         every = Address(key, strength.squeeze(2), gate.squeeze(2), shift.softmax(dim=2), sharpness.squeeze(2))
-        return Address(*(part[:, :1] for part in every)), Address(*(part[:, 1:] for part in every))
+        to_write, to_read = Address(*(part[:, :1] for part in every)), Address(*(part[:, 1:] for part in every))
+        erase, add = self.write(hidden).unsqueeze(1).chunk(2, dim=2)
+        return Interface(to_write, to_read, erase.sigmoid(), add)
 
 
 def address(where: Address, memory: Tensor, last: Tensor) -> Tensor:

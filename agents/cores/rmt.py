@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .attention import attend, head_width
-from .core import MemoryCore, full_precision, output_map
+from .attention import attend
+from .core import MemoryCore, full_precision, head_width, output_map
 from .registry import register_core
 
 EPSILON = 1e-5  # of the divisions of ARMT, as in its authors' code
@@ -42,21 +42,26 @@ class SegmentCore(MemoryCore):
     :param state: class of the state, with ``context`` and ``length`` among its leaves
     :param shapes: of the leaves before these two
     :param before: tokens that stand before a segment
+    :param hidden_size: width D of the transformer
+    :param heads: number of attention heads, a divisor of ``hidden_size``
+    :param layers: number L of layers of the transformer
+    :param segment: number k of steps of a segment
+    :raises ValueError: if ``heads`` does not divide ``hidden_size``
     """
 
     def __init__(
         self, input_size: int, output_size: int | None, state: Any, shapes: tuple[tuple[int, ...], ...], before: int,
-        width: int, heads: int, layers: int, segment: int,
+        hidden_size: int, heads: int, layers: int, segment: int,
     ) -> None:  # fmt: skip
-        head_width(width, heads)
-        shapes = (*shapes, (layers, before + segment, width), (1,))
-        super().__init__(input_size, width if output_size is None else output_size, state, shapes)
+        head_width(hidden_size, heads)
+        shapes = (*shapes, (layers, before + segment, hidden_size), (1,))
+        super().__init__(input_size, hidden_size if output_size is None else output_size, state, shapes)
         self.before, self.segment = before, segment
-        self.embedding = nn.Linear(input_size, width)
-        self.places = nn.Parameter(0.1 * torch.randn(segment, width))
-        self.layers = nn.ModuleList(TransformerLayer(width, heads) for _ in range(layers))
-        self.norm = nn.LayerNorm(width)
-        self.out = output_map(width, output_size)
+        self.embedding = nn.Linear(input_size, hidden_size)
+        self.places = nn.Parameter(0.1 * torch.randn(segment, hidden_size))
+        self.layers = nn.ModuleList(TransformerLayer(hidden_size, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(hidden_size)
+        self.out = output_map(hidden_size, output_size)
 
     def _recall(self, layer: int, h: Tensor, state: Any) -> Tensor:
         """What a layer is given in place of its input h [B, P, D]."""
@@ -149,30 +154,30 @@ class RMTCore(SegmentCore):
 
     The output is that of the last layer, followed by a linear map where ``output_size`` is given.
 
-    :param width: D, of the transformer and the memory tokens
-    :param heads: number of attention heads, a divisor of the width
+    :param hidden_size: D, of the transformer and the memory tokens; the natural output width
+    :param heads: number of attention heads, a divisor of ``hidden_size``
     :param layers: number L of layers of the transformer; they share the memory tokens
     :param segment: number k of steps of a segment
     :param tokens: number m of memory tokens
-    :raises ValueError: if a size is not a positive integer, or ``heads`` does not divide ``width``
+    :raises ValueError: if a size is not a positive integer, or ``heads`` does not divide ``hidden_size``
     """
 
     def __init__(
         self,
         input_size: Count,
         output_size: Count | None = None,
-        width: Count = 96,
+        hidden_size: Count = 96,
         heads: Count = 4,
         layers: Count = 2,
         segment: Count = 32,
         tokens: Count = 4,
     ) -> None:
         require_options(RMTCore, locals())
-        shapes = ((tokens, width),)
-        super().__init__(input_size, output_size, RMTState, shapes, tokens, width, heads, layers, segment)
-        self.memory = nn.Parameter(torch.randn(tokens, width))
-        self.read_places = nn.Parameter(0.1 * torch.randn(tokens, width))
-        self.write_places = nn.Parameter(0.1 * torch.randn(tokens, width))
+        shapes = ((tokens, hidden_size),)
+        super().__init__(input_size, output_size, RMTState, shapes, tokens, hidden_size, heads, layers, segment)
+        self.memory = nn.Parameter(torch.randn(tokens, hidden_size))
+        self.read_places = nn.Parameter(0.1 * torch.randn(tokens, hidden_size))
+        self.write_places = nn.Parameter(0.1 * torch.randn(tokens, hidden_size))
 
     def initial_state(self, batch_size: int) -> RMTState:
         """The state before an episode: the learned memory tokens, and what the layers make of them."""
@@ -200,7 +205,7 @@ class ARMTCore(SegmentCore):
 
         h ← h + Aᵀφ(W_q h) / (z · φ(W_q h))           before a layer, of every token h
         [h; w] ← layer([h; w])
-        v̄ = Aᵀφ(k) / (z · φ(k)),   k = W_k w          after a segment's last layer, of each memory token w
+        v̄ = Aᵀφ(k) / (z · φ(k)),   k = W_k w          at the end of a segment, after this layer, of each memory token w
         A ← A + Σ σ(W_β w) φ(k) (W_v w - v̄)ᵀ
         z ← z + Σ γ φ(k),   γ = 1 - z · φ(k) / |φ(k)|²
 
@@ -211,20 +216,20 @@ class ARMTCore(SegmentCore):
 
     The output is that of the last layer, followed by a linear map where ``output_size`` is given.
 
-    :param width: D, of the transformer and the memory tokens
-    :param heads: number of attention heads, a divisor of the width
+    :param hidden_size: D, of the transformer and the memory tokens; the natural output width
+    :param heads: number of attention heads, a divisor of ``hidden_size``
     :param layers: number L of layers of the transformer, each with an associative memory of its own
     :param segment: number k of steps of a segment
     :param tokens: number m of memory tokens
     :param key_size: width of W_q h and W_k w; φ makes six times as many numbers of them, the rows K of A
-    :raises ValueError: if a size is not a positive integer, or ``heads`` does not divide ``width``
+    :raises ValueError: if a size is not a positive integer, or ``heads`` does not divide ``hidden_size``
     """
 
     def __init__(
         self,
         input_size: Count,
         output_size: Count | None = None,
-        width: Count = 96,
+        hidden_size: Count = 96,
         heads: Count = 4,
         layers: Count = 2,
         segment: Count = 32,
@@ -233,10 +238,10 @@ class ARMTCore(SegmentCore):
     ) -> None:
         require_options(ARMTCore, locals())
         rows = 6 * key_size
-        shapes = ((layers, rows, width), (layers, rows))
-        super().__init__(input_size, output_size, ARMTState, shapes, 0, width, heads, layers, segment)
-        self.memory = nn.Parameter(torch.randn(tokens, width))
-        self.associations = nn.ModuleList(Association(width, key_size) for _ in range(layers))
+        shapes = ((layers, rows, hidden_size), (layers, rows))
+        super().__init__(input_size, output_size, ARMTState, shapes, 0, hidden_size, heads, layers, segment)
+        self.memory = nn.Parameter(torch.randn(tokens, hidden_size))
+        self.associations = nn.ModuleList(Association(hidden_size, key_size) for _ in range(layers))
 
     def _recall(self, layer: int, h: Tensor, state: ARMTState) -> Tensor:
         memory = self._association(layer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .core import MemoryCore, full_precision, output_map
+from .core import MemoryCore, full_precision, output_map, start_orthogonal
 from .registry import register_core
 from .scan import in_segments
 
@@ -36,8 +36,7 @@ class RNNCore(MemoryCore):
         require_options(RNNCore, locals())
         super().__init__(input_size, hidden_size if output_size is None else output_size, RNNState, ((hidden_size,),))
         self.rnn = nn.RNN(input_size, hidden_size)
-        for parameter in self.rnn.parameters():
-            nn.init.orthogonal_(parameter) if parameter.dim() == 2 else nn.init.zeros_(parameter)
+        start_orthogonal(self.rnn)
         self.out = output_map(hidden_size, output_size)
 
     @full_precision
@@ -58,5 +57,5 @@ class RNNCore(MemoryCore):
         return states, RNNState(last.squeeze(0))
 
     def _cell(self, x: Tensor, state: RNNState) -> Tensor:
-        """One step, not by the fused kernel, which for so few spends most of its time on rearranging the weights."""
+        """One step, for which the fused kernel would spend most of its time on rearranging the weights."""
         return torch.rnn_tanh_cell(x, state.hidden, *self.rnn.parameters())

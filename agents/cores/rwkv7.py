@@ -12,6 +12,7 @@ from ...common.options import Count, require_options
 from .core import MemoryCore, full_precision, output_map
 from .delta_scan import generalised_delta_scan, generalised_delta_step
 from .registry import register_core
+from .scan import unless_ruined
 from .unit import unit_length
 
 
@@ -34,20 +35,19 @@ class Projection(NamedTuple):
 
 @register_core("rwkv7")
 class RWKV7Core(MemoryCore):
-    """The time mixing of RWKV-7: matrices S of H heads, which decay by channel, are erased along κ, and written:
+    """The time mixing of RWKV-7 (Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution",
+    https://arxiv.org/abs/2503.14456): matrices S of H heads, which decay by channel, are erased along κ, and written:
 
         S_t = diag(w_t) S_{t-1} - (a_t ∘ κ_t) (S_{t-1}ᵀ κ_t)ᵀ + k_t v_tᵀ
         y_t = g_t ∘ (norm(S_tᵀ r_t) + (r_t · (ρ ∘ k_t)) v_t)
 
-    "RWKV-7 Goose with expressive dynamic state evolution" (Peng et al. 2025, https://arxiv.org/abs/2503.14456). With a
-    mixture x̃ of the input and the one before it, for each of r, w, k, v, a and g its own: r and v are linear in x̃,
-    w = exp(-e^-½ σ(low rank)), a = σ(low rank), κ is the key times a vector, of length 1, and k the key times
-    1 + (a - 1) ∘ another. The norm is that of each head (``torch.nn.GroupNorm``). All heads are the output, followed by
-    a linear map where ``output_size`` is given. The mixing of channels, which follows in a layer of RWKV, is none of
-    memory (see ``ResidualCore``), and the first layer has no residual of values.
+    With a mixture x̃ of the input and the one before it, for each of r, w, k, v, a and g its own: r and v are linear in
+    x̃, w = exp(-e^-½ σ(low rank)), a = σ(low rank), κ is the key times a vector, of length 1, and k the key times 1 +
+    (a - 1) ∘ another. The norm is that of each head (``torch.nn.GroupNorm``). All heads are the output, followed by a
+    linear map where ``output_size`` is given. Two parts of a layer of RWKV are left out: the mixing of channels after
+    the memory, in whose place ``ResidualCore`` has an MLP, and the residual from the values of the first layer.
 
-    Good at recall, at replacing, and at tracking states, since what it erases and what it writes need not agree. Its
-    many small maps make it slower than ``gated_delta_net``.
+    Good at recall and at replacing what a key holds. Its many small maps make it slower than ``gated_delta_net``.
 
     :param heads: number H of matrices
     :param head_size: width k of a head's keys and values; the natural output width is H * k
@@ -89,6 +89,7 @@ class RWKV7Core(MemoryCore):
         read, memory = generalised_delta_step(*projection[:6], state.memory)  # [B, H, k], [B, H, k, k]
         return self._output(read, projection), RWKV7State(memory, x)
 
+    @unless_ruined
     def sequence(self, x: Tensor, state: RWKV7State, starts: Tensor, since: int) -> tuple[Tensor, RWKV7State]:
         last = torch.cat([state.last_input.unsqueeze(0), x[:-1]])
         projection = self._project(x, torch.where(starts.unsqueeze(2), 0, last))
@@ -107,6 +108,11 @@ class RWKV7Core(MemoryCore):
         r, k, v, erase, take, log_decay = (part.unflatten(-1, (self.heads, -1)) for part in per_head)
         gate = self.gate_out(self.gate_in(for_g).sigmoid())
         return Projection(r, k, v, unit_length(erase), take, log_decay, gate)
+
+    @full_precision
+    def gates(self, x: Tensor, state: RWKV7State) -> dict[str, Tensor]:
+        projection = self._project(x, state.last_input)
+        return {"write_gate": projection.take, "decay": projection.log_decay.exp()}
 
     def _output(self, read: Tensor, projection: Projection) -> Tensor:
         """[..., H, k] -> [..., O]."""

@@ -183,7 +183,7 @@ def matrix_scan(
     """
     decay = decay.expand(len(query), *decay.shape[1:])
     reads = []
-    for part in _chunks(starts, chunk, query.dim()):
+    for part in chunks(starts, chunk, query.dim()):
         q, k, v = (part.of(tensor) for tensor in (query, key, value))  # [B, ..., C, k or v]
         rate = part.of(decay.unsqueeze(-1))  # [B, ..., C, 1]
         left = torch.where(part.later, rate, 1).cumprod(-2)  # of what step τ writes, after step t [B, ..., t, τ]
@@ -200,7 +200,7 @@ def log_matrix_scan(
     log_write: Tensor,
     log_decay: Tensor,
     state: Tensor,
-    peak: Tensor,
+    stabiliser: Tensor,
     starts: Tensor,
     chunk: int = 64,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -211,23 +211,23 @@ def log_matrix_scan(
     :param log_write: any number per memory, [T, B, ...]
     :param log_decay: a number of at most zero per memory, [T, B, ...]
     :param state: S exp(-m) before the first step [B, ..., k, v]
-    :param peak: m before the first step [B, ...]
+    :param stabiliser: m before the first step [B, ...]
     :return: read-outs (S_t exp(-m_t))ᵀ q_t [T, B, ..., v], m at every step [T, B, ...], and both after the last step
     """
-    reads, peaks = [], []
-    for part in _chunks(starts, chunk, query.dim()):
+    reads, stabilisers = [], []
+    for part in chunks(starts, chunk, query.dim()):
         q, k, v = (part.of(tensor) for tensor in (query, key, value))  # [B, ..., C, k or v]
-        write, rate = part.of(log_write.unsqueeze(-1)).mT, part.of(log_decay.unsqueeze(-1))  # [.., 1, C], [.., C, 1]
-        left = torch.where(part.later, rate, 0).cumsum(-2)  # [B, ..., t, τ]
-        before = torch.where(part.begun, 0, peak.unsqueeze(-1).unsqueeze(-1))
-        origin = part.at_first(left) + part.at_first(rate.mT) + before  # [B, ..., C, 1]
-        written = torch.where(part.together, left + write, -torch.inf)
-        m = torch.maximum(origin, written.amax(-1, keepdim=True))  # [B, ..., C, 1]
-        read, state = part.attend(q, k, v, (written - m).exp(), (origin - m).exp(), state)
-        peak = m[..., -1, 0]
+        log_i, log_f = part.of(log_write.unsqueeze(-1)).mT, part.of(log_decay.unsqueeze(-1))  # [.., 1, C], [.., C, 1]
+        log_left = torch.where(part.later, log_f, 0).cumsum(-2)  # [B, ..., t, τ]
+        before = torch.where(part.begun, 0, stabiliser.unsqueeze(-1).unsqueeze(-1))
+        log_origin = part.at_first(log_left) + part.at_first(log_f.mT) + before  # [B, ..., C, 1]
+        log_written = torch.where(part.together, log_left + log_i, -torch.inf)
+        m = torch.maximum(log_origin, log_written.amax(-1, keepdim=True))  # [B, ..., C, 1]
+        read, state = part.attend(q, k, v, (log_written - m).exp(), (log_origin - m).exp(), state)
+        stabiliser = m[..., -1, 0]
         reads.append(read)
-        peaks.append(m.squeeze(-1).movedim(-1, 0))
-    return torch.cat(reads), torch.cat(peaks), state, peak
+        stabilisers.append(m.squeeze(-1).movedim(-1, 0))
+    return torch.cat(reads), torch.cat(stabilisers), state, stabiliser
 
 
 def channel_matrix_scan(
@@ -243,7 +243,7 @@ def channel_matrix_scan(
     :return: read-outs [T, B, ..., v], and S after the last step [B, ..., k, v]
     """
     reads = []
-    for part in _chunks(starts, chunk, query.dim()):
+    for part in chunks(starts, chunk, query.dim()):
         q, k, v = (part.of(tensor) for tensor in (query, key, value))  # [B, ..., C, k or v]
         together = part.together.to(log_decay.dtype)
         total = together @ part.of(log_decay)  # since the chunk or the episode began [B, ..., C, k]
@@ -251,12 +251,13 @@ def channel_matrix_scan(
         near = (q * (total - middle).exp()) @ (k * (middle - total).exp()).mT  # [B, ..., t, τ]
         far = torch.where(part.begun, 0, q * total.exp()) @ state
         reads.append((torch.where(part.together, near, 0) @ v + torch.where(part.begun, 0, far)).movedim(-2, 0))
-        kept = torch.where(part.together[..., -1:, :].mT, k * (end - total).exp(), 0)
-        state = _add_product(end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state), kept.mT, v)
+        # Of steps of an earlier episode nothing is left: it is their exponents that are masked, which may overflow.
+        left = torch.where(part.together[..., -1:, :].mT, end - total, -torch.inf).exp()
+        state = _add_product(end.exp().mT * torch.where(part.begun[..., -1:, :], 0, state), (k * left).mT, v)
     return torch.cat(reads), state
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """Which steps of a chunk of C steps belong together."""
 
     steps: slice
@@ -300,7 +301,7 @@ def _add_product(origin: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return origin
 
 
-def _chunks(starts: Tensor, size: int, dims: int) -> Iterator[_Chunk]:
+def chunks(starts: Tensor, size: int, dims: int) -> Iterator[Chunk]:
     """Chunks of at most ``size`` steps of sequences of that many dimensions."""
     for begin in range(0, len(starts), size):
         steps = slice(begin, begin + size)
@@ -313,4 +314,4 @@ def _chunks(starts: Tensor, size: int, dims: int) -> Iterator[_Chunk]:
         episode = begins.cumsum(-1)
         together = (episode.unsqueeze(-1) == episode.unsqueeze(-2)).tril()
         first = torch.where(begins, step, 0).cummax(-1).values
-        yield _Chunk(steps, later, together, episode.unsqueeze(-1) > 0, first.unsqueeze(-1))
+        yield Chunk(steps, later, together, episode.unsqueeze(-1) > 0, first.unsqueeze(-1))

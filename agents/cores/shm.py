@@ -27,15 +27,16 @@ class SHMCore(MemoryCore):
 
     with rate η_t = σ(w_η x_t), value v_t = W_v x_t, and key and query relu(W x_t), scaled to sum to 1. All read the
     input through a layer normalisation. Each entry of the memory is weakened or strengthened by its own factor from 0
-    to 2, which is 1 on average, so that products of many neither vanish nor explode.
+    to 2.
 
-    In the paper, θ is drawn at every step from 128 learned rows. The released code always takes the first, and so does
-    this core, whose steps have no randomness.
+    In the paper, θ is drawn at every step from 128 learned rows, on which its bound on products of many factors rests.
+    The released code always takes the first row, and so does this core, whose steps have no randomness: where inputs
+    resemble each other for long, an entry of the memory can vanish or explode.
 
     A single input feature is all zero after the normalisation: give it at least two.
 
-    Good at long credit assignment and at keeping or deleting single entries; needs as much memory for gradients as
-    there are steps times m², and large factors in a row still make it large.
+    Good at long credit assignment and at keeping or deleting single entries. Bad at long runs of similar inputs, and
+    needs as much memory for gradients as there are steps times m².
 
     :param memory_size: size m of keys, values and the memory; the natural output width
     :raises ValueError: if a size is not a positive integer
@@ -67,6 +68,10 @@ class SHMCore(MemoryCore):
         kept = 1 + squash(self.theta.unsqueeze(1) * self.calibration(x).unsqueeze(1))  # [B, m, m]
         memory = state.memory * kept + value.unsqueeze(2) * key.unsqueeze(1)
         return self.out((memory @ query.unsqueeze(2)).squeeze(2)), SHMState(memory)
+
+    @full_precision
+    def gates(self, x: Tensor, state: SHMState) -> dict[str, Tensor]:
+        return {"write_gate": self.rate(self.norm(x)).sigmoid()}
 
 
 def to_sum_one(features: Tensor) -> Tensor:

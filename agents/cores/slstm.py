@@ -24,7 +24,7 @@ class SLSTMState(NamedTuple):
 
 @register_core("slstm")
 class SLSTMCore(MemoryCore):
-    """One layer of sLSTM cells (Beck et al. 2024, section 2.2 and appendix A.1), followed by a linear map where
+    """One layer of sLSTM cells (Beck et al. 2024, section 2.2), followed by a linear map where
     ``output_size`` is given. With z̃, ĩ, f̃, õ = W x_t + R h_{t-1} + b, where R relates only units of the same head:
 
         m_t = max(log f_t + m_{t-1}, ĩ_t),  f_t = σ(f̃_t) or exp(f̃_t),
@@ -37,7 +37,8 @@ class SLSTMCore(MemoryCore):
     Good at state tracking (parity, counting), as the LSTM is, and at revising what it holds, since a new input may
     outweigh all that was before it. Bad at speed: the state is nonlinear, so its steps run one after the other.
 
-    The forget biases of a head's units start spread from 3 to 6, memories of about twenty to four hundred steps.
+    The forget biases of a head's units start spread from 3 to 6, memories of about twenty to four hundred steps, as in
+    one setting of the released code, where R starts at zero.
 
     :param hidden_size: number of cells in all; the natural output width
     :param heads: number of heads, which divides ``hidden_size``
@@ -83,10 +84,10 @@ class SLSTMCore(MemoryCore):
         """The update, for a projected input [B, heads, 4 d]: h [B, heads, d], and the state that holds it."""
         _, cell, normaliser, stabiliser = state
         candidate, take, forget, output_gate = self._logits(projected, state).chunk(4, dim=-1)  # each [B, heads, d]
-        left = stabiliser + (F.logsigmoid(forget) if self.forget == "sigmoid" else forget)
-        left = torch.where(normaliser == 0, -torch.inf, left)  # at the beginning of an episode there is nothing to keep
-        stabiliser = torch.maximum(left, take)
-        input_gate, forget_gate = torch.exp(take - stabiliser), torch.exp(left - stabiliser)
+        log_kept = stabiliser + (F.logsigmoid(forget) if self.forget == "sigmoid" else forget)
+        log_kept = torch.where(normaliser == 0, -torch.inf, log_kept)  # an episode begins with nothing to keep
+        stabiliser = torch.maximum(log_kept, take)
+        input_gate, forget_gate = torch.exp(take - stabiliser), torch.exp(log_kept - stabiliser)
         cell = forget_gate * cell + input_gate * squash(candidate)
         normaliser = forget_gate * normaliser + input_gate
         hidden = output_gate.sigmoid() * cell / normaliser
@@ -98,5 +99,7 @@ class SLSTMCore(MemoryCore):
 
     @full_precision
     def gates(self, x: Tensor, state: SLSTMState) -> dict[str, Tensor]:
-        """The output gate; the other two have no upper bound but through the stabiliser."""
-        return {"output_gate": self._logits(self._projected(x), state).chunk(4, dim=-1)[3].sigmoid().flatten(1)}
+        """The output gate, and the forget gate where it is a sigmoid; exponential gates have no upper bound."""
+        _, _, forget, output_gate = self._logits(self._projected(x), state).sigmoid().chunk(4, dim=-1)
+        gates = {"output_gate": output_gate.flatten(1)}  # [B, H]
+        return {"forget_gate": forget.flatten(1), **gates} if self.forget == "sigmoid" else gates

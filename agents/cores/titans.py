@@ -57,7 +57,8 @@ class TitansCore(MemoryCore):
     :param largest_surprise: limit c of the length of a gradient, which is divided by (1 + |∇ℓ|² / c²)^½; None: none, as
         in the paper
     :param forget_to: what weights decay to: the initial ones, or zero, as in the paper
-    :raises ValueError: if a size is not a positive integer
+    :raises ValueError: if a size is not a positive integer, ``largest_surprise`` not a positive number, or there is no
+        such ``forget_to``
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class TitansCore(MemoryCore):
         into, out_of = (hidden_size, memory_size), (memory_size, hidden_size)
         shapes = (into, out_of, into, out_of)
         super().__init__(input_size, memory_size if output_size is None else output_size, TitansState, shapes)
-        self.forget_to, self.limit = forget_to, math.inf if largest_surprise is None else largest_surprise
+        self.forget_to, self.largest_surprise = forget_to, math.inf if largest_surprise is None else largest_surprise
         self.qkv = nn.Linear(input_size, 3 * memory_size, bias=False)
         self.gates_of_input = nn.Linear(input_size, 3)  # θ, η, α
         with torch.no_grad():
@@ -94,6 +95,11 @@ class TitansCore(MemoryCore):
         y, state = self._update(self._project(x), state)
         return self.out(y), state
 
+    @full_precision
+    def gates(self, x: Tensor, state: TitansState) -> dict[str, Tensor]:
+        projection = self._project(x)
+        return {f"{name}_gate": getattr(projection, name) for name in ("rate", "momentum", "decay")}
+
     def _project(self, x: Tensor) -> Projection:
         query, key, value = F.silu(self.qkv(x)).chunk(3, dim=-1)
         rate, momentum, decay = self.gates_of_input(x).sigmoid().split(1, dim=-1)
@@ -108,7 +114,7 @@ class TitansCore(MemoryCore):
         d_predicted = 2 / value.shape[1] * (_apply(state.weight2, active) - value)  # [B, d]
         d_hidden = _apply(state.weight2.mT, d_predicted) * _gelu_slope(hidden)  # [B, h]
         square = d_hidden.square().sum(1) * key.square().sum(1) + d_predicted.square().sum(1) * active.square().sum(1)
-        rate = rate * (1 + square.unsqueeze(1) / self.limit**2).rsqrt()
+        rate = rate * (1 + square.unsqueeze(1) / self.largest_surprise**2).rsqrt()
 
         momentum1 = _add_outer(momentum.unsqueeze(2) * state.momentum1, -rate * d_hidden, key)  # [B, h, d]
         momentum2 = _add_outer(momentum.unsqueeze(2) * state.momentum2, -rate * d_predicted, active)  # [B, d, h]

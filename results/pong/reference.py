@@ -26,7 +26,8 @@ from relmem.envs import make_atari_env
 
 PLAYER, BALL_X, BALL_Y = 51, 49, 54  # addresses of heights and of the ball's column, which is 0 between two points
 STAY, UP, DOWN = 0, 2, 3  # actions of the minimal set
-NEAR = {0: (2, 0), 4: (6, 3), 16: (6, 0), 32: (8, 0)}  # by skip: rows that the ball may be off, and from where
+# By skip: how many rows the ball may be from where the paddle is to hit it, and how far below PLAYER's row that is.
+NEAR = {0: (2, 0), 4: (6, 3), 16: (6, 0), 32: (8, 0)}
 SEARCH = {16: (32, 16), 32: (40, 64)}  # by skip: steps that are searched, states that are kept
 MAX_FRAMES = 40_000
 

@@ -4,6 +4,8 @@ values at a time."""
 import torch
 from torch import Tensor
 
+from tests.naive.rows import sigmoid, silu, unit
+
 
 def naive_delta_rule(
     query: Tensor, key: Tensor, value: Tensor, write: Tensor, decay: Tensor, state: Tensor, starts: Tensor
@@ -28,14 +30,6 @@ def naive_delta_rule(
     return reads, torch.stack(ends).view_as(state)
 
 
-def silu(x: Tensor) -> Tensor:
-    return x / (1 + torch.exp(-x))
-
-
-def unit(x: Tensor) -> Tensor:
-    return x / torch.sqrt((x * x).sum(-1, keepdim=True) + 1e-6)
-
-
 def root_mean_square_norm(x: Tensor, gain: Tensor) -> Tensor:
     return gain * x / torch.sqrt((x * x).mean(-1, keepdim=True) + 1e-5)
 
@@ -46,7 +40,7 @@ def naive_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, lis
     heads, keys, values = core.state_spec["memory"]
     rows = silu(torch.einsum("tbf,of->tbo", x, p["qkv.weight"])).view(*x.shape[:2], heads, 2 * keys + values)
     query, key, value = unit(rows[..., :keys]), unit(rows[..., keys : 2 * keys]), rows[..., 2 * keys :]
-    write = 1 / (1 + torch.exp(-torch.einsum("tbf,hf->tbh", x, p["write.weight"]) - p["write.bias"]))
+    write = sigmoid(torch.einsum("tbf,hf->tbh", x, p["write.weight"]) + p["write.bias"])
     if core.largest_write == 2:
         write = write + write
     reads, memory = naive_delta_rule(query, key, value, write, torch.ones_like(write), state.memory, starts)
@@ -70,11 +64,11 @@ def naive_gated_delta_net(core, x: Tensor, state, starts: Tensor) -> tuple[Tenso
         conv.append(torch.stack(window) if window else state.conv[b])
     rows = silu(torch.stack(convolved)).view(x.shape[1], len(x), heads, -1).transpose(0, 1)
     query, key, value = unit(rows[..., :keys]), unit(rows[..., keys : 2 * keys]), rows[..., 2 * keys :]
-    write = 1 / (1 + torch.exp(-torch.einsum("tbf,hf->tbh", x, p["write.weight"]) - p["write.bias"]))
+    write = sigmoid(torch.einsum("tbf,hf->tbh", x, p["write.weight"]) + p["write.bias"])
     if core.largest_write == 2:
         write = write + write
-    step = torch.log(1 + torch.exp(torch.einsum("tbf,hf->tbh", x, p["rate.weight"]) + p["rate.bias"]))
-    decay = torch.exp(-torch.exp(p["log_rate"]) * step)
+    step = torch.log(1 + torch.exp(torch.einsum("tbf,hf->tbh", x, p["step_size.weight"]) + p["step_size.bias"]))
+    decay = torch.exp(-torch.exp(p["log_A"]) * step)
     reads, memory = naive_delta_rule(query, key, value, write, decay, state.memory, starts)
     gate = silu(torch.einsum("tbf,of->tbo", x, p["gate.weight"]))
     return gate * root_mean_square_norm(reads, p["norm.weight"]).flatten(2), [memory, torch.stack(conv)]
@@ -115,9 +109,6 @@ def naive_rwkv7(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Te
     """x [T, B, F], starts [T, B] -> outputs [T, B, H * k], leaves of the state after the last step."""
     p = dict(core.named_parameters())
     heads, size, _ = core.state_spec["memory"]
-
-    def sigmoid(u: Tensor) -> Tensor:
-        return 1 / (1 + torch.exp(-u))
 
     projected = []
     for t in range(len(x)):

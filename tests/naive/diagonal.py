@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.naive.sequences import affine, sigmoid
+from tests.naive.rows import affine, sigmoid, silu
 
 
 def lru(p, core, x, leaves):
@@ -34,7 +34,7 @@ def rg_lru(p, core, x, leaves):
     gates, branch, n, new = affine(p, "gate_map", u), affine(p, "branch", x), len(hidden), []
     for j in range(n):
         r, i = sigmoid(gates[j]), sigmoid(gates[n + j])
-        a = torch.exp(-torch.log(1 + torch.exp(p["log_rate"][j]))) ** (8 * r)
+        a = torch.exp(-torch.log(1 + torch.exp(p["Lambda"][j]))) ** (8 * r)
         new.append(a * hidden[j] + torch.sqrt(1 - a * a) * i * u[j])
     new = torch.stack(new)
     gelu = 0.5 * branch * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (branch + 0.044715 * branch**3)))
@@ -58,10 +58,6 @@ def ffm(p, core, x, leaves):
     z = affine(p, "mix", torch.stack(flat))
     z = (z - z.mean()) / torch.sqrt(z.var(unbiased=False) + 1e-5)
     return sigmoid(gate) * z + (1 - sigmoid(gate)) * skip, [new_real, new_imaginary]
-
-
-def silu(u):
-    return u * sigmoid(u)
 
 
 def mamba(p, core, x, leaves):

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def sigmoid(x: Tensor) -> Tensor:
-    return 1 / (1 + torch.exp(-x))
+from tests.naive.rows import sigmoid
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -41,9 +39,8 @@ def cut(x: Tensor, *sizes: int) -> list[Tensor]:
     return pieces
 
 
-def naive_dnc(core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def naive_dnc(p: dict[str, Tensor], core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """One step of one sequence: x [F], leaves of the state without a batch dimension."""
-    p = dict(core.named_parameters())
     hidden, cell, memory, usage, link, precedence, last_write, last_read = state
     (cells, width), heads = memory.shape, len(last_read)
 
@@ -87,9 +84,8 @@ def naive_dnc(core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor
     return y, [hidden, cell, memory, usage, link, precedence, w, torch.stack(read)]
 
 
-def naive_ntm(core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def naive_ntm(p: dict[str, Tensor], core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """One step of one sequence: x [F], leaves of the state without a batch dimension."""
-    p = dict(core.named_parameters())
     hidden, cell, memory, last_write, last_read = state
     cells, width = memory.shape
 

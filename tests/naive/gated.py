@@ -2,7 +2,7 @@
 
 import torch
 
-from tests.naive.sequences import affine, sigmoid
+from tests.naive.rows import affine, sigmoid
 
 
 def rnn(p, core, x, leaves):

@@ -1,22 +1,17 @@
 """The memories of matrices once more, one sequence, one head and one step at a time, from their papers' equations.
 
 Each takes a core, of which only parameters and sizes are used, x [T, B, F], a state and starts [T, B], and returns
-outputs [T, B, O] and what the memories hold after the last step, in the form that the paper has it.
+features [T, B, ·] and what the memories hold after the last step, in the form that the paper has it.
 """
 
 import torch
 from torch import Tensor
 
+from tests.naive.rows import sigmoid, silu, unit
 
-def naive_heads(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The cores whose memories are those of independent heads."""
-    run = {
-        "linear_attention": linear_attention,
-        "correlation_matrix": correlation_matrix,
-        "retnet": retnet,
-        "gla": gla,
-        "mlstm": mlstm,
-    }[name]
+
+def naive_heads(run, core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The cores whose memories are those of independent heads, each of which is ``run``."""
     heads = core.heads
     outputs, ends = [], []
     for b in range(x.shape[1]):
@@ -25,7 +20,7 @@ def naive_heads(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tens
             first = [leaf[b, h] for leaf in state]
             by_head.append(run(Head(core, h), x[:, b], first, starts[:, b].tolist()))
         column = torch.stack([torch.cat([reads[t] for reads, _ in by_head]) for t in range(len(x))])  # [T, H * v]
-        outputs.append(core.out(column))
+        outputs.append(column)
         ends.append([torch.stack(leaves) for leaves in zip(*(end for _, end in by_head), strict=True)])
     return torch.stack(outputs, dim=1), [torch.stack(leaves) for leaves in zip(*ends, strict=True)]
 
@@ -50,7 +45,7 @@ class Head:
     def gated(self, x: Tensor, read: Tensor) -> Tensor:
         """swish(W_G x) ∘ LN(read)"""
         gate = self.rows("gate", x)
-        return gate / (1 + torch.exp(-gate)) * self.normalised(read)
+        return silu(gate) * self.normalised(read)
 
     def normalised(self, read: Tensor) -> Tensor:
         """LN, where the core has one."""
@@ -82,8 +77,8 @@ def correlation_matrix(head, xs, first, starts):
         if start:
             memory = torch.zeros_like(memory)
         query, key, value = head.query_key_value(x)
-        memory = memory + torch.outer(key / key.square().sum().sqrt(), value)
-        reads.append(memory.T @ (query / query.square().sum().sqrt()))
+        memory = memory + torch.outer(unit(key), value)
+        reads.append(memory.T @ unit(query))
     return reads, (memory,)
 
 
@@ -122,7 +117,7 @@ def gla(head, xs, first, starts):
             memory = torch.zeros_like(memory)
         query, key, value = head.query_key_value(x)
         few = head.parameters["decay.0.weight"] @ x
-        decay = (1 / (1 + torch.exp(-head.rows("decay.1", few)))) ** (1 / head.core.temperature)
+        decay = sigmoid(head.rows("decay.1", few)) ** (1 / head.core.temperature)
         memory = torch.diag(decay) @ memory + torch.outer(key, value)
         reads.append(head.gated(x, memory.T @ query / size**0.5))
     return reads, (memory,)
@@ -130,24 +125,24 @@ def gla(head, xs, first, starts):
 
 def mlstm(head, xs, first, starts):
     """Without the stabiliser: memory and normaliser are C and n themselves."""
-    memory, normaliser, peak = first
-    memory, normaliser = memory * torch.exp(peak), normaliser * torch.exp(peak)
+    memory, normaliser, m = first
+    memory, normaliser = memory * torch.exp(m), normaliser * torch.exp(m)
     reads = []
     for x, start in zip(xs, starts, strict=True):
         if start:
             memory, normaliser = torch.zeros_like(memory), torch.zeros_like(normaliser)
         query, key, value = head.query_key_value(x)
         key = key / len(key) ** 0.5
-        write, keep = torch.exp(head.rows("input_gate", x)), 1 / (1 + torch.exp(-head.rows("forget_gate", x)))
+        write, keep = torch.exp(head.rows("input_gate", x)), sigmoid(head.rows("forget_gate", x))
         memory = keep * memory + write * torch.outer(key, value)
         normaliser = keep * normaliser + write * key
         bound = torch.clamp((normaliser * query).sum().abs(), min=1.0)
         read = head.normalised(memory.T @ query / bound)
-        reads.append(read / (1 + torch.exp(-head.rows("output_gate", x))))
+        reads.append(sigmoid(head.rows("output_gate", x)) * read)
     return reads, (memory, normaliser)
 
 
-def naive_fast_weights(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+def naive_fast_weights(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
     """``fast_weights`` and ``weinet``. The fast weights are not kept: they are the sum of what was written, each part
     with what is left of it, as attention to hidden states of the past (Ba et al. 2016, section 3)."""
     p = dict(core.named_parameters())
@@ -167,18 +162,19 @@ def naive_fast_weights(core, name: str, x: Tensor, state, starts: Tensor) -> tup
                 variance = ((drive - drive.mean()) ** 2).mean()
                 normal = (drive - drive.mean()) / torch.sqrt(variance + 1e-5)
                 hidden = (normal * p["norm.weight"] + p["norm.bias"]).clamp(min=0)
-            keep, write = x.new_full((d,), core.decay), x.new_full((d,), core.rate)
-            if name == "weinet":
+            if "gate_input.weight" not in p:
+                keep, write = x.new_full((d,), core.decay), x.new_full((d,), core.rate)
+            else:
                 logits = p["gate_input.weight"] @ x_t + p["gate_input.bias"] + p["gate_hidden.weight"] @ before
-                keep, write = 1 / (1 + torch.exp(-logits[:d])), 1 / (1 + torch.exp(-logits[d:]))
+                keep, write = sigmoid(logits[:d]), sigmoid(logits[d:])
             parts = [torch.diag(keep) @ part for part in parts] + [torch.outer(write * hidden, hidden)]
-            column.append(core.out(hidden))
+            column.append(hidden)
         outputs.append(torch.stack(column))
         ends.append((hidden, sum(parts)))
     return torch.stack(outputs, dim=1), [torch.stack(leaves) for leaves in zip(*ends, strict=True)]
 
 
-def naive_shm(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+def naive_shm(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Entry by entry of the memory."""
     p = dict(core.named_parameters())
     m = core.state_spec["memory"][0]
@@ -193,7 +189,7 @@ def naive_shm(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor
             query, key = ((p[f"{part}.weight"] @ u).clamp(min=0) for part in ("query", "key"))
             query, key = query / (1e-5 + query.sum()), key / (1e-5 + key.sum())
             value, factor = p["value.weight"] @ u, p["calibration.weight"] @ u
-            rate = 1 / (1 + torch.exp(-(p["rate.weight"] @ u)[0]))
+            rate = sigmoid((p["rate.weight"] @ u)[0])
             memory = [
                 [
                     memory[i][j] * (1 + torch.tanh(p["theta"][i] * factor[j])) + rate * value[i] * key[j]
@@ -201,7 +197,7 @@ def naive_shm(core, name: str, x: Tensor, state, starts: Tensor) -> tuple[Tensor
                 ]
                 for i in range(m)
             ]
-            column.append(core.out(torch.stack([sum(memory[i][j] * query[j] for j in range(m)) for i in range(m)])))
+            column.append(torch.stack([sum(memory[i][j] * query[j] for j in range(m)) for i in range(m)]))
         outputs.append(torch.stack(column))
         ends.append(torch.stack([torch.stack(row) for row in memory]))
     return torch.stack(outputs, dim=1), [torch.stack(ends)]

@@ -54,8 +54,8 @@ def naive_rmc(core, x: Tensor, memory: Tensor) -> Tensor:
     return torch.stack(new)
 
 
-def naive_rmc_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, Tensor]:
-    """x [T, B, F], starts [T, B] -> outputs [T, B, O], memories after the last step [B, S, m]."""
+def naive_rmc_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """x [T, B, F], starts [T, B] -> features [T, B, S * m], memories after the last step [B, S, m]."""
     _, slots, width = state.memory.shape
     outputs, ends = [], []
     for b in range(x.shape[1]):
@@ -66,10 +66,10 @@ def naive_rmc_sequence(core, x: Tensor, state, starts: Tensor) -> tuple[Tensor, 
                 for i in range(min(slots, width)):
                     memory[i, i] = 1.0
             memory = naive_rmc(core, x[t, b], memory)
-            column.append(core.out(memory.flatten()))
+            column.append(memory.flatten())
         outputs.append(torch.stack(column))
         ends.append(memory)
-    return torch.stack(outputs, dim=1), torch.stack(ends)
+    return torch.stack(outputs, dim=1), [torch.stack(ends)]
 
 
 def textbook_rmc(core, x: Tensor, memory: Tensor, starts: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,17 +3,18 @@
 import torch
 from torch import Tensor
 
+from tests.naive.rows import unit
 
-def naive_tpr(core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+
+def naive_tpr(p: dict[str, Tensor], core, x: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """One step of one sequence: x [F], the memory [e, r, e]."""
-    p = dict(core.named_parameters())
     (memory,) = state
     entities, relations = memory.shape[:2]
 
     def vector(kind: str, name: str) -> Tensor:
         hidden = torch.tanh(p[f"{kind}.{name}.0.weight"] @ x + p[f"{kind}.{name}.0.bias"])
         out = torch.tanh(p[f"{kind}.{name}.2.weight"] @ hidden + p[f"{kind}.{name}.2.bias"])
-        return out / torch.sqrt((out * out).sum() + 1e-6) if core.unit_vectors else out
+        return unit(out) if core.unit_vectors else out
 
     def related(memory: Tensor, entity: Tensor, relation: Tensor) -> Tensor:
         return sum(entity[i] * relation[j] * memory[i, j] for i in range(entities) for j in range(relations))

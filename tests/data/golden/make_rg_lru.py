@@ -32,7 +32,7 @@ def run(p, x):
     theirs = {"linear_x.weight": p["project.weight"], "linear_x.bias": p["project.bias"]}
     theirs |= {"linear_y.weight": p["branch.weight"], "linear_y.bias": p["branch.bias"]}
     theirs |= {"linear_out.weight": p["out.weight"], "linear_out.bias": p["out.bias"]}
-    theirs |= {"conv_1d.w": p["conv.weight"], "conv_1d.b": p["conv.bias"], "rg_lru.a_param": p["log_rate"]}
+    theirs |= {"conv_1d.w": p["conv.weight"], "conv_1d.b": p["conv.bias"], "rg_lru.a_param": p["Lambda"]}
     for name, weight, bias in gates:
         theirs |= {f"rg_lru.{name}.w": weight.T.unsqueeze(0), f"rg_lru.{name}.b": bias.unsqueeze(0)}
     # Positions from 1 on, and so no beginning, at which it writes without the factor sqrt(1 - a²).
@@ -51,7 +51,7 @@ torch.manual_seed(0)
 module = modules.RecurrentBlock(FEATURES, 1, HIDDEN, CONV).double()
 shapes = {f"{name}.weight": (HIDDEN, FEATURES) for name in ("project", "branch")}
 shapes |= {f"{name}.bias": (HIDDEN,) for name in ("project", "branch")}
-shapes |= {"conv.weight": (CONV, HIDDEN), "conv.bias": (HIDDEN,), "log_rate": (HIDDEN,)}
+shapes |= {"conv.weight": (CONV, HIDDEN), "conv.bias": (HIDDEN,), "Lambda": (HIDDEN,)}
 shapes |= {"gate_map.weight": (2 * HIDDEN, HIDDEN), "gate_map.bias": (2 * HIDDEN,)}
 shapes |= {"out.weight": (FEATURES, HIDDEN), "out.bias": (FEATURES,)}
 save("rg_lru", draw(shapes), torch.randn(12, 3, FEATURES, dtype=torch.float64), run)
