@@ -62,6 +62,16 @@ def test_weights_stay_weights(name):
         assert end.link.diagonal(dim1=1, dim2=2).abs().max() == 0
 
 
+def test_the_write_gate_of_a_dnc_says_how_much_is_written():
+    core, x = make_core("dnc", 4, controller_size=8, cells=6, cell_size=4), torch.randn(5, 4)
+    state = core.initial_state(5)
+    gates, (_, after) = core.gates(x, state), core.step(x, state)
+    by_content = torch.full((5, 6), 1 / 6)  # of an empty memory
+    allocate = gates["allocation_gate"]
+    expected = gates["write_gate"] * (allocate * allocation(state.usage) + (1 - allocate) * by_content)
+    torch.testing.assert_close(after.write_weights, expected)
+
+
 def test_shifts_that_go_around_the_ring_are_refused():
     with pytest.raises(ValueError, match="cells must be at least 5 for shifts of up to 2 to either side, got 4"):
         make_core("ntm", 4, cells=4, largest_shift=2)

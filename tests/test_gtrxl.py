@@ -77,3 +77,15 @@ def test_what_is_ruined_does_not_reach_beyond_a_reset_through_another_layer(junk
 def test_heads_must_divide_the_width():
     with pytest.raises(ValueError, match="heads must divide hidden_size 9: 4 do not, 3 would"):
         make_core("gtrxl", 3, hidden_size=9)
+
+
+def test_gates_that_are_shut_hand_on_the_input():
+    core, x = exact(6, hidden_size=6, heads=2, window=3), torch.randn(2, 6, dtype=torch.float64)
+    state = partly_filled(core, 2)
+    with torch.no_grad():
+        core.attention_gate.bias.fill_(1e3)
+        gates, h = core.gates(x, state), core._between(*core._attended(x, state)[:2])[0]
+        assert gates["attention_update_gate"].max() < 1e-9 < gates["mlp_update_gate"].min()
+        torch.testing.assert_close(h.squeeze(1), x)
+        core.mlp_gate.bias.fill_(1e3)
+        torch.testing.assert_close(core.step(x, state)[0], x)

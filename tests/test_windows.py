@@ -50,7 +50,7 @@ def any_state(core, batch):
     state = type(core.initial_state(1))(
         *(torch.randn(batch, *shape, dtype=torch.float64) for shape in core.state_spec.values())
     )
-    if "filled" in core.state_spec:  # the newest first
+    if "filled" in core.state_spec:  # a window fills from its newest row on
         state = state._replace(filled=(torch.rand(state.filled.shape) < 0.5).double().sort(dim=1).values)
     if "length" in core.state_spec:
         state = state._replace(length=torch.randint(core.segment, (batch, 1)).double())

@@ -30,18 +30,18 @@ class GTrXLCore(MemoryCore):
     a row, each with a window of its own:
 
         e = W x + c,   n = LN(e)             the input at the width D of the layer; e = x where x has that width
-        a = attention(n, [m, n])             over the window m, the n of the last w steps, and the present one
-        h = g(e, ReLU(a)),   y = g(h, ReLU(MLP(LN(h))))
+        a = ReLU(attention(n, [m, n]))       over the window m, the n of the last w steps, and the present one
+        h = g(e, a),   y = g'(h, ReLU(MLP(LN(h))))
 
     and each head's attention to the step δ steps ago, of which n_δ is left, has the logit
 
         ((q + u) · W_k n_δ + (q + v) · W_r sinusoids(δ)) / √d,   q = W_q n,
 
-    where u and v are learned, and d = D / heads is the width of the head. The gate is that of a GRU, which starts
-    almost closed (b = 2), so that the layer begins close to the identity:
+    where u and v are learned, and d = D / heads is the width of the head. The gates g and g', each with weights of its
+    own, are those of a GRU, which start almost closed (b = 2), so that the layer begins close to the identity:
 
-        g(x, y) = (1 - z) ∘ x + z ∘ tanh(W_g y + U_g (r ∘ x)),
-        r = σ(W_r y + U_r x),   z = σ(W_z y + U_z x - b).
+        g(e, a) = (1 - z) ∘ e + z ∘ tanh(W_g a + U_g (r ∘ e)),
+        r = σ(W_r a + U_r e),   z = σ(W_z a + U_z e - b).
 
     Good at recalling exactly what was observed within the window, however much there was, once attention has learned to
     find it. Bad at anything before the window (of several layers: the sum of their windows), and at counting.
@@ -171,7 +171,8 @@ class GTrXLCore(MemoryCore):
 
 
 class GRUGate(nn.Module):
-    """x [..., D] and what is to be added to it, y [..., D], mixed as a GRU mixes its state and a proposal."""
+    """g: what is there, x [..., D], and what is to be added to it, y [..., D], mixed as a GRU mixes its state and a
+    proposal."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
