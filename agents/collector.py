@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from .cores import State
 from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_numbers
 from .policy import MemoryActorCriticPolicy
 from .spaces import map_obs
+
+THREAD_ENVS = 32
 
 
 class Step(NamedTuple):
@@ -86,6 +89,18 @@ def collect(
         state, (obs_tensor, episode_starts) = next_state, to_tensors(policy, obs, dones)
     with torch.no_grad():
         buffer.end_rollout(policy.value(obs_tensor, state, episode_starts), episode_starts)
+
+
+@contextlib.contextmanager
+def threads_of_rollout(n_envs: int) -> Iterator[None]:
+    """Compute with no more threads than the steps of a rollout are worth: waking one for less than ``THREAD_ENVS``
+    observations takes longer than it helps, and the emulators have use for the processors."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(min(threads, max(1, n_envs // THREAD_ENVS)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _require_observations(env: VecEnv, obs: Any) -> None:

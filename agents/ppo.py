@@ -22,7 +22,7 @@ from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .base import MemoryAlgorithm
 from .buffer import SequenceBuffer, minibatch_shape
-from .collector import collect, to_tensors
+from .collector import collect, threads_of_rollout, to_tensors
 from .cores import State
 from .finite import require_finite_loss, require_finite_weights
 from .policy import MemoryActorCriticPolicy
@@ -169,7 +169,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         # Around all steps, so that weights are cast to the features' bf16 once per rollout instead of once per step.
         weights_cast_once = torch.autocast(self.device.type, enabled=False)
         try:
-            with torch.no_grad(), weights_cast_once:
+            with torch.no_grad(), weights_cast_once, threads_of_rollout(env.num_envs):
                 for step in collect(self.policy, env, rollout_buffer, *place, self.gamma, self.clip_reward):
                     self.num_timesteps += env.num_envs
                     callback.update_locals(locals() | step._asdict())  # callbacks know the variables of SB3's loop
