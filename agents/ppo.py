@@ -166,10 +166,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                 self._state = self.policy.initial_state(env.num_envs)
         begun_at, complete = self.num_timesteps, False
         place = self._last_obs, self._last_episode_starts, self._state
-        # Around all steps, so that weights are cast to the features' bf16 once per rollout instead of once per step.
-        weights_cast_once = torch.autocast(self.device.type, enabled=False)
         try:
-            with torch.no_grad(), weights_cast_once, threads_of_rollout(env.num_envs):
+            with threads_of_rollout(env.num_envs):
                 for step in collect(self.policy, env, rollout_buffer, *place, self.gamma, self.clip_reward):
                     self.num_timesteps += env.num_envs
                     callback.update_locals(locals() | step._asdict())  # callbacks know the variables of SB3's loop
