@@ -19,7 +19,7 @@ from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_numbers
 from .policy import MemoryActorCriticPolicy
 from .spaces import map_obs
 
-THREAD_ENVS = 32
+THREAD_ENVS = 32  # observations that a step computes with one thread
 
 
 class Step(NamedTuple):

@@ -144,7 +144,7 @@ class NatureFeatures(ConvFeatures):
 
 class AtariFeatures(ConvFeatures):
     """The two-layer stack of Mnih et al. (2013), which A3C has too (2016): 84x84 -> 256 features. On a CPU, it takes a
-    quarter of the time of ``nature``."""
+    third of the time of ``nature``."""
 
     def __init__(self, observation_space: spaces.Box) -> None:
         convolutions = [BlockConv2d(image_channels(observation_space), 16, stride=4), nn.Conv2d(16, 32, 4, 2)]
@@ -152,7 +152,7 @@ class AtariFeatures(ConvFeatures):
 
 
 class SmallFeatures(ConvFeatures):
-    """Four 3x3 convolutions of stride 2 over 42x42 images -> 288 features: the cheapest that learns Pong."""
+    """Four 3x3 convolutions of stride 2 over 42x42 images -> 288 features."""
 
     side = 42
 
