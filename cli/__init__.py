@@ -1,7 +1,8 @@
-"""The command line: ``relmem train``, and ``python train.py`` in a clone of the repository."""
+"""The command line: ``relmem COMMAND``, and ``python train.py`` in a clone of the repository."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -9,10 +10,9 @@ from collections.abc import Sequence
 from ..common.checks import require_choice
 from ..common.output import say, stage, warn
 
-USAGE = """usage: relmem COMMAND [options]
-
-commands:
-  train    train an agent, or a model on a task; relmem train --help lists the options"""
+COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all it can and returns what does the work
+    "train": "train an agent, or a model on a task",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,22 +24,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
-        say(USAGE)
+        say(usage())
         return 0
     if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
         sys.path.append(os.getcwd())
     wait_without_spinning()
     try:
-        require_choice("command", command, ["train"])
+        require_choice("command", command, COMMANDS)
         with stage("loading PyTorch"):  # which takes seconds, the first time
-            from .train import prepare
-        execute = prepare(rest)
+            module = importlib.import_module(f".{command}", __package__)
+        execute = module.prepare(rest)
     except ValueError as error:
         warn(str(error))
         return 2
+    except SystemExit:  # argparse, whose help is printed
+        return 0
     except KeyboardInterrupt:
         return 130
     return execute()
+
+
+def usage() -> str:
+    """What ``relmem --help`` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {words}" for name, words in COMMANDS.items()]
+    return "\n".join(
+        ["usage: relmem COMMAND [options]", "", "commands:", *lines, "", "relmem COMMAND --help lists them"]
+    )
 
 
 def wait_without_spinning() -> None:

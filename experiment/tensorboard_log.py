@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
@@ -31,6 +33,7 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
         with self.run.attempt("the TensorBoard log"):
             try:
                 if self.writer is None:
+                    _wait_for_a_later_name(self.path)
                     self.writer = SummaryWriter(str(self.path), purge_step=self.step + 1 if self.step else None)
                     self.step = step
                 super().write(key_values, key_excluded, step)
@@ -44,6 +47,14 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
         with self.run.attempt("the TensorBoard log"):
             if writer is not None:
                 writer.close()
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """TensorBoard reads event files in the order of their names, which begin with the second in which they were opened:
+    what is opened later has to have a later one."""
+    taken = max((int(path.name.split(".")[3]) for path in folder.glob("events.out.tfevents.*")), default=0)
+    while int(time.time()) == taken:
+        time.sleep(0.02)
 
 
 def _without_tracebacks_of_writers(args: Any) -> None:

@@ -1,0 +1,77 @@
+"""Arguments of the commands that work on what there is already: positional ones, flags and ``env.*`` overrides."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ..common.checks import unknown
+
+
+class Arguments(argparse.ArgumentParser):
+    """An ``argparse`` parser as every command of ours uses it: a mistake is a ``ValueError`` of one sentence that names
+    the nearest flag, flags are not abbreviated, and ``examples`` stand below the help.
+
+    :param command: the command's name
+    :param description: what it does, in a sentence
+    :param examples: command lines as one would type them
+    """
+
+    def __init__(self, command: str, description: str, examples: Sequence[str]) -> None:
+        super().__init__(
+            prog=f"relmem {command}",
+            description=description,
+            epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
+                prog, max_help_position=32, width=min(110, shutil.get_terminal_size().columns)
+            ),
+            allow_abbrev=False,
+        )
+
+    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+        """Parse a command line.
+
+        :raises ValueError: for whatever is wrong with it
+        """
+        known, rest = self.parse_known_args(list(argv))
+        self._refuse(rest)
+        return known
+
+    def read_with_overrides(
+        self, argv: Sequence[str], groups: Sequence[str]
+    ) -> tuple[argparse.Namespace, dict[str, list[str]]]:
+        """Parse a command line that may hold options of a training beside the command's own.
+
+        :param groups: prefixes of those options, such as ``("env",)``
+        :return: the command's arguments, and the words behind each ``--group.name``
+        :raises ValueError: for whatever is wrong with it
+        """
+        known, rest = self.parse_known_args(list(argv))
+        overrides: dict[str, list[str]] = {}
+        name = ""
+        for token in rest:
+            if token.startswith("--"):
+                name, equals, text = token.removeprefix("--").partition("=")
+                if name.partition(".")[0] not in groups or "." not in name:
+                    self._refuse([token])
+                overrides[name] = [text] if equals else []
+            elif name:
+                overrides[name].append(token)
+            else:
+                self._refuse([token])
+        for name, words in overrides.items():
+            if not words:
+                raise ValueError(f"--{name} needs a value")
+        return known, overrides
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{self.prog}: {message}")
+
+    def _refuse(self, rest: Sequence[str]) -> None:
+        flags = [flag.removeprefix("--") for action in self._actions for flag in action.option_strings]
+        for token in rest:
+            if token.startswith("-"):
+                raise ValueError(unknown(f"option of {self.prog}", token.lstrip("-").partition("=")[0], flags))
+            raise ValueError(f"unrecognized argument '{token}' of {self.prog}")
