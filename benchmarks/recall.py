@@ -1,7 +1,7 @@
 """What each memory can hold: every registered core on three small tasks, with one recipe.
 
-    python -m benchmarks.recall                    # the recorded table: results/recall, twenty minutes on one core
-    python -m benchmarks.recall --only stm lstm    # some cores, printed only
+    python -m benchmarks.recall                    # whatever results/recall lacks; all of it takes half an hour
+    python -m benchmarks.recall --only stm lstm    # these rows, anew
 
     delay   a marked symbol, then 20 others: which was it? Asked at each of the 20
     pairs   eight pairs of key and value, each in one step; then the keys alone, in another order: their values
@@ -30,12 +30,22 @@ from torch import Tensor, nn
 from relmem.agents import MemoryCore, make_core, registered_cores
 from relmem.experiment.provenance import commit, processor
 
-FOLDER = Path(__file__).parents[1] / "results" / "recall"
+FILE = Path(__file__).parents[1] / "results" / "recall" / "recall.json"
+COMMIT = commit()  # of the code that is running
 SYMBOLS, DELAY, PAIRS, BITS = 4, 20, 8, 20
 SEED, BATCH, UPDATES, EVALUATE_EVERY, HELD_OUT = 0, 64, 3000, 25, 512
 LEARNING_RATE, MAX_GRAD_NORM = 5e-3, 1.0
 SCORED = 8  # of a sequence's last answers: the first ones of a parity need no memory
 SOLVED = 0.95  # a lower accuracy counts as a miss
+
+SETTINGS = {
+    "seed": SEED,
+    "batch": BATCH,
+    "updates": UPDATES,
+    "learning_rate": LEARNING_RATE,
+    "max_grad_norm": MAX_GRAD_NORM,
+    "solved": SOLVED,
+}
 
 # Small, with 64 to 2,048 floats of state but for the windows; what is not named here is at its default.
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -170,6 +180,8 @@ def row(label: str) -> dict[str, Any]:
     core = make_core(name, input_size, classes, **OPTIONS.get(name, {}) | options)
     figures = {task: train(name, task, **options)._asdict() for task in TASKS}
     return {
+        "commit": COMMIT,
+        "processor": processor(),
         "core": name,
         "options": OPTIONS.get(name, {}) | options,
         "parameters": sum(parameter.numel() for parameter in core.parameters()),
@@ -178,14 +190,16 @@ def row(label: str) -> dict[str, Any]:
     }
 
 
-def report(results: dict[str, Any]) -> str:
+def report(rows: dict[str, Any]) -> str:
     """The table as Markdown."""
-    rows = results["rows"]
+    minutes = sum(figures[task]["seconds"] for figures in rows.values() for task in TASKS) / 60
+    commits = ", ".join(sorted({figures["commit"] for figures in rows.values()}))
+    processors = ", ".join(sorted({figures["processor"] for figures in rows.values()}))
     lines = [
         "# What each memory can hold",
         "",
-        f"Every registered core on three small tasks: one layer, seed {SEED}, {results['minutes']:.0f} minutes on one",
-        f"core of {results['processor']} at commit {results['commit']}, by `python -m benchmarks.recall`. The script,",
+        f"Every registered core on three small tasks: one layer, seed {SEED}, by `python -m benchmarks.recall` at",
+        f"commit {commits}; {minutes:.0f} minutes on one core, beside other work, of {processors}. The script,",
         "[benchmarks/recall.py](../../benchmarks/recall.py), has tasks, sizes and the one recipe that all share;",
         "[recall.json](recall.json) has all figures.",
         "",
@@ -218,19 +232,16 @@ def _cell(result: Result) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help="rows of the table, printed only")
-    chosen = parser.parse_args().only or list(ROWS)
-    begun, revision = time.monotonic(), commit()  # of the code that is running
-    rows: dict[str, Any] = {}
+    parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help="rows of the table to train anew")
+    known = json.loads(FILE.read_text())["rows"] if FILE.exists() else {}
+    chosen = parser.parse_args().only or [label for label in ROWS if label not in known]
+    FILE.parent.mkdir(parents=True, exist_ok=True)
     for label in chosen:
-        rows[label] = row(label)
-        print(f"{label:30}", *(f"{task} {_cell(Result(**rows[label][task])):>6}" for task in TASKS), flush=True)
-    if len(chosen) == len(ROWS):
-        minutes = (time.monotonic() - begun) / 60
-        results = {"commit": revision, "processor": processor(), "seed": SEED, "minutes": minutes, "rows": rows}
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        (FOLDER / "recall.json").write_text(json.dumps(results, indent=2) + "\n")
-        (FOLDER / "README.md").write_text(report(results))
+        known[label] = row(label)
+        print(f"{label:30}", *(f"{task} {_cell(Result(**known[label][task])):>6}" for task in TASKS), flush=True)
+        rows = {label: known[label] for label in ROWS if label in known}
+        FILE.write_text(json.dumps({"settings": SETTINGS, "rows": rows}, indent=2) + "\n")
+        FILE.with_name("README.md").write_text(report(rows))
     return 0
 
 
