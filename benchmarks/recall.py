@@ -126,9 +126,9 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "delay": Task(delay, SYMBOLS, 1000),
+    "delay": Task(delay, SYMBOLS, 500),
     "pairs": Task(pairs, SYMBOLS, 3000),  # of which some gated recurrences need most
-    "parity": Task(parity, 2, 1000),
+    "parity": Task(parity, 2, 600),
 }
 
 

@@ -21,6 +21,7 @@ from relmem.cli import COMMANDS
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+LINKED = [*PAGES, *sorted((ROOT / "results").rglob("*.md"))]
 BLOCK = re.compile(r"(<!-- not run: .+? -->\n)?^```(python|bash)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 # Runs the blocks of a page in one process, as a reader would who types them in one after the other.
@@ -87,7 +88,7 @@ def test_commands_are_those_that_there_are(page):
             assert words[0] in COMMANDS or words[0].startswith("--")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", LINKED, ids=name_of)
 def test_links_lead_somewhere(page):
     for link in links(page.read_text(encoding="utf-8")):
         target, anchor = target_of(name_of(page), link), link[4]
