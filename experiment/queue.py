@@ -24,8 +24,9 @@ from filelock import FileLock, Timeout
 
 from ..cli import main as relmem
 from ..common.checks import require_choice
+from ..common.files import replacing
 from . import tables
-from .folder import RunFolder, replacing
+from .folder import RunFolder
 from .tables import Run
 
 RUNS = Path("runs")
