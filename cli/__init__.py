@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from ..common.checks import require_choice
 from ..common.output import say, stage, warn
@@ -25,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         say(usage())
+        return 0
+    if command == "--version":
+        say(f"relmem {metadata.version('relmem')}")
         return 0
     if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
         sys.path.append(os.getcwd())
@@ -49,7 +53,15 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {words}" for name, words in COMMANDS.items()]
     return "\n".join(
-        ["usage: relmem COMMAND [options]", "", "commands:", *lines, "", "relmem COMMAND --help lists them"]
+        [
+            "usage: relmem COMMAND [options]",
+            "       relmem --version",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "relmem COMMAND --help lists them",
+        ]
     )
 
 
