@@ -13,6 +13,10 @@ from ..common.output import say, stage, warn
 
 COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all it can and returns what does the work
     "train": "train an agent, or a model on a task",
+    "cores": "list the memory cores: parameters, state, cost",
+    "configs": "list the experiments that come with relmem",
+    "envs": "list the environments",
+    "tasks": "list the supervised tasks, and what is trivial there",
 }
 
 
