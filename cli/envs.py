@@ -26,7 +26,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     """
     parser = Arguments(
         "envs",
-        "The registered environments, by the package that they are of. Without a name, relmem's own in full, and of the "
+        "The registered environments, by package. Without a name, relmem's own in full, and of the "
         "other packages how many there are. Any id of another package is written package:id.",
         ["relmem envs", "relmem envs pong", "relmem envs popgym MiniGrid-Memory", "relmem envs --json"],
     )

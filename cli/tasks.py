@@ -21,7 +21,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     """
     parser = Arguments(
         "tasks",
-        "The supervised tasks at their defaults: their metric, and what trivial strategies reach on the validation set.",
+        "The supervised tasks at their defaults: metric, and what trivial strategies reach on the validation set.",
         ["relmem tasks", "relmem tasks parity recall", "relmem tasks --json"],
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="a task, or a part of names; default: all")
