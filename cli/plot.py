@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..common.columns import columns, markdown
+from ..common.files import replacing
 from ..common.output import say, stage, warn
 from ..experiment.compare import (
     Comparison,
@@ -22,7 +23,6 @@ from ..experiment.compare import (
     normalised,
     spread,
 )
-from ..experiment.folder import replacing
 from ..experiment.pictures import SCALES, Panel, draw_panels
 from .arguments import Arguments
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..common.checks import require_choice
+from ..common.files import replacing
 from ..common.output import warn
 from . import tables
-from .folder import replacing
 from .launch import Launcher, Training, is_over, launcher
 from .tables import Run
 

@@ -148,7 +148,10 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
         (["plot", "run", "--by", "core.hiden_size"], "unknown option to compare by 'core.hiden_size': did you mean"),
         (["sweep", "cartpole/masked_lstn"], "unknown config 'cartpole/masked_lstn': did you mean"),
         (["sweep", "cartpole/masked_lstm", "--seeds", "1", "1"], "the sweep has a training twice"),
-        (["sweep", "cartpole/masked_lstm", "--core.hidden_siz", "1", "2"], "unknown option of core 'lstm' 'hidden_siz': did"),
+        (
+            ["sweep", "cartpole/masked_lstm", "--core.hidden_siz", "1", "2"],
+            "unknown option of core 'lstm' 'hidden_siz': did",
+        ),
         (["sweep", "cartpole/masked_lstm", "--core.hidden_size", "1", "x"], "core.hidden_size must be an integer"),
         (["sweep", "cartpole/masked_lstm", "--out", "."], "'s0' exists and is no folder of a run"),
         (["sweep", "cartpole/masked_lstm", "--processes", "0"], "relmem sweep: argument --processes"),
