@@ -8,6 +8,7 @@ from .a3c import A3C
 from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from .evaluate import Evaluation, evaluate
 from .finite import Diverged
+from .impala import IMPALA
 from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "A3C",
+    "IMPALA",
     "Diverged",
     "Evaluation",
     "MemoryActorCriticPolicy",

@@ -10,11 +10,12 @@ from zipfile import BadZipFile, ZipFile
 
 from .a3c import A3C
 from .base import MARKS
+from .impala import IMPALA
 from .ppo import MemoryPPO
 
 
-def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
-    """Load an agent that ``MemoryPPO`` or ``A3C`` saved.
+def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C | IMPALA:
+    """Load an agent that ``MemoryPPO``, ``A3C`` or ``IMPALA`` saved.
 
     :param path: the saved file, with or without its ending ``.zip``, or a run folder, whose ``model.zip`` is loaded
     :param kwargs: passed on to the algorithm's own ``load``, such as ``env``
@@ -32,8 +33,8 @@ def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
             saved = json.loads(archive.read("data"))
     except (BadZipFile, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"'{file}' is not a saved agent") from error
-    algorithms: dict[str, type[MemoryPPO | A3C]] = {"MemoryPPO": MemoryPPO, "A3C": A3C}
+    algorithms: dict[str, type[MemoryPPO | A3C | IMPALA]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
     name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
     if name not in algorithms:
-        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
+        raise ValueError(f"'{file}' was saved by another algorithm than {', '.join(algorithms)}")
     return algorithms[name].load(file, **kwargs)
