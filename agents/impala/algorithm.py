@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from ..distributed import Launcher
 from ..distributed.fleet import Result
 from ..finite import require_finite_loss
 from ..policy import MemoryActorCriticPolicy
+from ..ppo_loss import Settings, ppo_loss
 from ..precision import Precision
 from ..schedule import as_schedule
 from ..spaces import map_obs
@@ -180,7 +180,7 @@ class IMPALA(WorkerAlgorithm):
         :raises Diverged: if the loss or its gradient is not finite, before it could spoil the policy
         """
         remaining = self._current_progress_remaining
-        clip_range, ent_coef = as_schedule(self.clip_range)(remaining), as_schedule(self.ent_coef)(remaining)
+        clip_range, ent_coef = (as_schedule(value)(remaining) for value in (self.clip_range, self.ent_coef))
         unroll = joined([result.content for result in results])
 
         def to_tensor(array: np.ndarray) -> Tensor:
@@ -196,40 +196,31 @@ class IMPALA(WorkerAlgorithm):
             map_obs(to_tensor, unroll.obs), torch.cat([actions, actions[-1:]]), state, starts
         )  # each [T + 1, B]
         log_prob, entropy = log_prob[:-1], None if entropy is None else entropy[:-1]
-        log_ratio = log_prob - behaviour
         discounts = self.gamma * (~starts[1:]).float()
         estimate = values[:-1].detach(), values[-1].detach()
         targets, advantages = vtrace(
-            *estimate, rewards, discounts, log_ratio.detach(), self.gae_lambda, self.rho_max, self.c_max
+            *estimate, rewards, discounts, (log_prob - behaviour).detach(), self.gae_lambda, self.rho_max, self.c_max
         )
         if self.normalize_advantage and advantages.numel() > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
 
-        ratio = log_ratio.exp()
-        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)).mean()
-        value_loss = F.mse_loss(values[:-1], targets)
-        entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-        vf_coef = self.vf_coef / targets.var(correction=0).clamp(min=1.0)
-        loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
+        settings = Settings(
+            clip_range, None, ent_coef, vf_coef=self.vf_coef / max(1.0, targets.var(correction=0).item())
+        )
+        evaluated = values[:-1], log_prob, entropy
+        loss = ppo_loss(settings, targets.numel(), evaluated, estimate[0], behaviour, advantages, targets)
 
         self._update_learning_rate(self.policy.optimizer)
         self.policy.optimizer.zero_grad()
-        loss.backward()
+        loss.loss.backward()
         core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
         core_norm = nn.utils.get_total_norm(core_gradients)
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
+        require_finite_loss(loss.loss, norm, policy=loss.policy_gradient_loss, value=loss.value_loss)
         self.policy.optimizer.step()
-        for name, value in {
-            "train/loss": loss,
-            "train/policy_gradient_loss": policy_loss,
-            "train/value_loss": value_loss,
-            "train/entropy_loss": entropy_loss,
-            "train/approx_kl": (ratio - 1 - log_ratio).mean(),
-            "train/clip_fraction": ((ratio - 1).abs() > clip_range).float().mean(),
-            "train/grad_norm": norm,
-            "memory/core_grad_norm": core_norm,
-        }.items():
+        measured = {f"train/{name}": value for name, value in loss._asdict().items()}
+        measured |= {"train/grad_norm": norm, "memory/core_grad_norm": core_norm}
+        for name, value in measured.items():
             self.logger.record_mean(name, value.item())
         return True
 
