@@ -75,9 +75,7 @@ class WorkerAlgorithm(MemoryAlgorithm):
         learned, n_workers = self.num_timesteps, self.workers or available_processors()
         waited, since = 0.0, time.perf_counter()
         try:
-            with start_fleet(
-                self.launcher, job, self.workers or available_processors(), self.min_workers, seed
-            ) as fleet:
+            with start_fleet(self.launcher, job, n_workers, self.min_workers, seed) as fleet:
                 fleet.publish(weights_of(self.policy), self._current_progress_remaining)
                 results = fleet.results()
                 for update in itertools.count(1):

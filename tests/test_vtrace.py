@@ -56,4 +56,6 @@ def test_with_one_policy_its_targets_are_the_returns_of_gae(decay):
 
 def test_huge_ratios_are_truncated():
     values, last_values, rewards, discounts, log_ratios = numbers()
-    assert all(part.isfinite().all() for part in vtrace(values, last_values, rewards, discounts, 1e4 * log_ratios.abs()))
+    assert all(
+        part.isfinite().all() for part in vtrace(values, last_values, rewards, discounts, 1e4 * log_ratios.abs())
+    )

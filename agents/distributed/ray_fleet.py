@@ -14,6 +14,7 @@ from stable_baselines3.common.utils import set_random_seed
 
 from ...common.output import warn
 from ..messages import Report, pickled
+from . import connect
 from .fleet import Job, Result, Weights, Worker
 
 WATCH_SECONDS = 1.0  # between looks at workers that do not report
@@ -53,6 +54,7 @@ class RayFleet:
     """
 
     def __init__(self, job: Job, n_workers: int, min_workers: int, seed: int) -> None:
+        connect(None, n_workers)
         self.version, self.restarts = 0, 0
         self._job, self._n_envs = ray.put(pickled(job)), job.n_envs
         self._min_workers, self._seed, self._starts = min(min_workers, n_workers), seed, 0
