@@ -62,7 +62,7 @@ class RolloutWorker:
         """
         job, buffer, steps, seen = self._job, self._buffer, [], []
         load_weights(self._policy, weights)
-        state = tuple(leaf.numpy().copy() for leaf in self._place[2])
+        state = tuple(leaf.detach().numpy().copy() for leaf in self._place[2])
         # Around all steps, so that weights are cast to the features' bf16 once per unroll instead of once per step.
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             for step in collect(self._policy, self._env, buffer, *self._place, job.gamma, job.clip_reward):
