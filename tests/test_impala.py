@@ -96,9 +96,7 @@ def test_steps_updates_log_and_callbacks(tmp_path):
 
 
 def test_it_is_reproducible_and_goes_on_from_a_file(tmp_path):
-    one, other = make(), make()
-    one.learn(200)
-    other.learn(200)
+    one, other = (make().learn(200) for _ in range(2))
     assert torch.equal(parameters(one), parameters(other))
     one.save(tmp_path / "agent")
     again = load(tmp_path / "agent", env=CARTPOLE)
