@@ -55,13 +55,13 @@ class AgentJob(Job):
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
-        *("total_timesteps", "device", "precision", "threads", "env.n_threads"),
+        *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
         *("eval.every", "eval.episodes", "algo.workers", "algo.min_workers", "algo.max_lag", "launcher", "ray.address"),
     )
     learner: Algorithm
     episodes: EpisodeFile
 
-    def __init__(self, config: Config, smoke: bool = False) -> None:
+    def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
         self.ppo = config["algo.name"] == "ppo"
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
@@ -71,7 +71,7 @@ class AgentJob(Job):
             raise ValueError(
                 "launcher 'ray' is for algo.name impala and a3c; several processes of ppo are torchrun's: docs/scale.md"
             )
-        super().__init__(config, smoke)
+        super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
         if not self.ppo:
@@ -160,7 +160,7 @@ class AgentJob(Job):
         if not self.ppo:
             known = config.group("algo") | {"launcher": config["launcher"]}
             changed |= {name: known[name] for name in WORKERS if name in known}
-        model = ALGORITHMS[config["algo.name"]].load(checkpoint, **changed)
+        model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
             raise ValueError(
