@@ -16,17 +16,11 @@ from .ppo import MemoryPPO
 def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
     """Load an agent that ``MemoryPPO`` or ``A3C`` saved.
 
-    :param path: the saved file, with or without its ending ``.zip``, or a run folder, whose ``model.zip`` is loaded
+    :param path: the saved file, with or without its ending ``.zip``, or a run folder: see ``saved_file``
     :param kwargs: passed on to the algorithm's own ``load``, such as ``env``
     :raises ValueError: if there is no such file, or it is not one that relmem's algorithms saved
     """
-    path = Path(path)
-    candidates = [path / "model.zip", path, path.with_name(path.name + ".zip")]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        checkpoints = sorted(path.glob("checkpoints/*.zip"))
-        hint = f": the run is not over, but has '{checkpoints[-1]}'" if checkpoints else ""
-        raise ValueError(f"there is no saved agent at '{path}'{hint}")
+    file = saved_file(path)
     try:
         with ZipFile(file) as archive:
             saved = json.loads(archive.read("data"))
@@ -37,3 +31,23 @@ def load(path: str | os.PathLike[str], **kwargs: Any) -> MemoryPPO | A3C:
     if name not in algorithms:
         raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
     return algorithms[name].load(file, **kwargs)
+
+
+def saved_file(path: str | os.PathLike[str]) -> Path:
+    """The file to load: the given one, with or without its ending ``.zip``; of a run folder ``model.zip``, and as long
+    as the run is not over its newest checkpoint.
+
+    :raises ValueError: if there is none
+    """
+    path = Path(path)
+    checkpoints = sorted(path.glob("checkpoints/step_*.zip"))[::-1]  # whose names hold the step in 12 digits
+    candidates = [path / "model.zip", *checkpoints, path, path.with_name(path.name + ".zip")]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if (file and file.suffix == ".pt") or (file is None and [*path.glob("model.pt"), *path.glob("checkpoints/*.pt")]):
+        raise ValueError(
+            f"'{path}' holds a model of a supervised task, which acts in no environment: relmem train --resume tests "
+            "a run, relmem.supervised.SequenceModel.load loads its model"
+        )
+    if file is None:
+        raise ValueError(f"there is no saved agent at '{path}'")
+    return file
