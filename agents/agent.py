@@ -101,4 +101,3 @@ def _leading(name: str, obs: Any, space: spaces.Space) -> int | None:
 
 def _several(n_envs: int | None) -> str:
     return "one environment" if n_envs is None else f"a batch of {n_envs} environment(s)"
-

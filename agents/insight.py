@@ -1,5 +1,5 @@
-"""What goes on inside of an agent: memory, gates, value and action probabilities at an observation, the numerical rank of
-what it holds, and the past steps that its decisions depend on."""
+"""What goes on inside of an agent: its memory, gates, value and action probabilities at an observation, the numerical
+rank of what it holds, and the past steps that its decisions depend on."""
 
 from __future__ import annotations
 

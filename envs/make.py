@@ -70,8 +70,8 @@ def make_vec_env(
     :param flicker: probability with which each observation is blank, all zeros; null: what the id says, else 0
     :param crop: rows of an Atari game's frames that are shown, such as [34, 194], Pong's court; null: all 210
     :param n_threads: threads that step Atari games; null: one for each processor
-    :param render: whether images of Atari games are in colour and of native size, as films want them: the same episodes,
-        stepped more slowly. Others render so where they can
+    :param render: whether ``get_images`` shows Atari games in colour and of native size, as films want them: the same
+        episodes, stepped more slowly. Others always do where they can
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """

@@ -13,15 +13,25 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import A3C, MemoryPPO
+from ..common.files import require_new
 from ..common.options import Count, Positive, require_options
-from .play import Moment, action_names, frame_rate, picture, play
+from .play import action_names, frame_rate, play
 from .scene import Scene
 
-KINDS = {".mp4": 420, ".gif": 210}  # of films, and how high the game should about be in them
-RATES = {".mp4": 60.0, ".gif": 15.0}  # frames per second, at most
-SECONDS = {".mp4": 60.0, ".gif": 10.0}
+
+class Kind(NamedTuple):
+    """What films are like unless they are asked for otherwise."""
+
+    height: int  # of the game, at about
+    rate: float  # frames per second, at most
+    seconds: float  # at most
+
+
+KINDS = {".mp4": Kind(420, 60.0, 60.0), ".gif": Kind(210, 15.0, 10.0)}
 SCALES = (0.25, 0.5, 1.0, 2.0, 3.0, 4.0)
-PALETTE = "[0:v]split[a][b];[a]palettegen=max_colors=128:stats_mode=full[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
+PALETTE = (
+    "[0:v]split[a][b];[a]palettegen=max_colors=128:stats_mode=full[p];[b][p]paletteuse=dither=none:diff_mode=rectangle"
+)
 
 
 class Film(NamedTuple):
@@ -71,7 +81,7 @@ def film(
                 count += 1
             if ended is not None:
                 returns.append(ended)
-            if len(returns) == episodes or count >= (seconds or SECONDS[kind]) * rate:
+            if len(returns) == episodes or count >= (seconds or KINDS[kind].seconds) * rate:
                 break
         writer.close()
         os.replace(partial, path)
@@ -94,11 +104,11 @@ def scenes(
     """Pictures without end [H, W, 3], how many of them a second has, and behind the last of an episode (in place of a
     picture) its return."""
     native = frame_rate(env)
-    stride = max(1, round(native / (fps or RATES[kind])))
+    stride = max(1, round(native / (fps or KINDS[kind].rate)))
     moments = play(model, env, deterministic, inside=memory, camera=True)
     first = next(moments)
     frame = first.frames[0]
-    nearest = min(SCALES, key=lambda factor: abs(np.log(frame.shape[0] * factor / KINDS[kind])))
+    nearest = min(SCALES, key=lambda factor: abs(np.log(frame.shape[0] * factor / KINDS[kind].height)))
     scene = Scene(env.observation_space, env.action_space, frame, scale or nearest, memory, action_names(env))
     number, earlier = itertools.count(), frame
     for moment in itertools.chain([first], moments):
@@ -121,10 +131,7 @@ def require_film(path: str | os.PathLike[str]) -> Path:
     path = Path(path)
     if path.suffix.lower() not in KINDS:
         raise ValueError(f"a film is called something{' or something'.join(KINDS)}, got '{path}'")
-    if path.exists():
-        raise ValueError(f"'{path}' exists, and films overwrite nothing: choose another name")
-    if not path.parent.is_dir():
-        raise ValueError(f"there is no folder '{path.parent}' to put a film into")
+    require_new(path)
     require_extra("imageio_ffmpeg", "a film", "video")
     return path
 

@@ -97,7 +97,7 @@ class Scene:
         """A line of text, shortened to a width."""
         font = _font(self.text)
         while width is not None and len(text) > 1 and draw.textlength(text, font=font) > width:
-            text = text[:-2] + "…" if not text.endswith("…") else text[:-2] + "…"
+            text = f"{text[:-2]}…"
         draw.text((x, y), text, fill=ink, font=font)
 
     def _observation(self, observation: Any) -> Image.Image:
@@ -263,14 +263,12 @@ def leaf_pictures(state: Mapping[str, np.ndarray], most: int = 6) -> dict[str, n
     """The leaves of a memory as tables, the largest first if there are too many; single numbers are left out. Vectors
     are broken into rows, and several matrices stand beside each other."""
     names = sorted((name for name in state if state[name].size > 1), key=lambda name: -state[name].size)[:most]
-    return {
-        f"{name} {'×'.join(map(str, leaf.shape))}": as_table(leaf) for name, leaf in state.items() if name in names
-    }
+    return {f"{name} {'×'.join(map(str, leaf.shape))}": as_table(leaf) for name, leaf in state.items() if name in names}
 
 
 def as_table(values: np.ndarray) -> np.ndarray:
-    """Numbers of any shape as a table, with NaN where it has no number: vectors broken into rows, several of these or of
-    matrices as tiles."""
+    """Numbers of any shape as a table, with NaN where it has no number: a vector is broken into rows, several vectors or
+    matrices are tiles."""
     if values.ndim == 1:
         columns = math.ceil(math.sqrt(values.size))
         rows = math.ceil(values.size / columns)
