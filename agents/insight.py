@@ -3,7 +3,8 @@ rank of what it holds, and the past steps that its decisions depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -34,7 +35,11 @@ def look(policy: MemoryActorCriticPolicy, obs: Any, state: Sequence[np.ndarray] 
     :param state: what ``predict`` returned before; None: an episode begins
     :param start: whether an episode begins with the observation
     """
-    policy.set_training_mode(False)
+    with _playing(policy):
+        return _look(policy, obs, state, start)
+
+
+def _look(policy: MemoryActorCriticPolicy, obs: Any, state: Sequence[np.ndarray] | None, start: bool) -> Insight:
     tensors, _ = policy.obs_to_tensor(obs)
     starts = torch.tensor([start or state is None], device=policy.device)
     features = policy._features(tensors)  # [1, F]
@@ -54,6 +59,17 @@ def look(policy: MemoryActorCriticPolicy, obs: Any, state: Sequence[np.ndarray] 
     leaves = {name: _array(leaf) for name, leaf in after._asdict().items()}
     found = {name: _array(gate) for name, gate in gates.items()}
     return Insight(leaves, found, float(policy._values(latent)[0]), probabilities, mean, deviation)
+
+
+@contextmanager
+def _playing(policy: MemoryActorCriticPolicy) -> Iterator[None]:
+    """Let dropout and BatchNorm be as they are at play; afterwards they are as they were."""
+    training = policy.training
+    policy.set_training_mode(False)
+    try:
+        yield
+    finally:
+        policy.set_training_mode(training)
 
 
 def as_state(policy: MemoryActorCriticPolicy, state: Sequence[np.ndarray] | None) -> Any:
@@ -88,17 +104,16 @@ def saliency(
     require_option("probes", Count, probes)
     if not observations or len(observations) != len(starts):
         raise ValueError(f"saliency needs as many observations as starts, got {len(observations)} and {len(starts)}")
-    policy.set_training_mode(False)
     stacked = map_obs(lambda *parts: np.concatenate([np.asarray(part) for part in parts]), *observations)
-    with torch.no_grad():
-        features = policy._features(policy.obs_to_tensor(stacked)[0]).unsqueeze(1)  # [T, 1, F]
-    # Cut at each step, so that each has a gradient of its own even where a core looks at a whole sequence at once.
-    features.requires_grad_()
     begins = torch.tensor([[bool(start)] for start in starts], device=policy.device)
     begins[0] |= state is None
-    outputs, _ = policy.core(features, as_state(policy, state), begins)
-    latent = policy._read_by_heads(outputs, features)[:, 0]  # [T, D]
-    decisions = policy.action_net(policy.mlp_extractor.forward_actor(latent))  # [T, A]
+    with _playing(policy):
+        with torch.no_grad():
+            features = policy._features(policy.obs_to_tensor(stacked)[0]).unsqueeze(1)  # [T, 1, F]
+        features.requires_grad_()
+        outputs, _ = policy.core(features, as_state(policy, state), begins)
+        latent = policy._read_by_heads(outputs, features)[:, 0]  # [T, D]
+        decisions = policy.action_net(policy.mlp_extractor.forward_actor(latent))  # [T, A]
     directions = _directions(decisions.shape[1], probes).to(decisions)  # [P, A]
     steps = range(len(starts) - 1, -1, -every)[::-1]
     rows = []
@@ -134,4 +149,4 @@ def relational_ranks(core: nn.Module) -> dict[str, tuple[float, int]]:
 
 def _array(tensor: Tensor) -> np.ndarray:
     """Row 0 of a tensor."""
-    return tensor.detach()[0].double().cpu().numpy()
+    return tensor.detach()[0].float().cpu().numpy()

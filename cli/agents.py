@@ -36,7 +36,8 @@ class Player(NamedTuple):
 
 def arguments(command: str, description: str, examples: Sequence[str], episodes: int) -> Arguments:
     """A parser with the arguments that these commands share."""
-    parser = Arguments(command, description, examples)
+    words = "Its environment is the run's own, but for options such as --env.frame_skip 16."
+    parser = Arguments(command, f"{description} {words}", examples)
     parser.add_argument(
         "run", metavar="RUN", help="run folder, also of a run that is not over (its newest checkpoint), or model.zip"
     )
@@ -44,7 +45,6 @@ def arguments(command: str, description: str, examples: Sequence[str], episodes:
     parser.add_argument("--stochastic", action="store_true", help="sample actions, in place of the most probable ones")
     parser.add_argument("--seed", type=int, help="of environments and samples (that of the run's own evaluation)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
-    parser.add_argument("--env.OPTION", metavar="VALUE", help="another environment than the run's: --env.frame_skip 16")
     return parser
 
 

@@ -52,7 +52,7 @@ class AgentJob(Job):
     total, tested = "total_timesteps", "evaluation"
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "env.n_threads"),
-        *("eval.every", "eval.episodes", "algo.workers"),
+        *("eval.every", "eval.episodes", "eval.memory", "algo.workers"),
     )
     learner: MemoryPPO | A3C
     episodes: EpisodeFile
@@ -62,6 +62,8 @@ class AgentJob(Job):
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
+        if config["eval.memory"] and config["eval.every"] is None:
+            raise ValueError("eval.memory draws at evaluations while training: say with eval.every how often")
         super().__init__(config, smoke)
 
     def cut(self, config: Config) -> Config:
@@ -123,8 +125,9 @@ class AgentJob(Job):
         options["env_kwargs"] = options.pop("kwargs")
         return {name: value for name, value in options.items() if name not in ("id", "n_envs")}
 
-    def _evaluation_env(self) -> VecEnv:
-        return self.make_env(min(EVALUATION_ENVS, self.config["eval.episodes"]), self.config["seed"] + EVALUATION_SEED)
+    def _evaluation_env(self, n_envs: int | None = None) -> VecEnv:
+        n_envs = n_envs or min(EVALUATION_ENVS, self.config["eval.episodes"])
+        return self.make_env(n_envs, self.config["seed"] + EVALUATION_SEED)
 
     def _policy_kwargs(self) -> dict[str, Any]:
         config = self.config

@@ -50,6 +50,7 @@ class Scene:
         self.line = round(1.5 * self.text)
         self.gap = self.text
         self.values: deque[float] = deque(maxlen=HISTORY)
+        self.least, self.most = math.inf, -math.inf  # of all values so far
         self.largest: dict[str, float] = {}  # what counts as bright in a heat map: the most that was seen so far
 
     def draw(self, moment: Moment) -> Image.Image:
@@ -203,14 +204,15 @@ class Scene:
     def _line_of_values(self, draw: ImageDraw.ImageDraw, y: int, width: int, height: int) -> None:
         draw.rectangle((0, y, width - 1, y + height), outline=FAINT)
         values = np.array(self.values)
-        low, high = min(values.min(), 0.0), max(values.max(), 0.0)
-        self.largest["value"] = spread = max(self.largest.get("value", 1e-3), high - low)
-        middle = (low + high) / 2
-        heights = y + height / 2 - (np.append(values, 0.0) - middle) / spread * (height - 6)
-        draw.line((0, heights[-1], width - 1, heights[-1]), fill=FAINT)  # zero
+        self.least, self.most = min(self.least, values.min()), max(self.most, values.max())
+        spread, bottom = max(self.most - self.least, 1e-3), y + height - 3
+        if self.least < 0 < self.most:
+            zero = bottom + self.least / spread * (height - 6)
+            draw.line((0, zero, width - 1, zero), fill=FAINT)
         x = np.arange(len(values)) / (HISTORY - 1) * (width - 3) + 1
+        heights = bottom - (values - self.least) / spread * (height - 6)
         if len(values) > 1:
-            draw.line([*zip(x.tolist(), heights[:-1].tolist(), strict=True)], fill=WARM, width=max(1, self.text // 7))
+            draw.line([*zip(x.tolist(), heights.tolist(), strict=True)], fill=WARM, width=max(1, self.text // 7))
 
     def _row(
         self,
@@ -267,8 +269,10 @@ def leaf_pictures(state: Mapping[str, np.ndarray], most: int = 6) -> dict[str, n
 
 
 def as_table(values: np.ndarray) -> np.ndarray:
-    """Numbers of any shape as a table, with NaN where it has no number: a vector is broken into rows, several vectors or
-    matrices are tiles."""
+    """Numbers of any shape as a table, with NaN where it has no number.
+
+    A vector is broken into rows; several vectors, or several matrices, stand side by side.
+    """
     if values.ndim == 1:
         columns = math.ceil(math.sqrt(values.size))
         rows = math.ceil(values.size / columns)
