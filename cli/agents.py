@@ -45,6 +45,9 @@ def arguments(command: str, description: str, examples: Sequence[str], episodes:
     parser.add_argument("--stochastic", action="store_true", help="sample actions, in place of the most probable ones")
     parser.add_argument("--seed", type=int, help="of environments and samples (that of the run's own evaluation)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (auto)")
+    parser.add_argument(
+        "--trusted", action="store_true", help="load also a model that may run code (docs/security.md): only your own"
+    )
     return parser
 
 
@@ -70,13 +73,13 @@ def open_player(asked: Any, overrides: Mapping[str, Sequence[str]], n_envs: int,
         flags = ["--config", str(folder / "config.yaml"), *flags]
     elif "env.id" not in changed:
         raise ValueError(f"there is no config.yaml beside '{file}': name the agent's environment with --env.id")
-    job = parse(flags).job
-    config = parse(flags).config
-    if job is not AgentJob:
+    invocation = parse(flags)
+    config = invocation.config
+    if invocation.job is not AgentJob:
         raise ValueError(f"'{folder}' is the run of a supervised task, which acts in no environment")
     seed = config["seed"] + EVALUATION_SEED if asked.seed is None else asked.seed
     with stage(f"loading '{file}'"):
-        model = load(file, device=asked.device)
+        model = load(file, trusted=asked.trusted, device=asked.device)
         env = AgentJob(config).make_env(n_envs, seed, render)
     require_same_spaces(model, env, str(file), config["env.id"])
     set_random_seed(seed)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ from .scene import leaf_pictures
 STEPS = 500  # of an episode that are looked at
 WINDOW = 64  # last steps among which decisions and what they depend on are looked for
 SHOWN = 5  # moments of which the memory is drawn
-COLOURS = "RdBu_r"
+COLOURS = matplotlib.colormaps["RdBu_r"].with_extremes(bad="0.6")  # grey between the tiles of a table
 
 
 class Stills(NamedTuple):
@@ -167,5 +168,6 @@ def _draw_saliency(shares: np.ndarray, first: int, dependence: list[float]) -> F
     bar.set_ticks(list(ticks**0.5), labels=[f"{tick:g}" for tick in ticks])
     right.bar(range(n), dependence, color="tab:blue", width=1.0)
     right.set(xlabel="steps before the decision", ylabel="mean share of the gradient", title="how far back they reach")
+    right.xaxis.get_major_locator().set_params(integer=True)
     right.grid(alpha=0.3)
     return figure
