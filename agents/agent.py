@@ -25,7 +25,9 @@ class Agent:
 
     def __init__(self, model: BaseAlgorithm | BasePolicy) -> None:
         self.model = model
-        self.reset()
+        self.state: Any = None  # what `predict` returned last
+        self.starts: np.ndarray | None = None  # [N], true where an episode begins with the next observation; None: all
+        self.n_envs: int | None = None  # of the observations so far; None: single ones
 
     def act(self, obs: Observation, deterministic: bool = True) -> np.ndarray:
         """The action for one observation, or the actions [N, ...] for a batch of N.
@@ -36,14 +38,14 @@ class Agent:
             number of environments than before
         """
         n_envs = self._count(obs)
-        if self._acted and n_envs != self.n_envs:
+        if self.starts is not None and n_envs != self.n_envs:
             raise ValueError(
                 f"the agent remembers {_several(self.n_envs)}, but was shown {_several(n_envs)}: reset() lets it begin "
                 "anew"
             )
-        self.n_envs, self._acted = n_envs, True
+        self.n_envs = n_envs
         starts = np.ones(n_envs or 1, dtype=bool) if self.starts is None else self.starts
-        actions, self.state = self.model.predict(obs, self.state, starts, deterministic)  # type: ignore[arg-type]
+        actions, self.state = self.model.predict(obs, self.state, starts, deterministic)
         self.starts = np.zeros(n_envs or 1, dtype=bool)
         return actions
 
@@ -55,10 +57,7 @@ class Agent:
         :raises ValueError: if it is not of as many environments as the observations
         """
         if mask is None:
-            self.state: Any = None  # what `predict` returned last
-            self.starts: np.ndarray | None = None  # [N], true where an episode begins with the next observation
-            self.n_envs: int | None = None  # None: single observations
-            self._acted = False
+            self.state = self.starts = self.n_envs = None
             return
         chosen = np.asarray(mask)
         if chosen.dtype != bool or chosen.ndim > 1:

@@ -83,7 +83,9 @@ def open_player(asked: Any, overrides: Mapping[str, Sequence[str]], n_envs: int,
         env = AgentJob(config).make_env(n_envs, seed, render)
     require_same_spaces(model, env, str(file), config["env.id"])
     set_random_seed(seed)
-    return Player(file, folder and RunFolder(folder), model, env, config["env.id"], seed, not asked.stochastic, changed)
+    return Player(
+        file, RunFolder(folder) if folder else None, model, env, config["env.id"], seed, not asked.stochastic, changed
+    )
 
 
 def require_same_spaces(model: MemoryPPO | A3C, env: VecEnv, file: str, name: str) -> None:

@@ -149,8 +149,7 @@ def require_extra(module: str, what: str, extra: str) -> Any:
 
 def _writer(path: Path, rate: float, image: np.ndarray) -> Any:
     """What takes pictures [H, W, 3] by ``send`` and writes them into a film without sound."""
-    import imageio_ffmpeg
-
+    imageio_ffmpeg = require_extra("imageio_ffmpeg", "a film", "video")
     options: dict[str, Any] = {"codec": "libx264", "pix_fmt_out": "yuv420p", "output_params": ["-crf", "18"]}
     if path.suffix == ".gif":
         options = {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-filter_complex", PALETTE]}

@@ -59,7 +59,7 @@ def look_back(model: MemoryPPO | A3C, env: VecEnv, deterministic: bool = True, s
     shares = gradients / np.maximum(gradients.sum(axis=1, keepdims=True), 1e-30)
     leaves = list(insights[0].state)
     ranks = {name: _ranks(insights, name) for name in leaves}
-    facts = {
+    facts: dict[str, Any] = {
         "steps": len(moments),
         "return": moments[-1].total,
         "norms": {name: [float(np.linalg.norm(each.state[name])) for each in insights] for name in leaves},
