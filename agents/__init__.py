@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .a3c import A3C
+from .agent import Agent
 from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from .evaluate import Evaluation, evaluate
 from .finite import Diverged
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "A3C",
     "IMPALA",
+    "Agent",
     "Diverged",
     "Evaluation",
     "MemoryActorCriticPolicy",

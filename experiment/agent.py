@@ -56,7 +56,8 @@ class AgentJob(Job):
     total, tested = "total_timesteps", "evaluation"
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
-        *("eval.every", "eval.episodes", "algo.workers", "algo.min_workers", "algo.max_lag", "launcher", "ray.address"),
+        *("eval.every", "eval.episodes", "eval.memory", "algo.workers", "algo.min_workers", "algo.max_lag"),
+        *("launcher", "ray.address"),
     )
     learner: Algorithm
     episodes: EpisodeFile
@@ -71,6 +72,8 @@ class AgentJob(Job):
             raise ValueError(
                 "launcher 'ray' is for algo.name impala and a3c; several processes of ppo are torchrun's: docs/scale.md"
             )
+        if config["eval.memory"] and config["eval.every"] is None:
+            raise ValueError("eval.memory draws at evaluations while training: say with eval.every how often")
         super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
@@ -87,7 +90,7 @@ class AgentJob(Job):
         :raises ValueError: if core or algorithm is unknown
         """
         require_choice("algorithm", algorithm, ALGORITHMS)
-        env = options_of(make_vec_env, skip=("seed", *(() if algorithm == "ppo" else ("n_envs",))))
+        env = options_of(make_vec_env, skip=("seed", "render", *(() if algorithm == "ppo" else ("n_envs",))))
         env["kwargs"] = env.pop("env_kwargs")._replace(name="kwargs")
         for name, default in (("id", "PongNoFrameskip-v4"), ("n_envs", 16)):
             if name in env:
@@ -129,16 +132,21 @@ class AgentJob(Job):
             connect(self.config["ray.address"], self.config["algo.workers"] or available_processors())
         self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
-    def _make_env(self, n_envs: int, seed: int) -> VecEnv:
-        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, **self._env_kwargs())
+    def make_env(self, n_envs: int, seed: int, render: bool = False) -> VecEnv:
+        """Environments as the run trains on.
+
+        :param render: whether they are to be filmed
+        """
+        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, render=render, **self._env_kwargs())
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
         options["env_kwargs"] = options.pop("kwargs")
         return {name: value for name, value in options.items() if name not in ("id", "n_envs")}
 
-    def _evaluation_env(self) -> VecEnv:
-        return self._make_env(min(EVALUATION_ENVS, self.config["eval.episodes"]), self.config["seed"] + EVALUATION_SEED)
+    def _evaluation_env(self, n_envs: int | None = None) -> VecEnv:
+        n_envs = n_envs or min(EVALUATION_ENVS, self.config["eval.episodes"])
+        return self.make_env(n_envs, self.config["seed"] + EVALUATION_SEED)
 
     def _policy_kwargs(self) -> dict[str, Any]:
         config = self.config
@@ -149,7 +157,7 @@ class AgentJob(Job):
         arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
         arguments |= {name: config[name] for name in ("precision", "seed", "device")}
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"])
+            env = self.make_env(config["env.n_envs"], config["seed"])
             return MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
         arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
         return ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, config["env.id"], **arguments)
@@ -169,7 +177,7 @@ class AgentJob(Job):
             )
         env: Any = config["env.id"]
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)  # new episodes
+            env = self.make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)  # new episodes
         try:
             model.set_env(env)
         except ValueError as error:
@@ -184,7 +192,7 @@ class AgentJob(Job):
         if options["image_size"]:
             height, width = np.broadcast_to(options["image_size"], 2).tolist()
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
-        with closing(self._make_env(1, config["seed"])) as env:
+        with closing(self.make_env(1, config["seed"])) as env:
             spaces_ = env.observation_space, env.action_space
             one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
