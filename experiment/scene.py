@@ -284,7 +284,7 @@ def as_table(values: np.ndarray) -> np.ndarray:
         return as_table(np.stack([as_table(row) for row in (values if len(values) == few else values.T)]))
     tiles = values.reshape(-1, *values.shape[-2:])  # [n, R, C]
     n, height, width = tiles.shape
-    columns = max(1, min(n, round(math.sqrt(n * height / width))))
+    columns = min(n, math.ceil(math.sqrt(n * height / width)))
     table = np.full((math.ceil(n / columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
     for i, tile in enumerate(tiles):
         y, x = i // columns * (height + 1), i % columns * (width + 1)
