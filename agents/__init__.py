@@ -9,6 +9,7 @@ from .agent import Agent
 from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from .evaluate import Evaluation, evaluate
 from .finite import Diverged
+from .impala import IMPALA
 from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "A3C",
+    "IMPALA",
     "Agent",
     "Diverged",
     "Evaluation",

@@ -8,12 +8,13 @@ from typing import Any
 
 from .a3c import A3C
 from .base import MARKS
+from .impala import IMPALA
 from .ppo import MemoryPPO
 from .saved import described
 
 
-def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> MemoryPPO | A3C:
-    """Load an agent that ``MemoryPPO`` or ``A3C`` saved.
+def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> MemoryPPO | A3C | IMPALA:
+    """Load an agent that ``MemoryPPO``, ``A3C`` or ``IMPALA`` saved.
 
     :param path: the saved file, with or without its ending ``.zip``, or a run folder: see ``saved_file``
     :param trusted: load also what may run code as it is loaded: files of relmem 0.1, and what an algorithm was given
@@ -24,10 +25,10 @@ def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> 
     """
     file = saved_file(path)
     saved = described(file)
-    algorithms: dict[str, type[MemoryPPO | A3C]] = {"MemoryPPO": MemoryPPO, "A3C": A3C}
+    algorithms: dict[str, type[MemoryPPO | A3C | IMPALA]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
     name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
     if name not in algorithms:
-        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
+        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO, A3C and IMPALA")
     return algorithms[name].load(file, trusted=trusted, **kwargs)
 
 
