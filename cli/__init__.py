@@ -14,6 +14,7 @@ from ..common.output import say, stage, warn
 COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all it can and returns what does the work
     "train": "train an agent, or a model on a task",
     "sweep": "train every combination of options and seeds, then draw them",
+    "tune": "look for good settings",
     "plot": "draw runs in one picture, with a table beside it",
     "cores": "list the memory cores: parameters, state, cost",
     "configs": "list the experiments that come with relmem",

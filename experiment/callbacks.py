@@ -77,13 +77,20 @@ class Evaluations(BaseCallback):
     :param make_env: makes environments to evaluate in
     :param every: agent steps between two evaluations while training; null is never
     :param episodes: episodes of each evaluation, and of the final one
+    :param evaluated: called with steps and mean return after each evaluation
     """
 
     def __init__(
-        self, folder: RunFolder, make_env: Callable[[], VecEnv], every: Count | None = None, episodes: Count = 8
+        self,
+        folder: RunFolder,
+        make_env: Callable[[], VecEnv],
+        every: Count | None = None,
+        episodes: Count = 8,
+        evaluated: Callable[[int, float], None] | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.make_env, self.every, self.episodes = folder, make_env, every, episodes
+        self.evaluated = evaluated
 
     def _on_training_start(self) -> None:
         self._due = self.num_timesteps + (self.every or math.inf)
@@ -105,3 +112,5 @@ class Evaluations(BaseCallback):
                 save(self.model, self.folder.path / "best_model.zip")
             with self.folder.evaluations.open("a", encoding="utf-8") as file:
                 file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
+        if self.evaluated is not None:
+            self.evaluated(self.num_timesteps, mean)
