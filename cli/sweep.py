@@ -17,7 +17,7 @@ from .arguments import Arguments
 from .config_files import GROUPS, find_config
 from .options import parse
 
-RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads")
+RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads", "keep")
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:

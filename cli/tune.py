@@ -31,9 +31,10 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     """
     parser = Arguments(
         "tune",
-        "Look for good settings of a config with Optuna (extra [tune]). Trials that an evaluation finds below the median "
-        "of the others end early; the best settings become a config for `relmem train`. The same command goes on with "
-        "the study, and shares it where it runs several times at once. Options with a value are those of every trial.",
+        "Look for good settings of a config with Optuna (extra [tune]). Trials that an evaluation finds below the "
+        "median of the others end early; the best settings become a config for `relmem train`. The same command goes "
+        "on with the study, and shares it where it runs several times at once. Options with a value are those of every "
+        "trial.",
         [
             "relmem tune cartpole/masked_lstm --trials 30",
             "relmem tune tasks/parity_stm --core.name gru --max_minutes 2 --trials 20 --space my_space.yaml",

@@ -113,8 +113,8 @@ def _line(row: list[float]) -> str:
 
 
 def describe_episodes(rows: np.ndarray) -> dict[str, Any]:
-    """What the episodes [E, 4 or more] of a training show, for ``results.json``: ``curve`` has agent steps, minutes, and
-    the mean return of the last 100 episodes; ``first_reached`` where that mean, of 100, or of all where there were
+    """What the episodes [E, 4 or more] of a training show, for ``results.json``: ``curve`` has agent steps, minutes,
+    and the mean return of the last 100 episodes; ``first_reached`` where that mean, of 100, or of all where there were
     fewer, first exceeded some levels, and ``best_mean_return_100`` the highest such mean."""
     steps, returns, _, seconds = rows[:, :4].T
     means = running_mean(returns)

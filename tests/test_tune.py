@@ -10,6 +10,7 @@ import yaml
 
 from relmem.cli import main
 from relmem.cli.options import parse
+from relmem.experiment.agent import ALGORITHMS
 from relmem.experiment.run import Run
 from relmem.experiment.search_space import Choices, Numbers, read_space, require_space, shipped_space
 
@@ -39,6 +40,12 @@ def test_the_shipped_spaces_hold_options_that_there_are(config):
     require_space(space, values.options)
     assert any(isinstance(of_option, Numbers) for of_option in space.values())
     assert any(name.startswith("core.") for name in space)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_there_is_a_space_for_every_algorithm(algorithm):
+    _, values, *_ = parse(["--config", "cartpole/masked_lstm", "--algo.name", algorithm])
+    require_space(shipped_space(algorithm, "lstm"), values.options)
 
 
 def test_values_are_drawn_as_one_would_type_them(here):
