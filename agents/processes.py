@@ -32,8 +32,9 @@ class Place(NamedTuple):
 
 def place_of_process() -> Place:
     """What ``torchrun`` has told this process; without it, the only one."""
-    return Place(*(int(os.environ.get(name, default)) for name, default in
-                   (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))))  # fmt: skip
+    if not distributed.is_torchelastic_launched():
+        return Place(0, 1, 0)
+    return Place(*(int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")))
 
 
 def join(place: Place) -> None:
@@ -94,15 +95,21 @@ class ParallelPPO(MemoryPPO):
         self._take_place()
 
     def synchronise(self) -> None:
-        """Let all processes go on from what the first has learned, and draw the same numbers."""
-        policy, given = self.policy, self._first_ones(
-            [self.num_timesteps, self._n_updates, self.policy.state_dict(), self.policy.optimizer.state_dict(),
-             torch.get_rng_state()] if distributed.get_rank() == 0 else None
-        )  # fmt: skip
-        self.num_timesteps, self._n_updates, weights, optimizer, generator = given
-        policy.load_state_dict(weights)
-        policy.optimizer.load_state_dict(optimizer)
-        torch.set_rng_state(generator)
+        """Let all processes go on from what the first has learned."""
+        learned = self.policy.state_dict(), self.policy.optimizer.state_dict()
+        counts = self.num_timesteps, self._n_updates
+        (self.num_timesteps, self._n_updates), (weights, optimizer) = self._first_ones((counts, learned))
+        self.policy.load_state_dict(weights)
+        self.policy.optimizer.load_state_dict(optimizer)
+
+    def _share_generators(self) -> None:
+        """Let all processes draw the same numbers from now on, whatever a callback of one has drawn."""
+        on_gpu = self.device.type == "cuda"
+        gpu = torch.cuda.get_rng_state(self.device) if on_gpu else None
+        cpu, gpu = self._first_ones((torch.get_rng_state(), gpu))
+        torch.set_rng_state(cpu)
+        if gpu is not None:
+            torch.cuda.set_rng_state(gpu, self.device)
 
     def learn(self, *args: Any, **kwargs: Any) -> ParallelPPO:
         """Train, all processes together: each has to call this, with the same steps."""
@@ -121,6 +128,7 @@ class ParallelPPO(MemoryPPO):
         """
         assert self._own_buffer is not None and self._last_obs is not None and self._last_episode_starts is not None
         callback.on_rollout_start()
+        self._share_generators()
         if self._state is None or len(self._state[0]) != env.num_envs:
             with torch.no_grad():
                 self._state = self.policy.initial_state(env.num_envs)
