@@ -17,6 +17,7 @@ COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all i
     "enjoy": "watch a trained agent in a window",
     "record": "film a trained agent, its memory too, and draw stills of that",
     "sweep": "train every combination of options and seeds, then draw them",
+    "tune": "look for good settings",
     "plot": "draw runs in one picture, with a table beside it",
     "cores": "list the memory cores: parameters, state, cost",
     "configs": "list the experiments that come with relmem",

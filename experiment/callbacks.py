@@ -34,13 +34,16 @@ class Watch(BaseCallback):
     :param total_timesteps: agent steps at the end of the run
     :param frames_per_step: emulator frames per agent step
     :param stop: the user's wish
+    :param alone: whether no other process would wait for the rest of an update
     """
 
     def __init__(
-        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest
-    ) -> None:
+        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest,
+        alone: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.folder, self.episodes, self.frames_per_step, self.stop = folder, episodes, frames_per_step, stop
+        self.alone = alone
         self.progress = Progress(total_timesteps, "steps")
 
     def _on_training_start(self) -> None:
@@ -60,7 +63,7 @@ class Watch(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self.logger.record("time/frames", self.num_timesteps * self.frames_per_step)
-        self.stop.at_once = True
+        self.stop.at_once = self.alone
 
     def _status(self) -> str:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
@@ -82,6 +85,7 @@ class Evaluations(BaseCallback):
     :param episodes: episodes of each evaluation, and of the final one
     :param memory: whether each evaluation while training draws what the memory does in an episode, as images in
         TensorBoard: see ``stills.py``
+    :param evaluated: called with steps and mean return after each evaluation
     """
 
     def __init__(
@@ -91,9 +95,11 @@ class Evaluations(BaseCallback):
         every: Count | None = None,
         episodes: Count = 8,
         memory: bool = False,
+        evaluated: Callable[[int, float], None] | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.make_env, self.every, self.episodes, self.memory = folder, make_env, every, episodes, memory
+        self.evaluated = evaluated
 
     def _on_training_start(self) -> None:
         self._due = self.num_timesteps + (self.every or math.inf)
@@ -117,6 +123,8 @@ class Evaluations(BaseCallback):
                 save(self.model, self.folder.path / "best_model.zip")
             with self.folder.evaluations.open("a", encoding="utf-8") as file:
                 file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
+        if self.evaluated is not None:
+            self.evaluated(self.num_timesteps, mean)
 
     def _draw_memory(self) -> None:
         with stage("drawing the memory"), closing(self.make_env(1)) as env:
