@@ -132,7 +132,7 @@ def lines(rows: Mapping[str, Sequence[Trained]]) -> list[list[str]]:
     for row, runs in rows.items():
         ends = [run.curve for run in runs]
         minutes = [None if math.isnan(end.minutes[-1]) else float(end.minutes[-1]) for end in ends]
-        form = ".1f" if agent else ".3g"
+        form = "z.1f" if agent else ".3g"
         ended = spread([float(end.steps[-1]) for end in ends], ",.0f"), spread(minutes, ".1f")
         scores = spread([run.final for run in runs], form), spread([run.tested for run in runs], form)
         table.append([row, str(len(runs)), *scores, *ended])
