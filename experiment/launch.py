@@ -5,7 +5,7 @@
 
 Each training has a folder of its own, where it goes on if it was interrupted. A launcher takes those first that an
 earlier start left unfinished, and leaves alone what another launcher, or somebody by hand, is training: a list may be
-launched several times at once, from machines that share its folders too.
+launched several times at once.
 """
 
 from __future__ import annotations
