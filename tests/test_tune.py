@@ -7,6 +7,7 @@ import time
 
 import optuna
 import pytest
+import ray
 import yaml
 
 from relmem.cli import main
@@ -151,3 +152,14 @@ def test_without_optuna_the_extra_is_named(here, monkeypatch, capsys):
     assert main(["tune", "cartpole/masked_lstm", "--trials", "1"]) == 2
     assert "needs the extra [tune]: pip install 'relmem[tune]'" in capsys.readouterr().err
     assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_a_ray_cluster(here, capsys):
+    try:
+        assert main([*TUNE, "--space", "space.yaml", "--trials", "1", "--launcher", "ray"]) == 0
+    finally:
+        ray.shutdown()
+    assert [trial.state.name for trial in trials(here)] == ["COMPLETE"] and (here / "tuned" / "best.yaml").exists()
+    assert "Trial 0" in (here / "tuned" / "process_0.log").read_text()
+    assert "Best of 1 trials" in capsys.readouterr().out
