@@ -1,8 +1,8 @@
 """Agents as files that other programs run without relmem: ONNX, and PyTorch's own ``.pt2``.
 
-What is exported is one step of the policy for a batch of any size: observations, the state of the memory and ``starts`` in;
-what actions are chosen by, values and the next state out. Whoever runs it carries the state from one step to the next and
-says by ``starts`` where an episode begins: the graph itself then replaces the state by the initial one.
+What is exported is one step of the policy for a batch of any size: observations, ``starts`` and the state of the memory
+in; what actions are chosen by, values and the next state out. Whoever runs it carries the state from one step to the
+next and says by ``starts`` where an episode begins: there the graph itself takes the initial state instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -27,7 +27,7 @@ from ..common.options import Range, require_options
 from .base import MemoryAlgorithm
 from .policy import MemoryActorCriticPolicy
 
-OLDEST_OPSET, OPSET, NEWEST_OPSET = 18, 20, 23
+OLDEST_OPSET, OPSET, NEWEST_OPSET = 18, 20, 24
 Opset = Annotated[int, Range(OLDEST_OPSET, NEWEST_OPSET, why="what PyTorch writes")]
 DESCRIPTION = "relmem"  # the entry of a file's metadata that describes it
 STEPS, BATCH, RESETS = 50, 3, 0.1  # of the check: steps, environments, probability that an episode begins
@@ -47,13 +47,13 @@ class Exported(NamedTuple):
 
 
 class StepGraph(nn.Module):
-    """One step of a policy, from flat tensors to flat tensors: observations [B, ...] (one for each key of a dictionary),
-    ``starts`` [B] and the leaves of the state [B, ...] -> what actions are chosen by, values [B], leaves of the next state.
-    """
+    """One step of a policy, from tensors to tensors: observations [B, ...] (one for each key of a dictionary),
+    ``starts`` [B] and the leaves of the state [B, ...] -> what actions are chosen by, values [B], leaves of the next
+    state."""
 
     def __init__(self, policy: MemoryActorCriticPolicy) -> None:
         super().__init__()
-        self.policy = policy
+        self.policy, self.state_type = policy, type(policy.initial_state(1))
         observed, self.action_space = policy.observation_space, policy.action_space
         self.keys = list(observed) if isinstance(observed, spaces.Dict) else []
         parts = {f"observation.{key}": observed[key] for key in self.keys} or {"observation": observed}
@@ -65,7 +65,7 @@ class StepGraph(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         observed, starts, leaves = inputs[: len(self.spaces)], inputs[len(self.spaces)], inputs[len(self.spaces) + 1 :]
         obs: Any = dict(zip(self.keys, observed, strict=True)) if self.keys else observed[0]
-        state = type(self.policy.initial_state(1))(*leaves)
+        state = self.state_type(*leaves)
         parameters, values, state = self.policy.outputs(obs, state, starts)
         return (*self._read(parameters), values, *state)
 
@@ -119,12 +119,13 @@ def export_onnx(model: MemoryAlgorithm | MemoryActorCriticPolicy, path: str | Pa
     require_options(export_onnx, {"opset": opset})
     path = Path(path)
     require_new(path)
-    onnx, runtime = _packages()
+    onnx, runtime = onnx_packages()
     graph, program = _traced(model)
     with _quiet():
         onnx_program = torch.onnx.export(
             program, dynamo=True, verbose=False, opset_version=opset,
             input_names=list(graph.inputs), output_names=list(graph.outputs),
+            custom_translation_table=_more_operators(opset),
         )  # fmt: skip
     proto = onnx_program.model_proto  # type: ignore[union-attr]
     onnx.helper.set_model_props(proto, {DESCRIPTION: graph.describe()})
@@ -163,7 +164,11 @@ def export_torch(model: MemoryAlgorithm | MemoryActorCriticPolicy, path: str | P
     return _checked_and_written(graph, run, file.getvalue(), path)
 
 
-def _packages() -> tuple[Any, Any]:
+def onnx_packages() -> tuple[Any, Any]:
+    """The modules ``onnx`` and ``onnxruntime``.
+
+    :raises ValueError: if one that ``export_onnx`` needs is not installed
+    """
     try:
         import onnx
         import onnxruntime
@@ -171,6 +176,22 @@ def _packages() -> tuple[Any, Any]:
     except ImportError as error:
         raise ValueError(f"export to ONNX needs the extra [export]: pip install 'relmem[export]' ({error})") from error
     return onnx, onnxruntime
+
+
+def _more_operators(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What PyTorch 2.13 does not know how to write as ONNX, and the DNC sorts its cells and multiplies by."""
+    from onnxscript import values
+
+    op: Any = values.Opset("", opset)
+
+    def sort(x: Any, dim: int = -1, descending: bool = False, stable: bool | None = None) -> Any:
+        size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]))
+        return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)  # stable, by ONNX's definition
+
+    def prod(x: Any, dims: Sequence[int]) -> Any:
+        return op.ReduceProd(x, op.Constant(value_ints=list(dims)), keepdims=0)
+
+    return {torch.ops.aten.sort.stable: sort, torch.ops.prims.prod.default: prod}
 
 
 def _traced(model: MemoryAlgorithm | MemoryActorCriticPolicy) -> tuple[StepGraph, Any]:
@@ -189,7 +210,9 @@ def _traced(model: MemoryAlgorithm | MemoryActorCriticPolicy) -> tuple[StepGraph
 
 def _first_inputs(graph: StepGraph, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Inputs of a first step: what the state holds does not matter, since episodes begin."""
-    leaves = {name: np.zeros((batch, *shape), np.float32) for name, shape in graph.inputs.items() if name[:6] == "state."}
+    leaves = {
+        name: np.zeros((batch, *shape), np.float32) for name, shape in graph.inputs.items() if name[:6] == "state."
+    }
     return {**graph.samples(batch, rng), "starts": np.ones(batch, dtype=bool), **leaves}
 
 
@@ -236,11 +259,14 @@ def _next_state(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without what PyTorch's exporters say to those who develop them."""
-    level = logging.getLogger("torch.onnx").level
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            logging.getLogger("torch.onnx").setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

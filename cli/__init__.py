@@ -15,6 +15,7 @@ COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all i
     "train": "train an agent, or a model on a task",
     "sweep": "train every combination of options and seeds, then draw them",
     "plot": "draw runs in one picture, with a table beside it",
+    "export": "write an agent as ONNX or for torch.export, to be run without relmem",
     "cores": "list the memory cores: parameters, state, cost",
     "configs": "list the experiments that come with relmem",
     "envs": "list the environments",
