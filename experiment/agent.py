@@ -13,8 +13,9 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
+from ..agents import A3C, IMPALA, MemoryActorCriticPolicy, MemoryPPO
 from ..agents.cores.registry import core_options, registered_cores
+from ..agents.distributed import Launcher, connect
 from ..agents.evaluate import Evaluation, evaluate
 from ..agents.features import convolutions
 from ..agents.ppo import minibatch_shape
@@ -35,26 +36,30 @@ from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weight
 from .stop import StopRequest
 from .tensorboard_log import tensorboard_logger
 
-ALGORITHMS: dict[str, type[MemoryPPO | A3C]] = {"ppo": MemoryPPO, "a3c": A3C}
+Algorithm = MemoryPPO | A3C | IMPALA
+ALGORITHMS: dict[str, type[Algorithm]] = {"ppo": MemoryPPO, "a3c": A3C, "impala": IMPALA}
+WORKERS = ("workers", "min_workers", "max_lag", "launcher")  # options that say how they run, not what is learned
 NO_OPTIONS = {
-    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "_init_setup_model"),
+    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "launcher", "_init_setup_model"),
     *("verbose", "tensorboard_log", "stats_window_size"),
 }
+RAY_ADDRESS = "host:port, or auto, that which runs on this machine; null: RAY_ADDRESS, or a new one on this machine"
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
 EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far
 
 
 class AgentJob(Job):
-    """Trains an agent by PPO or A3C."""
+    """Trains an agent by PPO, A3C or IMPALA."""
 
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
-        *("eval.every", "eval.episodes", "algo.workers"),
+        *("eval.every", "eval.episodes", "eval.memory", "algo.workers", "algo.min_workers", "algo.max_lag"),
+        *("launcher", "ray.address"),
     )
-    learner: MemoryPPO | A3C
+    learner: Algorithm
     episodes: EpisodeFile
 
     def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
@@ -62,11 +67,19 @@ class AgentJob(Job):
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
+        self.on_ray = config["launcher"] == "ray"
+        if self.on_ray and self.ppo:
+            raise ValueError(
+                "launcher 'ray' is for algo.name impala and a3c; several processes of ppo are torchrun's: docs/scale.md"
+            )
+        if config["eval.memory"] and config["eval.every"] is None:
+            raise ValueError("eval.memory draws at evaluations while training: say with eval.every how often")
         super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
         if not self.ppo:
-            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1)
+            unrolls = {"algo__unrolls": 1} if config["algo.name"] == "impala" else {}
+            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1, **unrolls)
         config = config.but(total_timesteps=64, env__n_envs=1, algo__n_steps=min(16, config["algo.n_steps"]))
         return config.but(algo__n_epochs=1, algo__batch_size=None, algo__bptt_length=None)
 
@@ -77,18 +90,24 @@ class AgentJob(Job):
         :raises ValueError: if core or algorithm is unknown
         """
         require_choice("algorithm", algorithm, ALGORITHMS)
-        env = options_of(make_vec_env, skip=("seed", *(() if algorithm == "ppo" else ("n_envs",))))
+        env = options_of(make_vec_env, skip=("seed", "render", *(() if algorithm == "ppo" else ("n_envs",))))
         env["kwargs"] = env.pop("env_kwargs")._replace(name="kwargs")
         for name, default in (("id", "PongNoFrameskip-v4"), ("n_envs", 16)):
             if name in env:
                 env[name] = env[name]._replace(default=default)
         policy, trainer = options_of(MemoryActorCriticPolicy), options_of(ALGORITHMS[algorithm], skip=NO_OPTIONS)
         return {
-            "": run_options(Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments")),
+            "": run_options(
+                Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments"),
+                Option(
+                    "launcher", Launcher, "local", "where workers of a3c and impala run: on this machine, or by ray"
+                ),
+            ),
             "env": Group("the environment", env),
             "policy": Group("the policy", {name: policy[name] for name in ("features", "bypass", "net_arch")}),
             "core": named("core", core, registered_cores(), core_options(core)),
             "algo": named("algorithm", algorithm, ALGORITHMS, trainer),
+            "ray": Group("the Ray cluster", {"address": Option("address", str | None, None, RAY_ADDRESS)}),
             "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),
         }
 
@@ -109,37 +128,46 @@ class AgentJob(Job):
 
     def prepare(self, checkpoint: Path | None) -> None:
         self._require_room()
+        if self.on_ray:
+            connect(self.config["ray.address"], self.config["algo.workers"] or available_processors())
         self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
-    def _make_env(self, n_envs: int, seed: int) -> VecEnv:
-        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, **self._env_kwargs())
+    def make_env(self, n_envs: int, seed: int, render: bool = False) -> VecEnv:
+        """Environments as the run trains on.
+
+        :param render: whether they are to be filmed
+        """
+        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, render=render, **self._env_kwargs())
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
         options["env_kwargs"] = options.pop("kwargs")
         return {name: value for name, value in options.items() if name not in ("id", "n_envs")}
 
-    def _evaluation_env(self) -> VecEnv:
-        return self._make_env(min(EVALUATION_ENVS, self.config["eval.episodes"]), self.config["seed"] + EVALUATION_SEED)
+    def _evaluation_env(self, n_envs: int | None = None) -> VecEnv:
+        n_envs = n_envs or min(EVALUATION_ENVS, self.config["eval.episodes"])
+        return self.make_env(n_envs, self.config["seed"] + EVALUATION_SEED)
 
     def _policy_kwargs(self) -> dict[str, Any]:
         config = self.config
         return {"core": config["core.name"], "core_kwargs": config.group("core"), **config.group("policy")}
 
-    def _new_model(self) -> MemoryPPO | A3C:
+    def _new_model(self) -> Algorithm:
         config = self.config
         arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
         arguments |= {name: config[name] for name in ("precision", "seed", "device")}
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"])
+            env = self.make_env(config["env.n_envs"], config["seed"])
             return MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
-        return A3C(MemoryActorCriticPolicy, config["env.id"], env_kwargs=self._env_kwargs(), **arguments)
+        arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
+        return ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, config["env.id"], **arguments)
 
-    def _loaded_model(self, checkpoint: Path) -> MemoryPPO | A3C:
+    def _loaded_model(self, checkpoint: Path) -> Algorithm:
         config = self.config
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
-            changed["workers"] = config["algo.workers"]
+            known = config.group("algo") | {"launcher": config["launcher"]}
+            changed |= {name: known[name] for name in WORKERS if name in known}
         model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
@@ -149,7 +177,7 @@ class AgentJob(Job):
             )
         env: Any = config["env.id"]
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)  # new episodes
+            env = self.make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)  # new episodes
         try:
             model.set_env(env)
         except ValueError as error:
@@ -164,7 +192,7 @@ class AgentJob(Job):
         if options["image_size"]:
             height, width = np.broadcast_to(options["image_size"], 2).tolist()
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
-        with closing(self._make_env(1, config["seed"])) as env:
+        with closing(self.make_env(1, config["seed"])) as env:
             spaces_ = env.observation_space, env.action_space
             one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
@@ -184,6 +212,8 @@ class AgentJob(Job):
             f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (kept + 8 * FLOAT)),
         }
         host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
+        if self.on_ray:  # whose workers are elsewhere
+            host = {}
         if get_device(config["device"]).type == "cuda":
             require_room(needs, torch.cuda.mem_get_info(get_device(config["device"]))[0])
             needs = {}
@@ -198,7 +228,8 @@ class AgentJob(Job):
             length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
             return f"rollouts of {n_envs} environments x {n_steps} steps, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
-        return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+        segments = f"segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+        return f"{workers} worker(s){' on Ray' * self.on_ray}, {segments}"
 
     def outcome(self) -> str | None:
         return "finished" if self.done >= self.config["total_timesteps"] else None

@@ -468,12 +468,16 @@ class Countdown(gymnasium.Env):
         return np.zeros(1, dtype=np.float32), 1.0, self.t == self.steps, False, {}
 
 
+def acts_by(predict) -> SimpleNamespace:
+    return SimpleNamespace(predict=predict, observation_space=Countdown.observation_space)
+
+
 @pytest.mark.parametrize(("lengths", "seconds", "returns"), [((1, 2, 3), None, [1, 2, 3]), ((2, 10**9, 3), 20, [2, 3])])
 def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_than_it_may(
     lengths, seconds, returns, monkeypatch
 ):
     env = DummyVecEnv([partial(Countdown, steps) for steps in lengths])
-    model = SimpleNamespace(predict=lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
+    model = acts_by(lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
     monkeypatch.setattr(time, "monotonic", partial(next, itertools.count()))  # a clock that goes on when it is read
     result = evaluate(model, env, seconds=seconds)
     np.testing.assert_array_equal(result.returns, returns)
@@ -487,7 +491,7 @@ def test_evaluation_plays_the_most_probable_actions_with_memory():
         calls.append((state, starts.tolist(), deterministic))
         return np.zeros(2, dtype=int), len(calls)
 
-    evaluate(SimpleNamespace(predict=predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]))
+    evaluate(acts_by(predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]))
     assert calls == [(None, [True, True], True), (1, [True, False], True), (2, [True, False], True)]
 
 
