@@ -17,6 +17,7 @@ COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all i
     "enjoy": "watch a trained agent in a window",
     "record": "film a trained agent, its memory too, and draw stills of that",
     "sweep": "train every combination of options and seeds, then draw them",
+    "tune": "look for good settings",
     "plot": "draw runs in one picture, with a table beside it",
     "export": "write an agent as ONNX or for torch.export, to be run without relmem",
     "cores": "list the memory cores: parameters, state, cost",

@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from mkdocs.config.defaults import MkDocsConfig
@@ -143,11 +144,22 @@ def _as_markdown(path: str) -> str:
     """A file of the repository as a page."""
     text, suffix = (ROOT / path).read_text(encoding="utf-8"), Path(path).suffix
     if suffix == ".ipynb":
-        cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]
-        return "\n\n".join(source if kind == "markdown" else f"```python\n{source}\n```" for kind, source in cells)
+        return "\n\n".join(block for cell in json.loads(text)["cells"] for block in _cell(cell))
     if suffix in SHOWN_AS_CODE:
         return f'# {path}\n\n````{SHOWN_AS_CODE[suffix]} linenums="1"\n{text}\n````\n'
     return text
+
+
+def _cell(cell: dict[str, Any]) -> Iterator[str]:
+    """A cell of a notebook as Markdown, with what it showed."""
+    source = "".join(cell["source"])
+    yield source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```"
+    for output in cell.get("outputs", []):
+        data = output.get("data", {})
+        if "image/png" in data:
+            yield f"![What the cell above draws](data:image/png;base64,{''.join(data['image/png']).strip()})"
+        elif text := output.get("text") or data.get("text/plain"):
+            yield f"```text\n{''.join(text).rstrip()}\n```"
 
 
 def _navigation(nav: object) -> Iterator[str]:

@@ -34,7 +34,7 @@ from .pictures import draw_learning_curve
 from .progress import Progress
 from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weights, without_content
 from .stop import StopRequest
-from .tensorboard_log import tensorboard_logger
+from .tensorboard_log import log_settings, tensorboard_logger
 
 Algorithm = MemoryPPO | A3C | IMPALA
 ALGORITHMS: dict[str, type[Algorithm]] = {"ppo": MemoryPPO, "a3c": A3C, "impala": IMPALA}
@@ -108,7 +108,7 @@ class AgentJob(Job):
             "core": named("core", core, registered_cores(), core_options(core)),
             "algo": named("algorithm", algorithm, ALGORITHMS, trainer),
             "ray": Group("the Ray cluster", {"address": Option("address", str | None, None, RAY_ADDRESS)}),
-            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),
+            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env", "evaluated"))),
         }
 
     @property
@@ -239,9 +239,14 @@ class AgentJob(Job):
         self.learner.set_logger(tensorboard_logger(folder, self.done))
         if self.outcome():  # only the evaluation is missing
             return
+        if not self.done:
+            log_settings(self.learner.logger, self.config, "rollout/ep_rew_mean", "eval/mean_reward")
         total = self.config["total_timesteps"]
         watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop)
-        callbacks = [watch, Evaluations(folder, self._evaluation_env, **self.config.group("eval"))]
+        callbacks = [
+            watch,
+            Evaluations(folder, self._evaluation_env, evaluated=self.evaluated, **self.config.group("eval")),
+        ]
         try:
             self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
@@ -282,8 +287,15 @@ class AgentJob(Job):
         return None
 
     def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
-        steps, returns, _, _ = self.episodes.rows.T
+        steps, returns, *_ = self.episodes.rows.T
         draw_learning_curve(path, steps, returns, title, self._frames_per_step(), tested["mean"] if tested else None)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return True
+
+    def score(self, results: dict[str, Any]) -> float | None:
+        return (results.get("evaluation") or {}).get("mean")
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -291,6 +303,7 @@ class AgentJob(Job):
             "algorithm": self.config["algo.name"],
             "outcome": self.outcome() or "stopped",
             "minutes": round(self.episodes.seconds / 60, 2),
+            "processor_minutes": round(self.episodes.processor_seconds / 60, 2),
             "steps": self.done,
             "frames_per_step": self._frames_per_step(),
             **describe_episodes(self.episodes.rows),

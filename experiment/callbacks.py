@@ -82,6 +82,7 @@ class Evaluations(BaseCallback):
     :param episodes: episodes of each evaluation, and of the final one
     :param memory: whether each evaluation while training draws what the memory does in an episode, as images in
         TensorBoard: see ``stills.py``
+    :param evaluated: called with steps and mean return after each evaluation
     """
 
     def __init__(
@@ -91,9 +92,11 @@ class Evaluations(BaseCallback):
         every: Count | None = None,
         episodes: Count = 8,
         memory: bool = False,
+        evaluated: Callable[[int, float], None] | None = None,
     ) -> None:
         super().__init__()
         self.folder, self.make_env, self.every, self.episodes, self.memory = folder, make_env, every, episodes, memory
+        self.evaluated = evaluated
 
     def _on_training_start(self) -> None:
         self._due = self.num_timesteps + (self.every or math.inf)
@@ -117,6 +120,8 @@ class Evaluations(BaseCallback):
                 save(self.model, self.folder.path / "best_model.zip")
             with self.folder.evaluations.open("a", encoding="utf-8") as file:
                 file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
+        if self.evaluated is not None:
+            self.evaluated(self.num_timesteps, mean)
 
     def _draw_memory(self) -> None:
         with stage("drawing the memory"), closing(self.make_env(1)) as env:

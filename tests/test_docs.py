@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -141,6 +142,17 @@ def test_the_site_has_all_pages_shows_the_source_and_leads_to_its_lines(site):
     line, _ = lines_of("agents/ppo.py", "MemoryPPO:clip_grad_norm_")
     assert f'href="source/agents/ppo.py.html#__codelineno-0-{line}"' in (site / "details.html").read_text()
     assert f'id="__codelineno-0-{line}"' in (site / "source/agents/ppo.py.html").read_text()
+
+
+@pytest.mark.slow
+def test_every_link_within_the_site_leads_somewhere(site):
+    pages = {page: page.read_text() for page in site.rglob("*.html") if page.name != "404.html"}
+    for page, html in pages.items():
+        for link in re.findall(r"\bhref=\"?(?!\w+:|//)([^\"\s>]+)", html):
+            path, _, anchor = unquote(link).partition("#")
+            target = (page.parent / path).resolve() if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not anchor or target not in pages or f'id="{anchor}"' in pages[target], f"{page.name}: {link}"
 
 
 def test_the_notebook_runs(tmp_path):
