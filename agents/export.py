@@ -55,11 +55,14 @@ class StepGraph(nn.Module):
         super().__init__()
         self.policy, self.state_type = policy, type(policy.initial_state(1))
         observed, self.action_space = policy.observation_space, policy.action_space
-        self.keys = list(observed) if isinstance(observed, spaces.Dict) else []
-        parts = {f"observation.{key}": observed[key] for key in self.keys} or {"observation": observed}
-        self.shapes = {name: tuple(space.shape or ()) for name, space in parts.items()}
-        self.spaces, leaves = parts, policy.core.state_spec
-        self.inputs = {**self.shapes, "starts": (), **{f"state.{name}": shape for name, shape in leaves.items()}}
+        parts = dict(observed) if isinstance(observed, spaces.Dict) else {}
+        self.keys, leaves = list(parts), policy.core.state_spec
+        self.spaces = {f"observation.{key}": space for key, space in parts.items()} or {"observation": observed}
+        self.inputs: dict[str, tuple[int, ...]] = {
+            **{name: tuple(space.shape or ()) for name, space in self.spaces.items()},
+            "starts": (),
+            **{f"state.{name}": shape for name, shape in leaves.items()},
+        }
         self.outputs = (*self._actions(), "value", *(f"next_state.{name}" for name in leaves))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -171,7 +174,7 @@ def onnx_packages() -> tuple[Any, Any]:
     """
     try:
         import onnx
-        import onnxruntime
+        import onnxruntime  # type: ignore[import-untyped]
         import onnxscript  # noqa: F401  (what PyTorch writes ONNX by)
     except ImportError as error:
         raise ValueError(f"export to ONNX needs the extra [export]: pip install 'relmem[export]' ({error})") from error
@@ -221,10 +224,12 @@ def _checked_and_written(graph: StepGraph, run: Run, content: bytes, path: Path)
 
     :raises ValueError: if it does not
     """
-    error = max(_largest_difference(graph, run, batch, STEPS) for batch in (BATCH, 1))
-    if not error <= TOLERANCE:  # NaN is not
+    differences = [_differences(graph, run, batch, STEPS) for batch in (BATCH, 1)]
+    error, output = max((difference, name) for found in differences for name, difference in found.items())
+    if error > TOLERANCE:
         raise ValueError(
-            f"the exported graph differs from the policy by {error:.1e} within {STEPS} steps: '{path}' is not written"
+            f"the exported graph differs from the policy by {error:.1e} in {output} within {STEPS} steps: '{path}' is "
+            "not written"
         )
     with replacing(path) as file:
         file.write(content)
@@ -232,9 +237,9 @@ def _checked_and_written(graph: StepGraph, run: Run, content: bytes, path: Path)
 
 
 @torch.no_grad()
-def _largest_difference(graph: StepGraph, run: Run, batch: int, steps: int) -> float:
-    """Between the outputs of a file and of the policy, each of which carries its own state."""
-    rng, largest = np.random.default_rng(1), 0.0
+def _differences(graph: StepGraph, run: Run, batch: int, steps: int) -> dict[str, float]:
+    """The largest difference of each output of a file to that of the policy, each of which carries its own state."""
+    rng, largest = np.random.default_rng(1), dict.fromkeys(graph.outputs, 0.0)
     ours = theirs = _first_inputs(graph, batch, rng)
     for _ in range(steps):
         found = run(theirs)
@@ -243,10 +248,10 @@ def _largest_difference(graph: StepGraph, run: Run, batch: int, steps: int) -> f
             for name, output in zip(graph.outputs, graph(*map(torch.as_tensor, ours.values())), strict=True)
         }
         for name, value in expected.items():
-            if value.shape != found[name].shape:
-                return np.inf
+            if value.shape != found[name].shape or not np.isfinite(found[name]).all():
+                return {name: np.inf}
             scale = max(1.0, np.abs(value).max(initial=0.0))
-            largest = max(largest, float(np.abs(value - found[name]).max(initial=0.0) / scale))
+            largest[name] = max(largest[name], float(np.abs(value - found[name]).max(initial=0.0) / scale))
         common = {**graph.samples(batch, rng), "starts": rng.random(batch) < RESETS}
         ours, theirs = ({**common, **_next_state(outputs)} for outputs in (expected, found))
     return largest

@@ -12,7 +12,7 @@ import torch
 from gymnasium import spaces
 from small_cores import SMALL
 
-from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, registered_cores
+from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, StackedCore, make_core, registered_cores
 from relmem.agents.export import STEPS, TOLERANCE, export_onnx, export_torch
 from relmem.cli import main
 
@@ -22,11 +22,9 @@ PAGE = (Path(__file__).parents[1] / "docs" / "export.md").read_text(encoding="ut
 TINY = {name: dict(layers=1) for name in ("rmt", "armt")} | {name: dict(read_heads=1) for name in ("dnc", "ntm")}
 
 
-def policy(observation_space=VECTOR, action_space=TWO, core="gru", **kwargs):
-    options = SMALL.get(core, {}) | TINY.get(core, {})
-    made = MemoryActorCriticPolicy(
-        observation_space, action_space, lambda _: 1e-3, core=core, core_kwargs=options, **kwargs
-    )
+def policy(observation_space=VECTOR, action_space=TWO, core="gru"):
+    options = {"core": core, "core_kwargs": SMALL.get(core)}
+    made = MemoryActorCriticPolicy(observation_space, action_space, lambda _: 1e-3, **options)
     with torch.no_grad():
         for parameter in made.parameters():  # away from special starts, such as heads that are all but zero
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -34,10 +32,16 @@ def policy(observation_space=VECTOR, action_space=TWO, core="gru", **kwargs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", registered_cores())
-def test_every_core_becomes_onnx(core, tmp_path):
-    exported = export_onnx(policy(core=core), tmp_path / "agent.onnx")
-    assert exported.error < 1e-4 and exported.path.stat().st_size > 1000
+@pytest.mark.parametrize("names", [registered_cores()[i::7] for i in range(7)], ids=" ".join)
+def test_every_core_becomes_onnx(names, tmp_path):
+    """Several in a row, since an export takes seconds; the state of each is an output of its own."""
+    model = policy(core="identity")
+    width, options = model.core.output_size, {name: SMALL.get(name, {}) | TINY.get(name, {}) for name in names}
+    cores = {f"c_{name}": make_core(name, width, width, **options[name]) for name in names}
+    model.core = StackedCore(cores)
+    exported = export_onnx(model, tmp_path / "agent.onnx")
+    assert exported.error < 1e-4
+    assert len(exported.inputs) == 2 + sum(len(core.state_spec) for core in cores.values())
 
 
 @pytest.mark.parametrize(
@@ -65,14 +69,14 @@ def test_every_space_is_exported(observation_space, action_space, names, tmp_pat
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory):
     path = tmp_path_factory.mktemp("agent") / "agent.zip"
-    kwargs = dict(core="stm", core_kwargs=SMALL["stm"])
+    kwargs = dict(core="gru", core_kwargs=SMALL["gru"])
     MemoryPPO("MemoryPolicy", "CartPole-v1", seed=0, policy_kwargs=kwargs).save(path)
     return path
 
 
 def test_the_example_without_pytorch_plays(agent, tmp_path):
     assert main(["export", str(agent), "--onnx", str(tmp_path / "agent.onnx")]) == 0
-    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
+    _, code = re.findall(r"^```python\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)
     assert len([line for line in code.splitlines() if line]) <= 22
     code += "import sys\nassert 'torch' not in sys.modules and 'relmem' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
@@ -87,7 +91,7 @@ def test_a_program_of_pytorch_says_what_it_takes(agent, tmp_path, capsys):
     described = {"relmem": ""}
     program = torch.export.load(file, extra_files=described).module()
     about = json.loads(described["relmem"])
-    assert about["core"] == "stm" and about["action_space"]["kind"] == "Discrete"
+    assert about["core"] == "gru" and about["action_space"]["kind"] == "Discrete"
     shapes = [[5, *shape[1:]] for shape in about["inputs"].values()]
     inputs = [torch.zeros(shape) if number != 1 else torch.ones(shape).bool() for number, shape in enumerate(shapes)]
     outputs = dict(zip(about["outputs"], program(*inputs), strict=True))
@@ -104,7 +108,9 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path, monkeypat
         return program
 
     monkeypatch.setattr(torch.export, "load", changed)
-    with pytest.raises(ValueError, match=rf"differs from the policy by .* within {STEPS} steps: .* is not written"):
+    with pytest.raises(
+        ValueError, match=rf"differs from the policy by .* in value within {STEPS} steps: .* is not written"
+    ):
         export_torch(model, tmp_path / "agent.pt2")
     assert not list(tmp_path.iterdir()) and TOLERANCE < 0.1
 
