@@ -118,7 +118,7 @@ def panels(comparison: Comparison, x: str) -> list[Panel]:
         first = next(iter(rows.values()))[0]
         label = {"steps": first.unit, "minutes": "minutes", "frames": "million frames"}[x]
         curves = {row: [run.curve for run in runs] for row, runs in rows.items()}
-        found.append(Panel(curves, x, label, first.metric, task))
+        found.append(Panel(curves, x, label, first.metric, task, first.levels))
     return found
 
 
