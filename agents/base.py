@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -68,6 +69,17 @@ class MemoryAlgorithm(BaseAlgorithm):
             raise ValueError(f"{name} needs a MemoryActorCriticPolicy, got {type(policy).__name__}")
         self.policy = policy.to(self.device)
         self.policy.set_precision(self.precision)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for one observation or a batch, and the state to pass with the next one: see the policy's."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
     def continued_seed(self) -> int | None:
         """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""

@@ -11,7 +11,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.options import Count, Positive, require_options
+from .base import MemoryAlgorithm
 from .finite import require_numbers
+from .masks import mask_reader
 
 
 class Evaluation(NamedTuple):
@@ -31,6 +33,9 @@ def evaluate(
 ) -> Evaluation:
     """Play episodes with the most probable actions.
 
+    Environments with a method ``action_masks`` are asked which actions they allow, and an algorithm of ours plays no
+    others.
+
     :param model: whose ``predict`` chooses them
     :param env: is reset first. Each environment plays its share of the episodes, so that short ones do not come to
         count more than long ones
@@ -38,6 +43,7 @@ def evaluate(
     :param seconds: time after which episodes still running are left out; None: all are played to their end
     :param progress: called with the number of episodes that have ended and of all, whenever one ends
     :raises FloatingPointError: if an environment gives numbers that are not finite
+    :raises ValueError: if an environment's action mask has the wrong shape or allows nothing
     """
     require_options(evaluate, {"episodes": episodes, "seconds": seconds})
     total = env.num_envs if episodes is None else episodes
@@ -46,10 +52,13 @@ def evaluate(
     returns: list[float] = []
     lengths: list[int] = []
     deadline = time.monotonic() + (np.inf if seconds is None else seconds)
+    read_masks = mask_reader(env) if isinstance(model, MemoryAlgorithm) else lambda: None
     obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
     while left.any() and time.monotonic() < deadline:
         require_numbers("observation", obs)
-        actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
+        masks = read_masks()
+        masked = {} if masks is None else {"action_masks": masks}
+        actions, state = model.predict(obs, state, starts, deterministic=True, **masked)  # type: ignore[arg-type]
         obs, rewards, starts, _ = env.step(actions)
         require_numbers("reward", rewards)
         sums, steps = sums + rewards, steps + 1

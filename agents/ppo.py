@@ -209,7 +209,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
             for batch in self.buffer.minibatches(sequences):
                 values, log_prob, entropy, _ = self.policy.evaluate_sequence(
-                    batch.obs, batch.actions, batch.state, batch.starts
+                    batch.obs, batch.actions, batch.state, batch.starts, batch.action_masks
                 )  # each [L, S]
                 advantages = batch.advantages
                 if self.normalize_advantage and advantages.numel() > 1:
