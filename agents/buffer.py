@@ -63,9 +63,7 @@ class SequenceBuffer:
         return row, slice(chunk * self.n_envs, (chunk + 1) * self.n_envs)
 
     @torch.no_grad()
-    def begin_step(
-        self, t: int, obs: Any, starts: Tensor, state: State, action_masks: Tensor | None = None
-    ) -> None:
+    def begin_step(self, t: int, obs: Any, starts: Tensor, state: State, action_masks: Tensor | None = None) -> None:
         """Store what is known before step t: obs [N, ...], starts [N], action masks [N, M] of environments that have
         some and, if a sequence begins here, the state."""
         row, columns = self._at(t)
@@ -111,25 +109,27 @@ class SequenceBuffer:
             next_values, next_starts = self.values[at], self.starts[at]
         torch.add(self.advantages, self.values, out=self.returns)
 
-    def minibatches(self, n_sequences: int) -> Iterator[SequenceBatch]:
-        """One pass over the rollout in random order, ``n_sequences`` whole sequences at a time."""
-        order = torch.randperm(self.n_sequences, device=self.starts.device)
-        for columns in order.split(n_sequences):
+    def minibatches(self, n_sequences: int) -> Iterator[Tensor]:
+        """One pass over the rollout in random order: the columns of ``n_sequences`` sequences at a time."""
+        yield from torch.randperm(self.n_sequences, device=self.starts.device).split(n_sequences)
 
-            def pick(stored: Tensor, columns: Tensor = columns) -> Tensor:
-                return stored.index_select(1, columns)
+    def sequences(self, columns: Tensor) -> SequenceBatch:
+        """The sequences in these columns, [S]."""
 
-            yield SequenceBatch(
-                obs=map_obs(pick, self.obs),
-                actions=pick(self.actions),
-                values=pick(self.values),
-                log_probs=pick(self.log_probs),
-                advantages=pick(self.advantages),
-                returns=pick(self.returns),
-                starts=pick(self.starts),
-                state=type(self.state)(*(leaf.index_select(0, columns) for leaf in self.state)),
-                action_masks=None if self.action_masks is None else pick(self.action_masks),
-            )
+        def pick(stored: Tensor) -> Tensor:
+            return stored.index_select(1, columns)
+
+        return SequenceBatch(
+            obs=map_obs(pick, self.obs),
+            actions=pick(self.actions),
+            values=pick(self.values),
+            log_probs=pick(self.log_probs),
+            advantages=pick(self.advantages),
+            returns=pick(self.returns),
+            starts=pick(self.starts),
+            state=type(self.state)(*(leaf.index_select(0, columns) for leaf in self.state)),
+            action_masks=None if self.action_masks is None else pick(self.action_masks),
+        )
 
 
 def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:
