@@ -8,9 +8,11 @@ import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from ..common.options import require_options
 from .finite import require_finite_weights
+from .normalization import Normalization, frozen, normalization_of
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .schedule import as_schedule
@@ -40,6 +42,7 @@ class MemoryAlgorithm(BaseAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
     algorithm: str  # saved, for `relmem.agents.load`
     precision: Precision
+    normalization: Normalization | None = None  # of the environments that it has learned in; saved with it
 
     def _require_setup(self, kind: type[BaseAlgorithm]) -> None:
         """Check what the algorithm was made of, or loaded with.
@@ -81,6 +84,13 @@ class MemoryAlgorithm(BaseAlgorithm):
         """Action for one observation or a batch, and the state to pass with the next one: see the policy's."""
         return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
 
+    def normalized(self, env: VecEnv) -> VecEnv:
+        """Environments as the model knows them: if it learns under a ``VecNormalize``, or did before it was saved, the
+        observations are normalised by its statistics as they are now; else nothing is done to them."""
+        learns_in = self.get_vec_normalize_env()
+        normalization = self.normalization if learns_in is None else normalization_of(learns_in)
+        return env if normalization is None or unwrap_vec_normalize(env) is not None else frozen(env, normalization)
+
     def continued_seed(self) -> int | None:
         """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
         if self.seed is None or self.num_timesteps == 0:
@@ -98,6 +108,8 @@ class MemoryAlgorithm(BaseAlgorithm):
         :raises Diverged: if its weights are not finite, and of no use to anyone
         """
         require_finite_weights(self.policy)
+        if (learns_in := self.get_vec_normalize_env()) is not None:
+            self.normalization = normalization_of(learns_in)
         super().save(path, *args, **kwargs)
 
     def set_parameters(self, *args: Any, **kwargs: Any) -> None:

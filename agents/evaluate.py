@@ -33,6 +33,9 @@ def evaluate(
 ) -> Evaluation:
     """Play episodes with the most probable actions.
 
+    A model that was trained under a ``VecNormalize`` sees environments without one as it knows them, normalised by the
+    statistics of its training; returns are of the rewards as they are.
+
     Environments with a method ``action_masks`` are asked which actions they allow, and an algorithm of ours plays no
     others.
 
@@ -52,6 +55,7 @@ def evaluate(
     returns: list[float] = []
     lengths: list[int] = []
     deadline = time.monotonic() + (np.inf if seconds is None else seconds)
+    env = model.normalized(env) if isinstance(model, MemoryAlgorithm) else env
     read_masks = mask_reader(env) if isinstance(model, MemoryAlgorithm) else lambda: None
     obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
     while left.any() and time.monotonic() < deadline:

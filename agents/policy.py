@@ -7,6 +7,7 @@ A3C, which carry the core's own structured state, and stock ``sb3_contrib.Recurr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,10 +23,11 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from ..common.checks import unknown
-from ..common.options import Count, require_options
+from ..common.checks import require_choice, unknown
+from ..common.options import Count, Import, require_options
 from ..envs.last import OBSERVATION
 from .cores import State, make_core, registered_cores
+from .cores.weights import require_same_tensors
 from .features import ConvFeatures, FeaturesName, convolutions, features_class
 from .finite import Diverged
 from .masks import masked_distribution, require_masks
@@ -42,10 +44,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
 
     :param core: name of a registered memory core, or module:name of one that the import of a module registers
     :param core_kwargs: the core's options; null (None): its defaults
-    :param features: feature extractor; null (None): nature for images, dict for dictionaries, mlp for the rest
+    :param features: feature extractor, or module:name of a class of your own, derived from SB3's BaseFeaturesExtractor;
+        null (None): nature for images, dict for dictionaries, mlp for the rest
     :param bypass: whether the heads read the features too, beside the core's output: what can be played without memory
         then need not be learned through it
-    :param net_arch: sizes of hidden layers between core and heads, also as {"pi": [64], "vf": [64]}; null (None): none
+    :param net_arch: sizes of hidden layers between core and heads, also as {pi: [64], vf: [64]}; null (None): none
     :param features_extractor_class: an extractor class of your own, instead of ``features``
     :param options: others of ``ActorCriticPolicy``, such as ``activation_fn``
     :raises ValueError: if a space is one that no policy can have, or the core, one of its options or the features are
@@ -59,7 +62,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         lr_schedule: Schedule,
         core: str = "lstm",
         core_kwargs: dict[str, Any] | None = None,
-        features: FeaturesName | None = None,
+        features: FeaturesName | Import | None = None,
         bypass: bool = False,
         net_arch: list[Count] | dict[str, list[Count]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
@@ -76,6 +79,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
             "net_arch": net_arch,
         }
         require_options(MemoryActorCriticPolicy, own_options)
+        for part in net_arch if isinstance(net_arch, dict) else ():
+            require_choice("part of net_arch", part, ("pi", "vf"))
         if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
             hint = "(A core of your own is known once its module is imported; 'module:core' imports it.)"
             raise ValueError(f"{unknown('core', core, registered_cores())} {hint}")
@@ -129,6 +134,15 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
     def device(self) -> torch.device:
         """Where the policy computes. (SB3 goes through its parameters to find out, at every step.)"""
         return self.core._like.device
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take over weights.
+
+        :raises ValueError: if they are of another configuration, naming the first tensor that differs
+        """
+        if strict:
+            require_same_tensors(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     def set_precision(self, precision: Precision) -> None:
         """Choose what features are computed in. Trainers do; a saved policy does not keep it.

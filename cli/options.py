@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ..agents.cores.registry import core_options, registered_cores
 from ..common.checks import unknown
@@ -68,6 +68,8 @@ def parse(argv: Sequence[str]) -> Invocation:
     for key, text in words.items():
         if key not in known:
             raise ValueError(_unknown("option", key, [*FLAGS, *known], groups))
+        if not text and bool in (known[key].hint, *get_args(known[key].hint)):  # may stand alone: --track
+            text = "true"
         text = _given(key, text)
         with _naming(key):
             on_flags[key] = read(text)

@@ -17,11 +17,11 @@ class RepeatFirstAllowed(RepeatFirst):
     """``RepeatFirst`` with an action mask: before the last observation one choice of each part of an action, drawn
     anew at every step, is allowed, and any other ends the episode with nothing. At the last one all are.
 
-    The mean return is 1 with memory and masks. Without memory it is at best ``1 / n`` for n actions; without masks, that
-    is to say with actions drawn regardless of them, at best ``n ** (1 - length)``. What is allowed cannot be observed.
+    The mean return is 1 with memory and masks. Without memory it is at best ``1 / n`` for n actions; without masks at
+    best ``n ** (1 - length)``, since what is allowed cannot be observed.
 
-    An action is a number from 0 to ``n_choices`` - 1; two of them as MultiDiscrete; two bits as MultiBinary. It names the
-    cue by its number, of two parts by n_choices * first + second.
+    An action is a number from 0 to ``n_choices`` - 1; as MultiDiscrete two of them; as MultiBinary two bits. It names
+    the cue by its number, of two parts by n_choices * first + second.
 
     :param n_choices: choices for each part of an action; MultiBinary has 2
     :param length: observations per episode

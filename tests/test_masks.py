@@ -171,7 +171,7 @@ def test_masks_reach_an_agent_through_processes_and_wrappers():
 
 def test_sb3_contribs_own_masked_evaluation_takes_our_agents():
     model = MemoryPPO("MemoryPolicy", make(), n_steps=8)
-    returns, lengths = masked_evaluate_policy(model, make(), 8, return_episode_rewards=True)
+    _, lengths = masked_evaluate_policy(model, make(), 8, return_episode_rewards=True)
     assert lengths == [4] * 8
     stock = MaskablePPO("MlpPolicy", make(n_envs=1), n_steps=8, batch_size=8)
     assert evaluate(stock, make(), 4).lengths != [4] * 4  # only ours are told what is allowed
