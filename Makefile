@@ -50,7 +50,7 @@ trainings: $(INSTALLED)
 
 clean:
 	rm -rf build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find $(FOLDERS) tests benchmarks -name __pycache__ -exec rm -rf {} +
+	find package $(FOLDERS) tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt | $(LINKS)
 	$(PYTHON) -m venv $(VENV)
@@ -61,4 +61,5 @@ $(INSTALLED): pyproject.toml constraints.txt | $(LINKS)
 $(LINKS): pyproject.toml
 	mkdir -p $@
 	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $@/$$folder; done
+	for file in __init__.py py.typed; do ln -sfn ../../../package/$$file $@/$$file; done
 	touch $@

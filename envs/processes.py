@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,17 +37,20 @@ class ProcessVecEnv(SubprocVecEnv):
             raise RuntimeError(f"{which} failed in its process, whose output above may say why") from error
 
     def close(self) -> None:
-        """End all processes, whatever state they are in."""
+        """End all processes, whatever they are doing: SB3 would wait for what a step has to say, which may have been
+        read already, or come from one that is gone."""
         if self.closed:
             return
-        try:
-            super().close()
-        except (EOFError, OSError):  # of one that is gone
-            for process in self.processes:
-                process.terminate()
-            for process in self.processes:
-                process.join(GRACE_SECONDS)
-            self.closed = True
+        self.closed = True
+        for remote in self.remotes:
+            with contextlib.suppress(OSError):
+                remote.send(("close", None))
+        deadline = time.monotonic() + GRACE_SECONDS
+        for process in self.processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+        for process in self.processes:
+            process.terminate()
+            process.join(END_SECONDS)
 
 
 class Deaf:

@@ -57,13 +57,13 @@ class AgentJob(Job):
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
-        *("total_timesteps", "device", "precision", "threads", "env.n_threads"),
+        *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
         *("eval.every", "eval.episodes", "algo.workers", "track"),
     )
     learner: MemoryPPO | A3C
     episodes: EpisodeFile
 
-    def __init__(self, config: Config, smoke: bool = False) -> None:
+    def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
         self._env: VecEnv | None = None  # that PPO learns in
         self.ppo = config["algo.name"] == "ppo"
         if config["env.normalize"] and not self.ppo:
@@ -73,7 +73,7 @@ class AgentJob(Job):
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
-        super().__init__(config, smoke)
+        super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
         if not self.ppo:
@@ -143,7 +143,7 @@ class AgentJob(Job):
 
     def _new_model(self) -> MemoryPPO | A3C:
         config = self.config
-        earlier = load(config["init_from"]) if config["init_from"] else None
+        earlier = load(config["init_from"], self.trusted) if config["init_from"] else None
         arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
         arguments |= {name: config[name] for name in ("precision", "seed", "device")}
         env: Any = config["env.id"]
@@ -181,7 +181,7 @@ class AgentJob(Job):
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
             changed["workers"] = config["algo.workers"]
-        model = ALGORITHMS[config["algo.name"]].load(checkpoint, **changed)
+        model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
             raise ValueError(

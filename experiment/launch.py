@@ -28,6 +28,7 @@ from ..cli import main as relmem
 from ..common.checks import require_choice
 from ..common.output import say
 from ..common.processors import available_processors
+from .folder import RunFolder
 from .stop import StopRequest
 
 LAUNCHERS = {"local": f"{__name__}:local"}
@@ -204,3 +205,10 @@ def unfinished_first(trainings: Sequence[Training]) -> list[Training]:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is anything to continue from."""
     return any(folder.glob("checkpoints/*")) or any(folder.glob("model.*"))
+
+
+def is_over(folder: Path) -> bool:
+    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
+    found = RunFolder(folder).read_results()
+    outcome = found.get("outcome", "stopped")
+    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)

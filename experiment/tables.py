@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import yaml
 
 from ..tasks import Task, make_task
+from .compare import spread
 from .pictures import Curve, draw_curves
 from .provenance import COMMIT
 
@@ -205,15 +205,6 @@ def entries(results: Mapping[Run, Results]) -> Iterator[tuple[str, Run, list[Res
         yield from ((link(run, "results.json", run.title), run, [results[run]]) for run in runs)
         if len(runs) > 1:
             yield f"**{row}, mean of {len(runs)} (lowest to highest)**", runs[0], [results[run] for run in runs]
-
-
-def spread(values: Sequence[float | None], form: str) -> str:
-    """One number; or, of several seeds, mean and range. Nothing where one has none."""
-    numbers = [value for value in values if value is not None]
-    if not numbers or len(numbers) < len(values):
-        return ""
-    mean, low, high = (format(f(numbers), form) for f in (fmean, min, max))
-    return mean if low == high else f"{mean} ({low} to {high})"
 
 
 def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:

@@ -22,7 +22,7 @@ def require_tracking() -> None:
     """
     wandb = _wandb()
     online = os.environ.get("WANDB_MODE", "online") == "online"
-    if online and not wandb.api.api_key:
+    if online and not wandb.login(prompt=False, verify=False):
         raise ValueError("--track needs an account: run `wandb login`, or set WANDB_MODE=offline to keep all here")
 
 

@@ -7,8 +7,7 @@ import time
 import pytest
 from filelock import FileLock
 
-from relmem.experiment.launch import Training, launcher
-from relmem.experiment.queue import is_over
+from relmem.experiment.launch import Training, is_over, launcher
 
 OPTIONS = ("--config", "cartpole/masked_lstm", "--env.n_envs", "2", "--algo.n_steps", "32", "--core.hidden_size", "4",
            "--eval.episodes", "1")  # fmt: skip

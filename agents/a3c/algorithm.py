@@ -216,8 +216,8 @@ class A3C(WorkerAlgorithm):
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
         :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
-        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``; an
-            ``optimizer`` begins anew
+        :param kwargs: further arguments of SB3's ``load``; ``trusted``, as in ``relmem.agents.load``; and attributes to
+            change, such as ``workers=4``; an ``optimizer`` begins anew
         """
         # Not left to SB3, which would put saved tensors on a GPU where there is one.
         model = super().load(path, env, "cpu" if device == "auto" else device, **kwargs)
