@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..common.output import say
+from ..common.output import say, warn
 from .config import Config
 from .folder import RunFolder
 
@@ -32,15 +32,20 @@ def tracked(folder: RunFolder, config: Config) -> Iterator[None]:
     wandb = _wandb()
     os.environ.setdefault("WANDB_SILENT", "true")
     earlier = sorted((folder.path / "wandb").glob("*run-*-*"), key=lambda path: path.stat().st_mtime)
-    run = wandb.init(
-        project=os.environ.get("WANDB_PROJECT", PROJECT),
-        name=folder.path.name,
-        id=earlier[-1].name.rpartition("-")[2] if earlier else None,
-        resume="allow",
-        dir=folder.path,
-        config=config.as_dict(),
-        sync_tensorboard=True,
-    )
+    try:
+        run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=folder.path.name,
+            id=earlier[-1].name.rpartition("-")[2] if earlier else None,
+            resume="allow",
+            dir=folder.path,
+            config=config.as_dict(),
+            sync_tensorboard=True,
+        )
+    except wandb.Error as error:
+        warn(f"goes on without Weights & Biases: {error}")
+        yield
+        return
     if run.url:
         say(f"Weights & Biases: {run.url}")
     try:

@@ -14,7 +14,10 @@ from relmem.cli.options import parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SELF_CONTAINED = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("agents", "cores", "envs", "tasks"))]
+SELF_CONTAINED = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("agents", "cores", "envs", "sb3", "tasks")),
+]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "results").rglob("*.md")])
 
 
