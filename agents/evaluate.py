@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes of the most probable actions."""
+"""Evaluation: whole episodes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.options import Count, Positive, require_options
+from .agent import Agent
 from .base import MemoryAlgorithm
 from .finite import require_numbers
 from .masks import mask_reader
@@ -30,8 +31,9 @@ def evaluate(
     episodes: Count | None = None,
     seconds: Positive | None = None,
     progress: Callable[[int, int], object] | None = None,
+    deterministic: bool = True,
 ) -> Evaluation:
-    """Play episodes with the most probable actions.
+    """Play episodes to their end.
 
     A model that was trained under a ``VecNormalize`` sees environments without one as it knows them, normalised by the
     statistics of its training; returns are of the rewards as they are.
@@ -39,12 +41,13 @@ def evaluate(
     Environments with a method ``action_masks`` are asked which actions they allow, and an algorithm of ours plays no
     others.
 
-    :param model: whose ``predict`` chooses them
+    :param model: what acts
     :param env: is reset first. Each environment plays its share of the episodes, so that short ones do not come to
         count more than long ones
     :param episodes: how many; None: the first of each environment
     :param seconds: time after which episodes still running are left out; None: all are played to their end
     :param progress: called with the number of episodes that have ended and of all, whenever one ends
+    :param deterministic: whether to take the most probable actions, or to sample them
     :raises FloatingPointError: if an environment gives numbers that are not finite
     :raises ValueError: if an environment's action mask has the wrong shape or allows nothing
     """
@@ -57,20 +60,18 @@ def evaluate(
     deadline = time.monotonic() + (np.inf if seconds is None else seconds)
     env = model.normalized(env) if isinstance(model, MemoryAlgorithm) else env
     read_masks = mask_reader(env) if isinstance(model, MemoryAlgorithm) else lambda: None
-    obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
+    agent, obs = Agent(model), env.reset()
     while left.any() and time.monotonic() < deadline:
         require_numbers("observation", obs)
-        masks = read_masks()
-        masked = {} if masks is None else {"action_masks": masks}
-        actions, state = model.predict(obs, state, starts, deterministic=True, **masked)  # type: ignore[arg-type]
-        obs, rewards, starts, _ = env.step(actions)
+        obs, rewards, ended, _ = env.step(agent.act(obs, deterministic, read_masks()))  # type: ignore[arg-type]
         require_numbers("reward", rewards)
         sums, steps = sums + rewards, steps + 1
-        for i in (starts & (left > 0)).nonzero()[0].tolist():
+        for i in (ended & (left > 0)).nonzero()[0].tolist():
             returns.append(float(sums[i]))
             lengths.append(int(steps[i]))
             left[i] -= 1
             if progress is not None:
                 progress(len(returns), total)
-        sums[starts], steps[starts] = 0.0, 0
+        sums[ended], steps[ended] = 0.0, 0
+        agent.reset(ended)
     return Evaluation(returns, lengths, complete=not left.any())

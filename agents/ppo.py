@@ -7,10 +7,9 @@ import os
 import pathlib
 from collections import defaultdict
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -28,29 +27,10 @@ from .cores import State
 from .finite import require_finite_loss, require_finite_weights
 from .halves import Map, halves_pay, mapping, twins
 from .policy import MemoryActorCriticPolicy
+from .ppo_loss import Loss, Settings, ppo_loss
 from .precision import Precision
 from .schedule import as_schedule
 from .spaces import require_spaces
-
-
-class Settings(NamedTuple):
-    """What a loss is made with, at a point of the training."""
-
-    clip_range: float
-    clip_range_vf: float | None
-    ent_coef: float
-    vf_coef: float  # per variance of the rollout's returns
-
-
-class Loss(NamedTuple):
-    """The loss, its summands and what else is measured of a minibatch, or of a part of one; named as SB3's log does."""
-
-    loss: Tensor
-    policy_gradient_loss: Tensor
-    value_loss: Tensor
-    entropy_loss: Tensor
-    approx_kl: Tensor
-    clip_fraction: Tensor
 
 
 class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
@@ -300,22 +280,10 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """
         policy, columns, advantages = part
         batch = self.buffer.sequences(columns)
-        values, log_prob, entropy, _ = policy.evaluate_sequence(
+        *evaluated, _ = policy.evaluate_sequence(
             batch.obs, batch.actions, batch.state, batch.starts, batch.action_masks
-        )  # each [L, S]
-        log_ratio = log_prob - batch.log_probs
-        ratio = log_ratio.exp()
-        clip = settings.clip_range
-        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)).sum() / whole
-        if (clip_vf := settings.clip_range_vf) is not None:
-            values = batch.values + (values - batch.values).clamp(-clip_vf, clip_vf)
-        value_loss = F.mse_loss(values, batch.returns, reduction="sum") / whole
-        entropy_loss = (log_prob if entropy is None else -entropy).sum() / whole
-        with torch.no_grad():
-            approx_kl = (ratio - 1 - log_ratio).sum() / whole
-            clip_fraction = ((ratio - 1).abs() > clip).sum() / whole
-        loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
-        return Loss(loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
+        )
+        return ppo_loss(settings, whole, tuple(evaluated), batch.values, batch.log_probs, advantages, batch.returns)
 
     # ---------------------------------------------------------------- SB3 plumbing
 

@@ -13,7 +13,11 @@ from ..common.output import say, stage, warn
 
 COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all it can and returns what does the work
     "train": "train an agent, or a model on a task",
+    "evaluate": "play episodes with a trained agent, and count what it gets",
+    "enjoy": "watch a trained agent in a window",
+    "record": "film a trained agent, its memory too, and draw stills of that",
     "sweep": "train every combination of options and seeds, then draw them",
+    "tune": "look for good settings",
     "plot": "draw runs in one picture, with a table beside it",
     "cores": "list the memory cores: parameters, state, cost",
     "configs": "list the experiments that come with relmem",
@@ -51,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    return execute()
+    try:
+        return execute()
+    except KeyboardInterrupt:  # of a command that has nothing to bring in order
+        return 130
 
 
 def usage() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,13 +21,12 @@ class Arguments(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str, examples: Sequence[str]) -> None:
+        width = min(110, shutil.get_terminal_size().columns)
         super().__init__(
             prog=f"relmem {command}",
-            description=description,
+            description=textwrap.fill(description, width),
             epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-                prog, max_help_position=32, width=min(110, shutil.get_terminal_size().columns)
-            ),
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=width),
             allow_abbrev=False,
         )
 

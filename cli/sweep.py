@@ -17,7 +17,7 @@ from .arguments import Arguments
 from .config_files import GROUPS, find_config
 from .options import parse
 
-RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads")
+RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads", "keep")
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -42,8 +42,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--launcher", default="local", choices=list(LAUNCHERS), help="where they run (%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="cut each down to a few seconds, to see whether it works")
     args, options = parser.read_with_overrides(argv, GROUPS, RUN_OPTIONS)
-    name = find_config(args.config).stem if Path(args.config).is_file() else args.config.replace("/", "_")
-    out = args.out or Path("runs", f"sweep_{name}")
+    out = args.out or Path("runs", f"sweep_{name_of(args.config)}")
     lists = {**options, "seed": args.seeds}
     fixed = ["--config", args.config, *["--smoke"] * args.smoke]
     trainings = [training(out, fixed, lists, values) for values in itertools.product(*lists.values())]
@@ -53,6 +52,11 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     launch = launcher(args.launcher, args.processes)
     by = [name for name, texts in options.items() if len(texts) > 1]
     return lambda: run(out, trainings, todo, launch, by)
+
+
+def name_of(config: str) -> str:
+    """Of a config, in the name of a folder."""
+    return find_config(config).stem if Path(config).is_file() else config.replace("/", "_")
 
 
 def training(out: Path, fixed: Sequence[str], lists: Mapping[str, Sequence[str]], values: Sequence[str]) -> Training:

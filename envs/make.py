@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper,
 from ..common.checks import require_choice
 from ..common.imports import imported
 from ..common.options import Count, Fraction, Import, Natural, require_options
+from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
 from .checks import Crop, ImageSize, nearest
 from .flicker import Flicker
@@ -53,6 +54,7 @@ def make_vec_env(
     wrapper: Import | list[Import] | None = None,
     frame_stack: Count | None = None,
     backend: Literal["auto", "dummy", "subproc"] = "auto",
+    render: bool = False,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -79,6 +81,8 @@ def make_vec_env(
     :param frame_stack: how many last observations are shown as one (SB3's VecFrameStack); null: 1
     :param backend: dummy steps environments one after the other in this process, subproc each in a process of its own,
         which pays where a step takes milliseconds; auto is dummy. Atari games have their own threads
+    :param render: whether ``get_images`` shows Atari games in colour and of native size, as films want them: the same
+        episodes, stepped more slowly. Others always do where they can
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -103,7 +107,7 @@ def make_vec_env(
             raise ValueError(f"'{id}' is an Atari game, whose wrappers must be of SB3's VecEnvWrapper kind")
         if backend != "auto":
             raise ValueError(f"'{id}' is an Atari game, which ALE steps in threads: leave backend at auto")
-        env = _games(id, spec, n_envs, seed, options | of_games)
+        env = _games(id, spec, n_envs, seed, options | of_games, render)
     else:
         for name in ("image_size", "crop"):
             if of_games[name] is not None:
@@ -126,13 +130,16 @@ def make_vec_env(
     return LastActionReward(env, last_action, last_reward) if last_action or last_reward else env
 
 
-def _games(id: str, spec: EnvSpec, n_envs: int, seed: int | None, options: dict[str, Any]) -> VecEnv:
+def _games(id: str, spec: EnvSpec, n_envs: int, seed: int | None, options: dict[str, Any], render: bool) -> VecEnv:
     """An Atari game, with what its id fixes, and options of which None leaves one open."""
     fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
     given = {name: value for name, value in options.items() if value is not None}
     for name in given.keys() & fixed.keys():
         if given[name] != fixed[name]:
             raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
+    if render:
+        given.pop("n_threads", None)
+        return env_util.make_vec_env(lambda: make_atari_env(**fixed | given, render_mode="rgb_array"), n_envs, seed)
     return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
 
 

@@ -13,8 +13,9 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO, load
+from ..agents import A3C, IMPALA, MemoryActorCriticPolicy, MemoryPPO, load
 from ..agents.cores.registry import core_options, registered_cores
+from ..agents.distributed import Launcher, connect
 from ..agents.evaluate import Evaluation, evaluate
 from ..agents.features import convolutions
 from ..agents.normalization import normalize, take_statistics
@@ -34,13 +35,16 @@ from .pictures import draw_learning_curve
 from .progress import Progress
 from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weights, without_content
 from .stop import StopRequest
-from .tensorboard_log import tensorboard_logger
+from .tensorboard_log import log_settings, tensorboard_logger
 
-ALGORITHMS: dict[str, type[MemoryPPO | A3C]] = {"ppo": MemoryPPO, "a3c": A3C}
+Algorithm = MemoryPPO | A3C | IMPALA
+ALGORITHMS: dict[str, type[Algorithm]] = {"ppo": MemoryPPO, "a3c": A3C, "impala": IMPALA}
+WORKERS = ("workers", "min_workers", "max_lag", "launcher")  # options that say how they run, not what is learned
 NO_OPTIONS = {
-    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "_init_setup_model"),
+    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "launcher", "_init_setup_model"),
     *("verbose", "tensorboard_log", "stats_window_size"),
 }
+RAY_ADDRESS = "host:port, or auto, that which runs on this machine; null: RAY_ADDRESS, or a new one on this machine"
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
 NORMALIZE = (
@@ -52,15 +56,16 @@ EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their s
 
 
 class AgentJob(Job):
-    """Trains an agent by PPO or A3C."""
+    """Trains an agent by PPO, A3C or IMPALA."""
 
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
-        *("eval.every", "eval.episodes", "algo.workers", "track"),
+        *("eval.every", "eval.episodes", "eval.memory", "algo.workers", "algo.min_workers", "algo.max_lag"),
+        *("launcher", "ray.address", "track"),
     )
-    learner: MemoryPPO | A3C
+    learner: Algorithm
     episodes: EpisodeFile
 
     def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
@@ -68,16 +73,24 @@ class AgentJob(Job):
         self.ppo = config["algo.name"] == "ppo"
         if config["env.normalize"] and not self.ppo:
             raise ValueError(
-                "env.normalize goes with algo.name ppo: each worker of A3C would normalize by statistics of its own"
+                "env.normalize goes with algo.name ppo: each worker of others would normalize by statistics of its own"
             )
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
+        self.on_ray = config["launcher"] == "ray"
+        if self.on_ray and self.ppo:
+            raise ValueError(
+                "launcher 'ray' is for algo.name impala and a3c; several processes of ppo are torchrun's: docs/scale.md"
+            )
+        if config["eval.memory"] and config["eval.every"] is None:
+            raise ValueError("eval.memory draws at evaluations while training: say with eval.every how often")
         super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
         if not self.ppo:
-            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1)
+            unrolls = {"algo__unrolls": 1} if config["algo.name"] == "impala" else {}
+            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1, **unrolls)
         config = config.but(total_timesteps=64, env__n_envs=1, algo__n_steps=min(16, config["algo.n_steps"]))
         return config.but(algo__n_epochs=1, algo__batch_size=None, algo__bptt_length=None)
 
@@ -88,7 +101,7 @@ class AgentJob(Job):
         :raises ValueError: if core or algorithm is unknown
         """
         require_choice("algorithm", algorithm, ALGORITHMS)
-        env = options_of(make_vec_env, skip=("seed", *(() if algorithm == "ppo" else ("n_envs",))))
+        env = options_of(make_vec_env, skip=("seed", "render", *(() if algorithm == "ppo" else ("n_envs",))))
         env["kwargs"] = env.pop("env_kwargs")._replace(name="kwargs")
         for name, default in (("id", "PongNoFrameskip-v4"), ("n_envs", 16)):
             if name in env:
@@ -99,12 +112,16 @@ class AgentJob(Job):
             "": run_options(
                 Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments"),
                 Option("init_from", str | None, None, INIT_FROM),
+                Option(
+                    "launcher", Launcher, "local", "where workers of a3c and impala run: on this machine, or by ray"
+                ),
             ),
             "env": Group("the environment", env),
             "policy": Group("the policy", {name: policy[name] for name in ("features", "bypass", "net_arch")}),
             "core": named("core", core, registered_cores(), core_options(core)),
             "algo": named("algorithm", algorithm, ALGORITHMS, trainer),
-            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),
+            "ray": Group("the Ray cluster", {"address": Option("address", str | None, None, RAY_ADDRESS)}),
+            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env", "evaluated"))),
         }
 
     @property
@@ -124,24 +141,31 @@ class AgentJob(Job):
 
     def prepare(self, checkpoint: Path | None) -> None:
         self._require_room()
+        if self.on_ray:
+            connect(self.config["ray.address"], self.config["algo.workers"] or available_processors())
         self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
-    def _make_env(self, n_envs: int, seed: int) -> VecEnv:
-        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, **self._env_kwargs())
+    def make_env(self, n_envs: int, seed: int, render: bool = False) -> VecEnv:
+        """Environments as the run trains on.
+
+        :param render: whether they are to be filmed
+        """
+        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, render=render, **self._env_kwargs())
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
         options["env_kwargs"] = options.pop("kwargs")
         return {name: value for name, value in options.items() if name not in ("id", "n_envs", "normalize")}
 
-    def _evaluation_env(self) -> VecEnv:
-        return self._make_env(min(EVALUATION_ENVS, self.config["eval.episodes"]), self.config["seed"] + EVALUATION_SEED)
+    def _evaluation_env(self, n_envs: int | None = None) -> VecEnv:
+        n_envs = n_envs or min(EVALUATION_ENVS, self.config["eval.episodes"])
+        return self.make_env(n_envs, self.config["seed"] + EVALUATION_SEED)
 
     def _policy_kwargs(self) -> dict[str, Any]:
         config = self.config
         return {"core": config["core.name"], "core_kwargs": config.group("core"), **config.group("policy")}
 
-    def _new_model(self) -> MemoryPPO | A3C:
+    def _new_model(self) -> Algorithm:
         config = self.config
         earlier = load(config["init_from"], self.trusted) if config["init_from"] else None
         arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
@@ -149,9 +173,10 @@ class AgentJob(Job):
         env: Any = config["env.id"]
         if self.ppo:
             env = self._training_env(config["seed"])
-            model: MemoryPPO | A3C = MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
+            model: Algorithm = MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
         else:
-            model = A3C(MemoryActorCriticPolicy, env, env_kwargs=self._env_kwargs(), **arguments)
+            arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
+            model = ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, env, **arguments)
         if earlier is not None:
             try:
                 model.policy.load_state_dict(earlier.policy.state_dict())
@@ -165,7 +190,7 @@ class AgentJob(Job):
 
     def _training_env(self, seed: int) -> VecEnv:
         """What PPO learns in; it is this job's to close."""
-        env = self._env = self._make_env(self.config["env.n_envs"], seed)
+        env = self._env = self.make_env(self.config["env.n_envs"], seed)
         if asked := self.config["env.normalize"]:
             settings = asked if isinstance(asked, dict) else {}
             env = self._env = normalize(env, **{"gamma": self.config["algo.gamma"], **settings})
@@ -176,11 +201,12 @@ class AgentJob(Job):
             self._env.close()
             self._env = None
 
-    def _loaded_model(self, checkpoint: Path) -> MemoryPPO | A3C:
+    def _loaded_model(self, checkpoint: Path) -> Algorithm:
         config = self.config
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
-            changed["workers"] = config["algo.workers"]
+            known = config.group("algo") | {"launcher": config["launcher"]}
+            changed |= {name: known[name] for name in WORKERS if name in known}
         model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
@@ -229,6 +255,8 @@ class AgentJob(Job):
             f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (kept + 8 * FLOAT)),
         }
         host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
+        if self.on_ray:  # whose workers are elsewhere
+            host = {}
         if get_device(config["device"]).type == "cuda":
             require_room(needs, torch.cuda.mem_get_info(get_device(config["device"]))[0])
             needs = {}
@@ -243,7 +271,8 @@ class AgentJob(Job):
             length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
             return f"rollouts of {n_envs} environments x {n_steps} steps, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
-        return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+        segments = f"segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+        return f"{workers} worker(s){' on Ray' * self.on_ray}, {segments}"
 
     def outcome(self) -> str | None:
         return "finished" if self.done >= self.config["total_timesteps"] else None
@@ -253,9 +282,14 @@ class AgentJob(Job):
         self.learner.set_logger(tensorboard_logger(folder, self.done))
         if self.outcome():  # only the evaluation is missing
             return
+        if not self.done:
+            log_settings(self.learner.logger, self.config, "rollout/ep_rew_mean", "eval/mean_reward")
         total = self.config["total_timesteps"]
         watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop)
-        callbacks = [watch, Evaluations(folder, self._evaluation_env, **self.config.group("eval"))]
+        callbacks = [
+            watch,
+            Evaluations(folder, self._evaluation_env, evaluated=self.evaluated, **self.config.group("eval")),
+        ]
         try:
             self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
@@ -296,8 +330,15 @@ class AgentJob(Job):
         return None
 
     def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
-        steps, returns, _, _ = self.episodes.rows.T
+        steps, returns, *_ = self.episodes.rows.T
         draw_learning_curve(path, steps, returns, title, self._frames_per_step(), tested["mean"] if tested else None)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return True
+
+    def score(self, results: dict[str, Any]) -> float | None:
+        return (results.get("evaluation") or {}).get("mean")
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -305,6 +346,7 @@ class AgentJob(Job):
             "algorithm": self.config["algo.name"],
             "outcome": self.outcome() or "stopped",
             "minutes": round(self.episodes.seconds / 60, 2),
+            "processor_minutes": round(self.episodes.processor_seconds / 60, 2),
             "steps": self.done,
             "frames_per_step": self._frames_per_step(),
             **describe_episodes(self.episodes.rows),

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -160,12 +161,12 @@ def draw_panels(path: Path, panels: Sequence[Panel], title: str, columns: int = 
     for axes in list(grid):  # what is left
         axes.remove()
     figure.suptitle(title)
-    entries = {}
+    entries: dict[str, Artist] = {}
     for axes in figure.axes:
-        entries |= dict(reversed(pair) for pair in zip(*axes.get_legend_handles_labels(), strict=True))
-    figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=3, frameon=False, fontsize="small"
-    )
+        artists, names = axes.get_legend_handles_labels()
+        entries |= dict(zip(names, artists, strict=True))
+    look: dict[str, Any] = {"ncols": 3, "frameon": False, "fontsize": "small"}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", **look)
     figure.savefig(path, dpi=110)
 
 

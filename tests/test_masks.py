@@ -10,7 +10,7 @@ from sb3_contrib.common.maskable.evaluation import evaluate_policy as masked_eva
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
 
-from relmem.agents import A3C, MemoryPPO, evaluate
+from relmem.agents import A3C, IMPALA, MemoryPPO, evaluate
 from relmem.agents.masks import choices, mask_reader, masked_distribution, require_masks
 from relmem.envs import make_vec_env
 
@@ -130,8 +130,9 @@ def test_ppo_learns_what_needs_memory_and_masks(kind):
     assert (forced == 1).all() and not (free == 1).all()
 
 
-def test_a3c_plays_what_is_allowed():
-    model = A3C(
+@pytest.mark.parametrize("algorithm", [A3C, IMPALA])
+def test_workers_play_and_learn_from_what_is_allowed(algorithm):
+    model = algorithm(
         "MemoryPolicy",
         ID,
         env_kwargs={"env_kwargs": {"length": 4}},
@@ -139,6 +140,7 @@ def test_a3c_plays_what_is_allowed():
         envs_per_worker=4,
         t_max=8,
         seed=0,
+        learning_rate=0.0,
         policy_kwargs={"core": "gru"},
     )
     lengths = []
@@ -149,6 +151,8 @@ def test_a3c_plays_what_is_allowed():
 
     model.learn(256, callback=callback)
     assert len(lengths) > 10 and set(lengths) == {4}
+    # The learner of IMPALA knows the masks too: at the same weights, its probabilities are those of the worker.
+    assert abs(model.logger.name_to_value.get("train/approx_kl", 0.0)) < 1e-5
     assert evaluate(model, make(), 8).lengths == [4] * 8
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..buffer import SequenceBuffer
 from ..collector import collect, to_tensors
 from ..finite import require_finite_loss
+from ..messages import PlayedStep, played
 from ..policy import MemoryActorCriticPolicy
-from ..workers import PlayedStep, played
 from .shared import trained
 
 
