@@ -209,7 +209,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             vf_coef=self.vf_coef / max(1.0, self.buffer.returns.var(correction=0).item()),
         )
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
-        parts = 2 if sequences > 1 and halves_pay(self.policy) else 1
+        parts = 2 if len(self._own_part(torch.arange(sequences))) > 1 and halves_pay(self.policy) else 1
         with mapping(parts) as map_:
             logged = self._passes(settings, sequences, parts, map_)
         require_finite_weights(self.policy)
@@ -243,10 +243,11 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
             for columns in self.buffer.minibatches(sequences):
                 advantages = self._advantages(columns)
-                chunks = zip(policies, columns.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
                 whole = advantages.numel()
+                columns, advantages = self._own_part(columns), self._own_part(advantages)
+                chunks = zip(policies, columns.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
                 losses = map_(partial(self._loss, settings, whole), list(chunks))
-                measured = Loss(*(torch.stack(parts_of).sum(0) for parts_of in zip(*losses, strict=True)))
+                measured = self._whole(Loss(*(torch.stack(same).sum(0) for same in zip(*losses, strict=True))))
                 for name, value in measured._asdict().items():
                     logged[f"train/{name}"].append(value.detach())
                 if self.target_kl is not None and measured.approx_kl > 1.5 * self.target_kl:
@@ -255,6 +256,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
 
                 self.policy.optimizer.zero_grad()
                 map_(lambda part: part.loss.backward(), losses)  # which of two sums comes first makes no difference
+                self._add_gradients()
                 core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
                 logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
                 norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
@@ -264,6 +266,17 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                 self.policy.optimizer.step()
             self._n_updates += 1
         return logged
+
+    def _own_part(self, columns: Tensor) -> Tensor:
+        """Which of a minibatch's columns [..., S] this process learns from: all, where there are no others."""
+        return columns
+
+    def _whole(self, part: Loss) -> Loss:
+        """What was measured of a minibatch, from what was of the part that this process learns from."""
+        return part
+
+    def _add_gradients(self) -> None:
+        """Add the gradients of the other processes' parts to those of the policy."""
 
     def _advantages(self, columns: Tensor) -> Tensor:
         """Of the minibatch in these columns, [L, S]."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +21,7 @@ from ..agents.features import convolutions
 from ..agents.normalization import normalize, take_statistics
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
+from ..agents.processes import ParallelPPO, join, place_of_process
 from ..common.checks import require_choice
 from ..common.options import Count, Option, options_of
 from ..common.output import say, stage, warn
@@ -78,6 +79,12 @@ class AgentJob(Job):
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
+        self.place = place_of_process()
+        if self.place.count > 1 and (not self.ppo or config["env.n_envs"] % self.place.count):
+            raise ValueError(
+                f"the {self.place.count} processes of torchrun train algo.name ppo, not a3c or impala, and share its "
+                f"environments equally: env.n_envs must be a multiple of {self.place.count}"
+            )
         self.on_ray = config["launcher"] == "ray"
         if self.on_ray and self.ppo:
             raise ValueError(
@@ -143,6 +150,8 @@ class AgentJob(Job):
         self._require_room()
         if self.on_ray:
             connect(self.config["ray.address"], self.config["algo.workers"] or available_processors())
+        if self.place.count > 1:
+            join(self.place)
         self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
     def make_env(self, n_envs: int, seed: int, render: bool = False) -> VecEnv:
@@ -151,6 +160,20 @@ class AgentJob(Job):
         :param render: whether they are to be filmed
         """
         return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, render=render, **self._env_kwargs())
+
+    def _own_envs(self, seed: int) -> VecEnv:
+        """Those of all environments that PPO plays in this process; ``close`` closes them."""
+        n_envs = self.config["env.n_envs"] // self.place.count
+        env = self._env = self.make_env(n_envs, seed + self.place.rank * n_envs)
+        if asked := self.config["env.normalize"]:
+            settings = asked if isinstance(asked, dict) else {}
+            env = self._env = normalize(env, **{"gamma": self.config["algo.gamma"], **settings})
+        return env
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
@@ -172,8 +195,9 @@ class AgentJob(Job):
         arguments |= {name: config[name] for name in ("precision", "seed", "device")}
         env: Any = config["env.id"]
         if self.ppo:
-            env = self._training_env(config["seed"])
-            model: Algorithm = MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
+            env = self._own_envs(config["seed"])
+            kind = MemoryPPO if self.place.count == 1 else ParallelPPO
+            model: Algorithm = kind(MemoryActorCriticPolicy, env, **arguments)
         else:
             arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
             model = ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, env, **arguments)
@@ -188,26 +212,14 @@ class AgentJob(Job):
                 warn(f"{config['init_from']} was trained with env.normalize {bool(earlier.normalization)}, unlike this")
         return model
 
-    def _training_env(self, seed: int) -> VecEnv:
-        """What PPO learns in; it is this job's to close."""
-        env = self._env = self.make_env(self.config["env.n_envs"], seed)
-        if asked := self.config["env.normalize"]:
-            settings = asked if isinstance(asked, dict) else {}
-            env = self._env = normalize(env, **{"gamma": self.config["algo.gamma"], **settings})
-        return env
-
-    def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
-
     def _loaded_model(self, checkpoint: Path) -> Algorithm:
         config = self.config
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
             known = config.group("algo") | {"launcher": config["launcher"]}
             changed |= {name: known[name] for name in WORKERS if name in known}
-        model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
+        kind = ALGORITHMS[config["algo.name"]] if self.place.count == 1 else ParallelPPO
+        model = kind.load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
             raise ValueError(
@@ -216,7 +228,7 @@ class AgentJob(Job):
             )
         env: Any = config["env.id"]
         if self.ppo:
-            env = self._training_env(config["seed"] + model.num_timesteps)  # new episodes
+            env = self._own_envs(config["seed"] + model.num_timesteps)  # new episodes
             if model.normalization:
                 take_statistics(env, model.normalization)
         try:
@@ -269,7 +281,9 @@ class AgentJob(Job):
         if self.ppo:
             n_steps, n_envs = algo["n_steps"], self.config["env.n_envs"]
             length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
-            return f"rollouts of {n_envs} environments x {n_steps} steps, minibatches of {sequences} x {length}"
+            processes = f" in {self.place.count} processes" if self.place.count > 1 else ""
+            rollouts = f"rollouts of {n_envs} environments x {n_steps} steps{processes}"
+            return f"{rollouts}, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
         segments = f"segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
         return f"{workers} worker(s){' on Ray' * self.on_ray}, {segments}"
@@ -280,12 +294,14 @@ class AgentJob(Job):
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
         self.episodes = EpisodeFile(folder, self.done)
         self.learner.set_logger(tensorboard_logger(folder, self.done))
+        if isinstance(self.learner, ParallelPPO):
+            self.learner.synchronise()
         if self.outcome():  # only the evaluation is missing
             return
         if not self.done:
             log_settings(self.learner.logger, self.config, "rollout/ep_rew_mean", "eval/mean_reward")
         total = self.config["total_timesteps"]
-        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop)
+        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop, self.place.count == 1)
         callbacks = [
             watch,
             Evaluations(folder, self._evaluation_env, evaluated=self.evaluated, **self.config.group("eval")),
@@ -294,6 +310,14 @@ class AgentJob(Job):
             self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
             watch.close()
+
+    def follow(self) -> None:
+        """Train along with the first process, which keeps the run."""
+        learner = cast(ParallelPPO, self.learner)
+        with suppress(RuntimeError):  # the first process had nothing left to do, and has ended
+            learner.synchronise()
+            if not self.outcome():
+                learner.learn(self.config["total_timesteps"] - self.done, reset_num_timesteps=False)
 
     def _frames_per_step(self) -> int:
         return cast(VecEnv, self.learner.get_env()).get_attr("frames_per_step")[0]

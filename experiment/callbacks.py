@@ -34,13 +34,16 @@ class Watch(BaseCallback):
     :param total_timesteps: agent steps at the end of the run
     :param frames_per_step: emulator frames per agent step
     :param stop: the user's wish
+    :param alone: whether no other process would wait for the rest of an update
     """
 
     def __init__(
-        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest
-    ) -> None:
+        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest,
+        alone: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.folder, self.episodes, self.frames_per_step, self.stop = folder, episodes, frames_per_step, stop
+        self.alone = alone
         self.progress = Progress(total_timesteps, "steps")
 
     def _on_training_start(self) -> None:
@@ -60,7 +63,7 @@ class Watch(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self.logger.record("time/frames", self.num_timesteps * self.frames_per_step)
-        self.stop.at_once = True
+        self.stop.at_once = self.alone
 
     def _status(self) -> str:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
