@@ -74,8 +74,8 @@ def execute(player: Player, video: str | None, stills: str | None, options: dict
                 with stage(f"filming for '{video}'"):
                     made = film(player.model, env, video, deterministic=player.deterministic, **options)
                 ended = ", ".join(f"{value:g}" for value in made.returns) or "none ended"
-                size = made.path.stat().st_size / 1e6
-                say(f"Filmed {made.path}: {made.seconds:.1f} s, {size:.2f} MB; returns of its episodes: {ended}.")
+                size = made.path.stat().st_size / 1e3
+                say(f"Filmed {made.path}: {made.seconds:.1f} s, {size:,.0f} kB; returns of its episodes: {ended}.")
             if stills:
                 with stage(f"drawing '{stills}'"):
                     files = draw_stills(player.model, env, stills, player.deterministic)

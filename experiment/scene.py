@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..agents.insight import Insight
 from .play import Moment
 
-PAPER, INK, FAINT = (18, 20, 26), (222, 226, 234), (74, 80, 92)
+PAPER, INK, SOFT, FAINT, NOTHING = (18, 20, 26), (222, 226, 234), (144, 150, 162), (74, 80, 92), (38, 41, 50)
 COLD, WARM = (76, 152, 255), (255, 160, 64)
 STOPS = np.array([(190, 238, 255), (48, 128, 232), PAPER, (222, 112, 28), (255, 232, 160)], dtype=float)
 HISTORY = 120  # steps in the line of values
@@ -125,7 +125,7 @@ class Scene:
         for name, values in parts.items():
             top = y
             if name:
-                self._write(draw, 0, y, name.replace("_", " "), FAINT, panel.width)
+                self._write(draw, 0, y, name.replace("_", " "), SOFT, panel.width)
                 y += self.line
             if len(values) * self.line > share - (y - top):
                 side = max(1, min(panel.width, share - (y - top)))
@@ -155,7 +155,9 @@ class Scene:
         draw = ImageDraw.Draw(panel)
         for i, (name, table) in enumerate(pictures.items()):
             x, y = i // rows * (side + self.gap), i % rows * share
-            self._write(draw, x, y, name.replace("_", " "), INK, side)
+            words = name.replace("_", " ")
+            fits = draw.textlength(words, font=_font(self.text)) <= side
+            self._write(draw, x, y, words if fits else words.rpartition(" ")[0], INK, side)
             panel.paste(self._heat(name, table, side, side), (x, y + self.line))
         return panel
 
@@ -163,7 +165,7 @@ class Scene:
         """A table of numbers, NaN where there is none: warm where they are positive, cold where negative."""
         level = np.nan_to_num(table / self._bright(name, table)).clip(-1, 1)
         colours = np.stack([np.interp(level, np.linspace(-1, 1, len(STOPS)), channel) for channel in STOPS.T], axis=2)
-        colours[np.isnan(table)] = FAINT
+        colours[np.isnan(table)] = NOTHING
         return fit(colours.astype(np.uint8), width, height)
 
     def _bright(self, name: str, values: np.ndarray) -> float:
@@ -284,7 +286,7 @@ def as_table(values: np.ndarray) -> np.ndarray:
         return as_table(np.stack([as_table(row) for row in (values if len(values) == few else values.T)]))
     tiles = values.reshape(-1, *values.shape[-2:])  # [n, R, C]
     n, height, width = tiles.shape
-    columns = max(1, min(n, round(math.sqrt(n * height / width))))
+    columns = min(n, math.ceil(math.sqrt(n * height / width)))
     table = np.full((math.ceil(n / columns) * (height + 1) - 1, columns * (width + 1) - 1), np.nan)
     for i, tile in enumerate(tiles):
         y, x = i // columns * (height + 1), i % columns * (width + 1)
