@@ -1,11 +1,13 @@
 """Tuning: real studies of Optuna over trainings of a moment."""
 
 import signal
+import sys
 import threading
 import time
 
 import optuna
 import pytest
+import ray
 import yaml
 
 from relmem.cli import main
@@ -142,3 +144,22 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(words, sentence, here,
     assert main(["tune", "cartpole/masked_lstm", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"relmem: {sentence}")
     assert sorted(here.rglob("*")) == before
+
+
+def test_without_optuna_the_extra_is_named(here, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "relmem.experiment.tune", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", "cartpole/masked_lstm", "--trials", "1"]) == 2
+    assert "needs the extra [tune]: pip install 'relmem[tune]'" in capsys.readouterr().err
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_a_ray_cluster(here, capsys):
+    try:
+        assert main([*TUNE, "--space", "space.yaml", "--trials", "1", "--launcher", "ray"]) == 0
+    finally:
+        ray.shutdown()
+    assert [trial.state.name for trial in trials(here)] == ["COMPLETE"] and (here / "tuned" / "best.yaml").exists()
+    assert "Trial 0" in (here / "tuned" / "process_0.log").read_text()
+    assert "Best of 1 trials" in capsys.readouterr().out
