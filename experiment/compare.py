@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
 from ..common.checks import require_choice
 from ..common.values import read, shown
+from ..envs.make import ALE_GAMES
 from .episodes import read_episodes
 from .folder import RunFolder
 from .pictures import WINDOW, Curve, running_mean
@@ -88,11 +90,19 @@ def read_run(folder: Path) -> Trained | str:
     means = running_mean(returns)
     first = min(WINDOW, max(1, len(steps) // 10)) - 1  # the mean of a few lucky first episodes is no mean
     kept = np.unique(np.linspace(first, len(steps) - 1, POINTS).astype(int))
-    frames = results.get("frames_per_step") or max(config.get("env.frame_skip") or 1, 1)
+    frames = results.get("frames_per_step") or _frames_per_step(config)
     curve = Curve(str(config["core.name"]), steps[kept], seconds[kept] / 60, means[kept], frames)
     evaluation = results.get("evaluation") or {}
     metric = f"mean return of {WINDOW} episodes"
     return Trained(folder, config, curve, metric, True, float(means[-1]), evaluation.get("mean"))
+
+
+def _frames_per_step(config: Mapping[str, Any]) -> int:
+    """Of a run without results yet: what was asked for, or what the id says."""
+    id, frames = str(config["env.id"]), config.get("env.frame_skip")
+    if frames is None and id in gymnasium.registry:
+        frames = 4 if id in ALE_GAMES else gymnasium.registry[id].kwargs.get("frame_skip")
+    return max(int(frames or 1), 1)
 
 
 def _model(folder: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> Trained | str:
