@@ -9,7 +9,7 @@ import numpy as np
 from ale_py.env import AtariEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, Agent, MemoryPPO
+from ..agents import Agent, Algorithm
 from ..agents.finite import require_numbers
 from ..agents.insight import Insight, look
 
@@ -32,7 +32,7 @@ class Moment(NamedTuple):
 
 
 def play(
-    model: MemoryPPO | A3C, env: VecEnv, deterministic: bool = True, inside: bool = False, camera: bool = False
+    model: Algorithm, env: VecEnv, deterministic: bool = True, inside: bool = False, camera: bool = False
 ) -> Iterator[Moment]:
     """Episodes without end of the first environment, which is reset first.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import ray
@@ -19,7 +19,7 @@ from .fleet import Job, Result, Weights, Worker
 
 WATCH_SECONDS = 1.0  # between looks at workers that do not report
 PATIENCE_SECONDS = 120.0  # for workers to start, or to start again, before there are too few
-SLOW_SECONDS = 10.0  # of waiting, after which it is said what for
+SLOW_SECONDS = 30.0  # of waiting, after which it is said what for
 
 
 class RayWorker:
@@ -100,7 +100,8 @@ class RayFleet:
                 # The next segment is played while the learner learns from this one.
                 self._tasks[worker.work.remote(self._orders)] = worker, self.version
                 if version is not None:
-                    yield Result(*found, version)
+                    report, content = found
+                    yield Result(report, content, version)
 
     def _start(self, worker: Any) -> None:
         seed = (self._seed + self._starts * self._n_envs) % 2**31
@@ -123,7 +124,7 @@ class RayFleet:
         processors = ray.cluster_resources().get("CPU", 0)
         return f"{alive} of {len(self._actors)} workers play, on a Ray cluster of {processors:.0f} processors"
 
-    def __enter__(self) -> RayFleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

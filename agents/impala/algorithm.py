@@ -236,9 +236,8 @@ def joined(unrolls: Sequence[Unroll]) -> Unroll:
     def beside(*arrays: np.ndarray) -> np.ndarray:
         return np.concatenate(arrays, axis=1)
 
-    first = unrolls[0]
+    obs, starts, actions, log_probs, rewards, state = zip(*unrolls, strict=True)
+    states = tuple(map(np.concatenate, zip(*state, strict=True)))
     return Unroll(
-        map_obs(beside, *(unroll.obs for unroll in unrolls)),
-        *(beside(*(getattr(unroll, name) for unroll in unrolls)) for name in first._fields[1:-1]),
-        state=tuple(map(np.concatenate, zip(*(unroll.state for unroll in unrolls), strict=True))),
+        map_obs(beside, *obs), beside(*starts), beside(*actions), beside(*log_probs), beside(*rewards), states
     )
