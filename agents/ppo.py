@@ -293,7 +293,9 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """
         policy, columns, advantages = part
         batch = self.buffer.sequences(columns)
-        values, log_prob, entropy, _ = policy.evaluate_sequence(batch.obs, batch.actions, batch.state, batch.starts)
+        values, log_prob, entropy, _ = policy.evaluate_sequence(
+            batch.obs, batch.actions, batch.state, batch.starts, batch.action_masks
+        )
         evaluated = values, log_prob, entropy
         return ppo_loss(settings, whole, evaluated, batch.values, batch.log_probs, advantages, batch.returns)
 
