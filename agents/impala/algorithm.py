@@ -240,8 +240,7 @@ def joined(unrolls: Sequence[Unroll]) -> Unroll:
         given = [array for array in arrays if array is not None]
         return np.concatenate(given, axis=1) if given else None
 
-    obs, starts, actions, log_probs, rewards, state = zip(*unrolls, strict=True)
-    states = tuple(map(np.concatenate, zip(*state, strict=True)))
-    return Unroll(
-        map_obs(beside, *obs), beside(*starts), beside(*actions), beside(*log_probs), beside(*rewards), states
-    )
+    obs, *parts, states = zip(*unrolls, strict=True)
+    starts, actions, log_probs, rewards, masks = (beside(*part) for part in parts)
+    state = tuple(map(np.concatenate, zip(*states, strict=True)))
+    return Unroll(map_obs(beside, *obs), starts, actions, log_probs, rewards, masks, state)
