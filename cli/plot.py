@@ -128,11 +128,12 @@ def lines(rows: Mapping[str, Sequence[Trained]]) -> list[list[str]]:
     agent = "env.id" in first.config
     heads = ["", "seeds", first.metric if agent else f"best validation {first.metric}"]
     heads += ["final evaluation" if agent else "test", first.unit, "minutes"]
+    small = all(abs(run.final) < 10 for runs in rows.values() for run in runs)
+    form = ".3g" if not agent else "z.2f" if small else "z.1f"
     table = [heads]
     for row, runs in rows.items():
         ends = [run.curve for run in runs]
         minutes = [None if math.isnan(end.minutes[-1]) else float(end.minutes[-1]) for end in ends]
-        form = ".1f" if agent else ".3g"
         ended = spread([float(end.steps[-1]) for end in ends], ",.0f"), spread(minutes, ".1f")
         scores = spread([run.final for run in runs], form), spread([run.tested for run in runs], form)
         table.append([row, str(len(runs)), *scores, *ended])

@@ -11,6 +11,7 @@ from ..common.files import replacing
 from ..common.output import say, stage, warn
 from ..common.values import write
 from ..experiment.job import Job
+from ..experiment.launch import LAUNCHERS, Training, launcher
 from ..experiment.search_space import read_space, require_space, shipped_space
 from .arguments import Arguments
 from .config_files import GROUPS
@@ -46,6 +47,8 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
         "--space", type=Path, metavar="FILE", help="what is tried; default: relmem's search_spaces.yaml"
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of study and trials; default: runs/tune_CONFIG")
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="trials at a time (%(default)s)")
+    parser.add_argument("--launcher", default="local", choices=list(LAUNCHERS), help="where they run (%(default)s)")
     args, options = parser.read_with_overrides(argv, GROUPS, ("seed", *RUN_OPTIONS))
     for name, texts in options.items():
         if len(texts) > 1:
@@ -74,7 +77,27 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     warmup = 0 if by_minutes else int(WARMUP * asked.config[job.total])
     what = [*base, *(f"{name} {values}" for name, values in space.items())]
     study = open_study(out, name_of(args.config), not job.higher_is_better, what, warmup)
-    return lambda: run(Tuning(study, out, space, base, make_job), args.trials)
+    tuning = Tuning(study, out, space, base, make_job)
+    if args.launcher == "local" and args.processes == 1:
+        return lambda: run(tuning, args.trials)
+    launch = launcher(args.launcher, args.processes)
+    mine = [
+        "--trials",
+        str(args.trials),
+        "--out",
+        str(out.resolve()),
+        *(["--space", str(args.space)] * bool(args.space)),
+    ]
+    words = (word for name, (text,) in options.items() for word in (f"--{name}", text))
+    helpers = [Helper(out / f"process_{k}", (args.config, *mine, *words)) for k in range(args.processes)]
+    return lambda: launch(helpers, lambda *_: None) or run(tuning, args.trials)
+
+
+class Helper(Training):
+    """One of several processes that share a study."""
+
+    def arguments(self) -> list[str]:
+        return ["tune", *self.options]
 
 
 def run(tuning: Tuning, trials: int) -> int:

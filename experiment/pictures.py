@@ -24,8 +24,12 @@ COLOURS = {
     "attentional_lstm": "tab:red",
     "gru": "tab:purple",
     "lstm_stm": "tab:cyan",
+    "gated_delta_net": "tab:pink",
+    "mlstm": "tab:olive",
+    "min_gru": "goldenrod",
+    "gtrxl": "tab:brown",
 }  # of a core's lines in every picture of several runs
-OTHER_COLOURS = ("tab:brown", "tab:olive", "tab:pink", "navy", "goldenrod", "darkseagreen", "indigo", "salmon")
+OTHER_COLOURS = ("navy", "salmon", "darkseagreen", "indigo", "lime", "tan", "teal", "crimson")
 """Of the other cores of a picture, as they come."""
 
 
@@ -167,6 +171,22 @@ def draw_panels(path: Path, panels: Sequence[Panel], title: str, columns: int = 
         entries |= dict(zip(names, artists, strict=True))
     look: dict[str, Any] = {"ncols": 3, "frameon": False, "fontsize": "small"}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", **look)
+    figure.savefig(path, dpi=110)
+
+
+def draw_intervals(path: Path, intervals: Mapping[str, tuple[float, float, float]], x: str) -> None:
+    """Save estimates, each in its interval, the best at the top.
+
+    :param intervals: by name, the estimate and the ends of the interval
+    """
+    order = sorted(intervals, key=lambda name: intervals[name][0])
+    estimates, lows, highs = np.array([intervals[name] for name in order]).T
+    figure = Figure(figsize=(7, 1.2 + 0.35 * len(order)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(order, highs - lows, left=lows, height=0.5, alpha=0.4)
+    axes.vlines(estimates, np.arange(len(order)) - 0.25, np.arange(len(order)) + 0.25, color="black")
+    axes.set(xlabel=x)
+    axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)
 
 

@@ -6,6 +6,7 @@ import time
 
 import optuna
 import pytest
+import ray
 import yaml
 
 from relmem.cli import main
@@ -142,3 +143,14 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(words, sentence, here,
     assert main(["tune", "cartpole/masked_lstm", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"relmem: {sentence}")
     assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_study_runs_on_a_ray_cluster(here, capsys):
+    try:
+        assert main([*TUNE, "--space", "space.yaml", "--trials", "1", "--launcher", "ray"]) == 0
+    finally:
+        ray.shutdown()
+    assert [trial.state.name for trial in trials(here)] == ["COMPLETE"] and (here / "tuned" / "best.yaml").exists()
+    assert "Trial 0" in (here / "tuned" / "process_0.log").read_text()
+    assert "Best of 1 trials" in capsys.readouterr().out
