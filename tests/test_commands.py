@@ -292,7 +292,7 @@ def test_any_observation_and_action_can_be_drawn(shown, actions):
     env = DummyVecEnv([lambda: Anything(9)])
     model = MemoryPPO("MemoryPolicy", env, policy_kwargs=POLICY, n_steps=8)
     moment = next(play(model, env, inside=True, camera=True))
-    scene = Scene(env.observation_space, actions, moment.frames[0], 2.0, memory=True)
+    scene = Scene(env.observation_space, actions, moment.frames[0], 2.0)
     picture = scene.put(scene.draw(moment), moment.frames[0])
     assert picture.shape[0] % 2 == picture.shape[1] % 2 == 0
     top = scene.gap + scene.line
