@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...common.options import Count, require_options
 from .scan import loop
+from .weights import require_same_tensors
 
 State = Any
 """A NamedTuple of tensors, each [B, ...]; every core declares its own class."""
@@ -134,6 +135,15 @@ class MemoryCore(nn.Module):
             return super().__call__(x, state, starts, since=since, **options)
         y, state = super().__call__(x, state, starts, **options)
         return y[first_output(since, len(y)) :], state
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take over weights.
+
+        :raises ValueError: if they are of another configuration, naming the first tensor that differs
+        """
+        if strict:
+            require_same_tensors(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
 
     @functools.cached_property
     def _forward_takes_since(self) -> bool:
