@@ -124,7 +124,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         write_agent(path, data, self.get_parameters())
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         path: Any,
         env: GymEnv | None = None,
@@ -156,7 +156,7 @@ class MemoryAlgorithm(BaseAlgorithm):
             env = cls._wrap_env(env, data.get("verbose", 0))
             check_for_correct_spaces(env, data["observation_space"], data["action_space"])
             data["n_envs"] = env.num_envs
-        model = cls(data["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg,arg-type]
+        model = cls(data["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
         vars(model).update(data | {"policy_kwargs": policy_kwargs} | kwargs)
         model._setup_model()
         model.set_parameters(parts, exact_match=True, device=device)

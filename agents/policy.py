@@ -212,6 +212,15 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         actions = distribution.get_actions(deterministic=deterministic)
         return actions[own], self._values(latent)[own], distribution.log_prob(actions)[own], state
 
+    def outputs(self, obs: PyTorchObs, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+        """What the heads compute of one step, as ``act`` takes it: without a choice among actions, for those who export
+        the policy or look at it.
+
+        :return: logits of actions, of continuous ones their means [B, A], values [B], next state
+        """
+        latent, state = self._remember(obs, state, starts.unsqueeze(0))  # [B, O]
+        return self.action_net(self.mlp_extractor.forward_actor(latent)), self._values(latent), state
+
     def evaluate_sequence(
         self, obs: PyTorchObs, actions: Tensor, state: State, starts: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, State]:

@@ -116,10 +116,8 @@ def make_vec_env(
             raise ValueError(
                 f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn"
             )
-        options |= {
-            "wrappers": around_each,
-            "vec_env": ProcessVecEnv if backend == "subproc" and not render else DummyVecEnv,
-        }
+        in_processes = backend == "subproc" and not render
+        options |= {"wrappers": around_each, "vec_env": ProcessVecEnv if in_processes else DummyVecEnv}
         env = _copies(id, spec, n_envs, seed, env_kwargs or {}, **options)
     for around in around_all:
         env = around(env)

@@ -94,6 +94,15 @@ def test_a_picture_a_table_and_what_is_left_out(cores, capsys, monkeypatch, tmp_
     assert list(found["left_out"]) == ["runs/new"] and found["picture"] == "again.svg"
 
 
+@pytest.mark.parametrize(
+    ("id", "skip", "frames"),
+    [("CartPole-v1", None, 1), ("CartPole-v1", 3, 3), ("ALE/Pong-v5", None, 4), ("relmem/PongSkip16-v0", None, 16)],
+)
+def test_frames_are_known_before_a_run_is_over(tmp_path, id, skip, frames):
+    make_run(tmp_path / "run", env__id=id, env__frame_skip=skip)
+    assert read_run(tmp_path / "run").curve.frames_per_step == frames
+
+
 def test_models_of_tasks_are_compared_too(tmp_path, capsys):
     for core, score in (("lstm", 4.0), ("gru", 2.0)):
         make_model(tmp_path / core, score, core)

@@ -157,7 +157,7 @@ class MemoryCore(nn.Module):
         """Replace the state by the initial one where starts [B] is true, by selection: a state that has overflowed
         does not leak, and an initial state may be anything."""
         starts = starts.bool()
-        initial = self.initial_state(len(starts))
+        initial = self.initial_state(starts.shape[0])
         return type(state)(
             *(
                 torch.where(starts.view(-1, *[1] * (old.dim() - 1)), new, old)
