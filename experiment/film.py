@@ -109,7 +109,7 @@ def scenes(
     first = next(moments)
     frame = first.frames[0]
     nearest = min(SCALES, key=lambda factor: abs(np.log(frame.shape[0] * factor / KINDS[kind].height)))
-    scene = Scene(env.observation_space, env.action_space, frame, scale or nearest, memory, action_names(env))
+    scene = Scene(env.observation_space, env.action_space, frame, scale or nearest, action_names(env))
     number, earlier = itertools.count(), frame
     for moment in itertools.chain([first], moments):
         background = scene.draw(moment)
