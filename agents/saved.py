@@ -26,6 +26,10 @@ from ..common.saved import NotSealed, pack, require_seal, unpack
 DATA, SYSTEM = "data", "system"  # parts of a file that are no state of a module
 
 
+class NotAgent(ValueError):
+    """A file of something else than an agent."""
+
+
 def write_agent(path: Any, data: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     """Write the file of an agent.
 
@@ -54,7 +58,7 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
     :raises FileNotFoundError: if there is none
     :raises Damaged: if it is not as it was written
     :raises NotPlain: if it holds anything that could run, and is not trusted
-    :raises ValueError: if it holds something else
+    :raises NotAgent: if it holds something else
     """
     skip = skip or {}
     content, name = _content(path)
@@ -69,7 +73,7 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
         data, parameters, _ = load_from_zip_file(BytesIO(content), custom_objects=dict(skip), device="cpu")
         parts = {DATA: data, **parameters}
     if not isinstance(parts.get(DATA), dict):
-        raise ValueError(f"'{name}' is not a saved agent")
+        raise NotAgent(f"'{name}' is not a saved agent")
     parts[DATA] |= skip
     if not trusted:
         _require_known_modules(name, parts[DATA].get("policy_kwargs"))

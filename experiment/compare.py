@@ -37,6 +37,7 @@ class Trained(NamedTuple):
     higher_is_better: bool
     final: float  # mean return of the last 100 episodes, or best score on the validation set
     tested: float | None  # mean return of the final evaluation, or score on the test set
+    levels: Mapping[str, float]  # that trivial strategies reach on a task, by name
 
     @property
     def subject(self) -> str:
@@ -94,7 +95,7 @@ def read_run(folder: Path) -> Trained | str:
     curve = Curve(str(config["core.name"]), steps[kept], seconds[kept] / 60, means[kept], frames)
     evaluation = results.get("evaluation") or {}
     metric = f"mean return of {WINDOW} episodes"
-    return Trained(folder, config, curve, metric, True, float(means[-1]), evaluation.get("mean"))
+    return Trained(folder, config, curve, metric, True, float(means[-1]), evaluation.get("mean"), {})
 
 
 def _frames_per_step(config: Mapping[str, Any]) -> int:
@@ -115,7 +116,8 @@ def _model(folder: Path, config: Mapping[str, Any], results: Mapping[str, Any]) 
     higher = bool(results["higher_is_better"])
     best = float((np.max if higher else np.min)(curve.scores))
     tested = ((results.get("test") or {}).get("test") or {}).get(metric)
-    return Trained(folder, config, curve, metric.replace("_", " "), higher, best, tested)
+    levels = (results.get("trivial") or {}).get("valid", {})
+    return Trained(folder, config, curve, metric.replace("_", " "), higher, best, tested, levels)
 
 
 def _flat(config: Any) -> dict[str, Any]:

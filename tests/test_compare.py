@@ -8,6 +8,7 @@ import yaml
 from rliable import metrics
 
 from relmem.cli import main
+from relmem.cli.sweep import training
 from relmem.experiment.compare import compare, find_runs, interquartile_means, middle_half, normalised, read_run
 from relmem.experiment.launch import is_over
 
@@ -178,6 +179,21 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(argv, sentence, tmp_pa
     assert main(argv) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"relmem: {sentence}")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_runs_of_a_sweep_are_named_after_what_differs(tmp_path):
+    lists = {
+        "core.name": ["gru", "my:own"],
+        "algo.gamma": ["0.9"],
+        "policy.net_arch": ["[]", "[64, 64]"],
+        "seed": ["7"],
+    }
+    made = training(tmp_path, ["--config", "own.yaml"], lists, ["my:own", "0.9", "[64, 64]", "7"])
+    assert made.folder == tmp_path / "my-own_net_arch_64-64_s7"
+    assert made.options == (
+        *("--config", "own.yaml", "--core.name", "my:own", "--algo.gamma", "0.9"),
+        *("--policy.net_arch", "[64, 64]", "--seed", "7"),
+    )
 
 
 SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "2", "--core.hidden_size", "4", "--algo.gamma", "0.9", "0.98",

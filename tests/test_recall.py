@@ -97,7 +97,7 @@ def test_without_a_memory_every_task_is_missed():
 
 
 # Recurrences through a nonlinearity, or through a matrix that may turn a sign, can track a state.
-TRACKING = {"rnn", "gru", "lstm", "slstm", "dnc", "stm", "lm2"} | {label for label in ROWS if "signed" in label}
+TRACKING = {"rnn", "gru", "lstm", "slstm", "dnc", "stm", "rmc", "lm2"} | {label for label in ROWS if "signed" in label}
 # An input multiplies the state with positive numbers, if with any; or the state is a window.
 UNABLE_TO_TRACK = {
     *("lru", "rg_lru", "ffm", "mamba", "mamba2", "min_gru", "min_lstm", "linear_attention", "correlation_matrix"),
