@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryPPO
+from ..agents.base import MemoryAlgorithm
 from ..common.files import require_new
 from ..common.options import Count, Positive, require_options
 from .play import action_names, frame_rate, play
@@ -43,7 +43,7 @@ class Film(NamedTuple):
 
 
 def film(
-    model: MemoryPPO | A3C,
+    model: MemoryAlgorithm,
     env: VecEnv,
     path: str | os.PathLike[str],
     memory: bool = False,
@@ -93,7 +93,7 @@ def film(
 
 
 def scenes(
-    model: MemoryPPO | A3C,
+    model: MemoryAlgorithm,
     env: VecEnv,
     kind: str,
     memory: bool,
