@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents.base import MemoryAlgorithm
+from ..agents import Algorithm
 from ..common.files import require_new
 from ..common.options import Count, Positive, require_options
 from .play import action_names, frame_rate, play
@@ -43,7 +43,7 @@ class Film(NamedTuple):
 
 
 def film(
-    model: MemoryAlgorithm,
+    model: Algorithm,
     env: VecEnv,
     path: str | os.PathLike[str],
     memory: bool = False,
@@ -93,7 +93,7 @@ def film(
 
 
 def scenes(
-    model: MemoryAlgorithm,
+    model: Algorithm,
     env: VecEnv,
     kind: str,
     memory: bool,

@@ -9,8 +9,7 @@ import numpy as np
 from ale_py.env import AtariEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import Agent
-from ..agents.base import MemoryAlgorithm
+from ..agents import Agent, Algorithm
 from ..agents.finite import require_numbers
 from ..agents.insight import Insight, look
 from ..agents.masks import mask_reader
@@ -34,7 +33,7 @@ class Moment(NamedTuple):
 
 
 def play(
-    model: MemoryAlgorithm, env: VecEnv, deterministic: bool = True, inside: bool = False, camera: bool = False
+    model: Algorithm, env: VecEnv, deterministic: bool = True, inside: bool = False, camera: bool = False
 ) -> Iterator[Moment]:
     """Episodes without end, each step as it comes. The environment is reset first; normalised observations and action
     masks are as in ``evaluate``.
