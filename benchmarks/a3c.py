@@ -16,9 +16,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from benchmarks.measure import ROOT, Group, Table, Target, interleave, number, per_second, speedup, timed
 from relmem.agents import A3C
-from relmem.agents.a3c.environments import build_env
 from relmem.agents.a3c.learner import SegmentLearner, Settings
 from relmem.agents.a3c.shared import SharedOptimizer
+from relmem.agents.worker_envs import build_env
 
 CONFIG = ROOT / "configs" / "pong" / "lstm_a3c.yaml"
 ONE, TWO = "1 worker x 1 environment, skip 4", "2 workers x 4 environments, skip 4"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import os
 import re
 import shlex
 import shutil
@@ -19,12 +18,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 import torch
 from filelock import FileLock, Timeout
 
+from ..common.files import replacing
 from ..common.output import warn
 from .provenance import COMMIT, commit, versions
 
@@ -238,21 +238,6 @@ def steps_taken(saved: Path) -> int:
         return int(torch.load(saved, map_location="meta", weights_only=True)["updates"])
     except Exception as error:  # torch.load documents none of those that it raises
         raise ValueError(f"'{saved}' is no whole checkpoint") from error
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write, which takes the place of ``path`` at the end: whatever happens meanwhile, ``path`` holds either
-    the old content or the whole new one."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def save(model: Any, path: Path) -> None:

@@ -23,8 +23,8 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 
 from relmem.agents import A3C
+from relmem.agents import worker_envs as environments_module
 from relmem.agents.a3c import algorithm, pool
-from relmem.agents.a3c import environments as environments_module
 from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
 from relmem.envs import make_vec_env
 
@@ -488,7 +488,7 @@ def test_a_workers_games_are_stepped_on_one_thread_unless_asked_otherwise(env_kw
 
 
 def test_environments_that_workers_could_not_build_are_refused():
-    with pytest.raises(ValueError, match="not a finished DummyVecEnv: each worker process builds"):
+    with pytest.raises(ValueError, match="not a finished DummyVecEnv: each worker builds"):
         A3C("MemoryPolicy", make_vec_env(CARTPOLE, 1))
     with pytest.raises(ValueError, match="did you mean 'relmem/MaskedCartPole-v0'"):
         A3C("MemoryPolicy", "relmem/MaskedCartPol-v0")
@@ -511,7 +511,7 @@ def test_what_cannot_travel_is_refused_before_a_process_starts():
         with lock:
             return make_vec_env(CARTPOLE, n_envs, seed=seed)
 
-    with pytest.raises(ValueError, match="cannot send"):
+    with pytest.raises(ValueError, match="cannot be sent"):
         A3C("MemoryPolicy", factory, workers=1).learn(100)
 
 

@@ -1,9 +1,6 @@
 """The list of runs and the tables: every run can be trained, and what it showed is drawn as it came out."""
 
 import json
-import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,7 +9,7 @@ from filelock import FileLock
 
 from relmem.cli import main
 from relmem.cli.options import parse
-from relmem.experiment import pictures, queue, tables
+from relmem.experiment import launch, pictures, queue, tables
 
 TABLES = tables.read_tables()
 RUNS = {f"{run.table}/{run.name}": run for table in TABLES.values() for run in table.runs}
@@ -280,7 +277,7 @@ class Trainings:
 
     def __init__(self, monkeypatch, code=0, outcome=None):
         self.commands, self.code, self.outcome = [], code, outcome
-        monkeypatch.setattr(queue, "relmem", self)
+        monkeypatch.setattr(launch, "relmem", self)
 
     def __call__(self, argv):
         self.commands.append(argv)
@@ -351,32 +348,6 @@ def test_a_task_is_over_once_it_is_tested(tmp_path, outcome, test, over):
     assert not queue.is_over(tmp_path)
     (tmp_path / "results.json").write_text(json.dumps({"outcome": outcome, "test": test}))
     assert queue.is_over(tmp_path) == over
-
-
-def test_several_processes_share_the_work_and_end_together(tmp_path):
-    """Each looks for work itself; here a single run is asked for, and nothing is left to train."""
-    command = [sys.executable, "-m", "relmem.experiment.queue", "--processes", "2", "pong/skip_4/earlier_stm_s12"]
-    assert subprocess.run(command, timeout=300, cwd=tmp_path).returncode == 0
-
-
-def test_a_stop_reaches_every_process(monkeypatch):
-    sent, handlers = [], {}
-
-    class Worker:
-        def __init__(self, command):
-            self.command = command
-
-        def send_signal(self, number):
-            sent.append(number)
-
-        def wait(self):
-            handlers[signal.SIGTERM](signal.SIGTERM, None)
-            return 143
-
-    monkeypatch.setattr(queue.subprocess, "Popen", Worker)
-    monkeypatch.setattr(queue.signal, "signal", handlers.__setitem__)
-    assert queue.side_by_side(3, ["tasks/copy"]) == 143
-    assert sent[:3] == [signal.SIGTERM] * 3 and handlers[signal.SIGINT] == signal.SIG_IGN
 
 
 def test_pictures_of_one_run(tmp_path):

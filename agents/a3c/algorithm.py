@@ -6,27 +6,23 @@ import copy
 import io
 import os
 import pathlib
-import pickle
 import secrets
 import time
 from typing import Any, Literal, Self, cast
 
-import cloudpickle  # type: ignore[import-untyped]
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, multiprocessing
 from torch.optim import Adam, RMSprop
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
-from ..base import MemoryAlgorithm
 from ..finite import require_finite_weights
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
-from .environments import EnvFactory, build_env, env_factory
-from .learner import Report, Settings
+from ..worker_envs import EnvFactory
+from ..workers import WorkerAlgorithm, pickled
+from .learner import Settings
 from .pool import WorkerPool
 from .shared import SharedOptimizer, StepBudget
 from .worker import Job, run_worker
@@ -39,7 +35,7 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
 
 
-class A3C(MemoryAlgorithm):
+class A3C(WorkerAlgorithm):
     """Worker processes that each play, compute gradients and update one shared policy, none waiting for another.
 
     A worker copies the shared parameters, plays ``t_max`` steps in each of its environments, computes the gradient of
@@ -115,12 +111,9 @@ class A3C(MemoryAlgorithm):
         self.clip_reward = clip_reward
         self.optimizer = optimizer
         self.precision = precision
-        self.env_kwargs = env_kwargs
-        self._env_factory = None if env is None else env_factory(env, env_kwargs)
         super().__init__(
             policy,
-            # The main process only asks it for its spaces, but callbacks may look at it.
-            None if self._env_factory is None else build_env(self._env_factory, envs_per_worker, seed or 0),
+            self._take_env(env, env_kwargs, seed),
             learning_rate=learning_rate,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
@@ -185,7 +178,7 @@ class A3C(MemoryAlgorithm):
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
                         shared.copy_to(self.policy.optimizer)
                         refreshed = time.monotonic()
-                    if not self._take_in(report, callback):
+                    if not self._take_in([report], callback):
                         break
                     self._n_updates += 1
                     # The last segments may reach beyond the end of the training, where no schedule is defined.
@@ -203,53 +196,14 @@ class A3C(MemoryAlgorithm):
         callback.on_training_end()
         return self
 
-    def _take_in(self, report: Report, callback: BaseCallback) -> bool:
-        """Count the steps of a segment and show them to callbacks and log.
-
-        :return: False if a callback asks to stop
-        """
-        callback.on_rollout_start()
-        for rewards, dones, infos in report.steps:
-            self.num_timesteps += len(rewards)
-            callback.update_locals(locals())
-            if not callback.on_step():
-                return False
-            self._update_info_buffer(infos, dones)
-        for name, value in report.statistics.items():
-            self.logger.record_mean(name, value)
-        callback.on_rollout_end()
-        return True
-
     def _pickled_job(self, seed: int) -> Tensor:
         """What workers are given, as bytes in shared memory."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
         settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
-        try:
-            job = cloudpickle.dumps(Job(policy, self._env_factory, self.envs_per_worker, seed, settings))
-        except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(
-                f"A3C cannot send the policy, the schedules or the environment factory to its workers: {error}"
-            ) from error
+        job = pickled(Job(policy, self._env_factory, self.envs_per_worker, seed, settings))
         return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
-
-    def dump_logs(self, iteration: int = 0) -> None:
-        """Write the log, after a number of updates in this call of ``learn``."""
-        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self._update_learning_rate(self.policy.optimizer)  # logs it; workers set it for themselves
-        OnPolicyAlgorithm.dump_logs(cast(Any, self), iteration)
-
-    def set_env(self, env: str | EnvFactory, force_reset: bool = True) -> None:  # type: ignore[override]
-        """Learn in another environment with the same spaces: an id, or a function (n_envs, seed) -> VecEnv. Workers
-        always begin with new episodes."""
-        factory = env_factory(env, self.env_kwargs if isinstance(env, str) else None)
-        self.n_envs = self.envs_per_worker
-        previous = self.env
-        super().set_env(build_env(factory, self.envs_per_worker, self.seed or 0), force_reset)
-        if previous is not None:
-            previous.close()
-        self._env_factory = factory
 
     @classmethod
     def load(  # type: ignore[override]
@@ -266,14 +220,9 @@ class A3C(MemoryAlgorithm):
             ``optimizer`` begins anew
         """
         # Not left to SB3, which would put saved tensors on a GPU where there is one.
-        model = super().load(path, None, "cpu" if device == "auto" else device, **kwargs)
+        model = super().load(path, env, "cpu" if device == "auto" else device, **kwargs)
         # Another optimizer has no use for the statistics that were saved.
         if "optimizer" in kwargs and "optimizer_class" not in model.policy_kwargs:
             policy, make = model.policy, cast(Any, model.policy.optimizer_class)
             policy.optimizer = make(policy.parameters(), lr=model.lr_schedule(1), **policy.optimizer_kwargs)
-        if env is not None:
-            model.set_env(env)
         return model
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []

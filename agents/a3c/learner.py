@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +16,8 @@ from ..buffer import SequenceBuffer
 from ..collector import collect, to_tensors
 from ..finite import require_finite_loss
 from ..policy import MemoryActorCriticPolicy
+from ..workers import PlayedStep, played
 from .shared import trained
-
-KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
 
 
 class Settings(NamedTuple):
@@ -32,18 +31,6 @@ class Settings(NamedTuple):
     lr_schedule: Schedule
     max_grad_norm: float | None
     clip_reward: float | None
-
-
-PlayedStep = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]
-"""Rewards [B], dones [B] and infos of one step, as the environments gave them; of infos only ``KEPT_INFO``, and only
-where an episode ended."""
-
-
-class Report(NamedTuple):
-    """What a worker tells the main process about one segment."""
-
-    steps: list[PlayedStep]
-    statistics: dict[str, float]  # by name in the log
 
 
 class SegmentLearner:
@@ -72,11 +59,7 @@ class SegmentLearner:
         with torch.no_grad(), torch.autocast(self.policy.device.type, enabled=False):
             for step in collect(self.policy, self.env, buffer, *self._place, settings.gamma, settings.clip_reward):
                 self._place = step.new_obs, step.dones, step.next_state
-                kept = [
-                    {key: info[key] for key in KEPT_INFO if key in info} if done else {}
-                    for info, done in zip(step.infos, step.dones, strict=True)
-                ]
-                steps.append((step.rewards, step.dones, kept))
+                steps.append(played(step))
 
         # The value learns the n-step return, as in the A3C paper; the policy learns from the smoother estimate (GAE).
         buffer.compute_advantages(settings.gamma, gae_lambda=1.0)

@@ -11,7 +11,7 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
-from .learner import Report
+from ..workers import Report
 
 GRACE_SECONDS = 5.0  # for workers to finish their segment before they are terminated
 WATCH_SECONDS = 1.0  # between looks at workers that do not report

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from ..policy import MemoryActorCriticPolicy
 from ..schedule import as_schedule
-from .environments import EnvFactory, build_env
-from .learner import Report, SegmentLearner, Settings
+from ..worker_envs import EnvFactory, build_env
+from ..workers import Report
+from .learner import SegmentLearner, Settings
 from .shared import SharedOptimizer, StepBudget
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h

@@ -1,4 +1,4 @@
-"""Environments for worker processes: a recipe travels to each worker, which builds its own."""
+"""Environments for workers: a recipe travels to each worker, which builds its own."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from gymnasium.envs.registration import EnvSpec
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from ...common.checks import require_choice
-from ...envs import make_vec_env
-from ..spaces import require_spaces
+from ..common.checks import require_choice
+from ..envs import make_vec_env
+from .spaces import require_spaces
 
 EnvFactory = Callable[[int, int], VecEnv]
 """``factory(n_envs, seed)`` -> a vector environment of ``n_envs`` environments, the i-th seeded with ``seed + i``."""
@@ -34,8 +34,8 @@ def env_factory(env: str | EnvFactory, env_kwargs: dict[str, Any] | None = None)
         return functools.partial(_from_id, env, env_kwargs or {}, gymnasium.registry.get(env))
     if not callable(env):
         raise ValueError(
-            f"A3C takes an environment id or a function (n_envs, seed) -> VecEnv, not a finished {type(env).__name__}: "
-            "each worker process builds environments of its own"
+            "A3C and IMPALA take an environment id or a function (n_envs, seed) -> VecEnv, not a finished "
+            f"{type(env).__name__}: each worker builds environments of its own"
         )
     if env_kwargs:
         raise ValueError("env_kwargs go with an environment id; bind the arguments of a factory with functools.partial")
@@ -58,7 +58,7 @@ def build_env(factory: EnvFactory, n_envs: int, seed: int) -> VecEnv:
     if env.num_envs != n_envs:
         raise ValueError(f"the environment factory was asked for {n_envs} environments and returned {env.num_envs}")
     if unwrap_vec_normalize(env) is not None:
-        raise ValueError("VecNormalize does not work with A3C: every worker would normalise by statistics of its own")
+        raise ValueError("VecNormalize does not work with A3C and IMPALA: each worker would have statistics of its own")
     require_spaces(env.observation_space, env.action_space)  # before SB3 fails on them
     return BaseAlgorithm._wrap_env(env)
 

@@ -1,0 +1,52 @@
+"""Trainings side by side: each in a process of its own, and a stop that reaches all of them."""
+
+import signal
+import threading
+import time
+
+import pytest
+from filelock import FileLock
+
+from relmem.experiment.launch import Training, launcher
+from relmem.experiment.queue import is_over
+
+OPTIONS = ("--config", "cartpole/masked_lstm", "--env.n_envs", "2", "--algo.n_steps", "32", "--core.hidden_size", "4",
+           "--eval.episodes", "1")  # fmt: skip
+
+
+def test_an_unknown_launcher():
+    with pytest.raises(ValueError, match="unknown launcher 'locl': did you mean 'local'"):
+        launcher("locl")
+
+
+@pytest.mark.slow
+def test_each_training_has_a_process_and_a_log(tmp_path, capsys):
+    short = Training(tmp_path / "short", (*OPTIONS, "--total_timesteps", "64"))
+    wrong = Training(tmp_path / "wrong", (*OPTIONS, "--core.name", "lsmt"))
+    others = Training(tmp_path / "others", OPTIONS)
+    ended = {}
+    with FileLock(tmp_path / ".others.queue"):
+        assert launcher("local", 2)([short, wrong, others], ended.__setitem__) == 2
+    assert ended == {short: 0, wrong: 2} and is_over(short.folder) and not others.folder.exists()
+    assert "1 thread(s)" in short.log.read_text()
+    assert "wrong: failed with exit code 2 (unknown core 'lsmt'" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_stop_lets_each_training_save_and_starts_no_other(tmp_path, capsys):
+    one, other, third = (
+        Training(tmp_path / name, (*OPTIONS, "--total_timesteps", "10_000_000")) for name in ("one", "other", "third")
+    )
+
+    def stop():
+        while not all((training.folder / "episodes.csv").exists() for training in (one, other)):
+            time.sleep(0.1)
+        signal.raise_signal(signal.SIGTERM)
+
+    ended = {}
+    threading.Thread(target=stop, daemon=True).start()
+    assert launcher("local", 2)([one, other, third], ended.__setitem__) == 128 + signal.SIGTERM
+    assert ended == {one: 128 + signal.SIGTERM, other: 128 + signal.SIGTERM} and not third.folder.exists()
+    assert all((training.folder / "model.zip").exists() for training in (one, other))
+    assert one.arguments()[:2] == ["train", "--resume"] and third.arguments()[-2] == "--run_dir"
+    assert "one: stopped" in capsys.readouterr().out
