@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 from collections import defaultdict
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -21,12 +22,14 @@ from ..common.options import Count, Fraction, Natural, NonNegative, Positive, Po
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .base import MemoryAlgorithm
-from .buffer import SequenceBuffer, minibatch_shape
+from .buffer import SequenceBatch, SequenceBuffer, minibatch_shape
 from .collector import collect, threads_of_rollout, to_tensors
 from .cores import State
-from .finite import require_finite_loss, require_finite_weights
+from .finite import Diverged, has_finite_weights, is_finite
+from .guard import not_finite
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
+from .resume import Moment, return_to_place
 from .schedule import as_schedule
 from .spaces import require_spaces
 
@@ -81,6 +84,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         max_grad_norm: Positive = 0.5,
         target_kl: Positive | None = None,
         clip_reward: Positive | None = None,
+        max_skipped: Count | None = 10,
         precision: Precision = "auto",
         stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
@@ -119,6 +123,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
         self.clip_reward = clip_reward
+        self.max_skipped = max_skipped
         self.precision = precision
         self._saved_n_envs: int | None = None
         self._state: State = None
@@ -164,6 +169,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         if self._state is None or len(self._state[0]) != env.num_envs:
             with torch.no_grad():
                 self._state = self.policy.initial_state(env.num_envs)
+        self._moment = self._take_moment()
+        self.guard.begin()
         begun_at, complete = self.num_timesteps, False
         place = self._last_obs, self._last_episode_starts, self._state
         try:
@@ -178,9 +185,14 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                         return False
                     self._update_info_buffer(step.infos, step.dones)
             complete = True
+        except Diverged as error:
+            self.guard.go_back(str(error))
         finally:
             if not complete:
                 self.num_timesteps = begun_at
+        if not complete:  # once more, with the weights that the guard has gone back to
+            self._state = None
+            return self.collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         rollout_buffer.compute_advantages(self.gamma, self.gae_lambda)
         callback.update_locals(locals() | {"n_steps": n_rollout_steps})
         callback.on_rollout_end()
@@ -191,7 +203,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
     def train(self) -> None:
         """Update the policy with the rollout just collected.
 
-        :raises Diverged: if the loss or its gradient is not finite, before it could spoil the policy, or a weight
+        :raises Diverged: if loss, gradients or weights are not finite, and ``max_skipped`` or going back to earlier
+            weights does not help
         """
         self.policy.set_training_mode(True)
         # The last rollout may reach beyond the end of the training, where no schedule is defined.
@@ -208,9 +221,14 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         for _ in range(self.n_epochs):
             logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
             for batch in self.buffer.minibatches(sequences):
-                values, log_prob, entropy, _ = self.policy.evaluate_sequence(
-                    batch.obs, batch.actions, batch.state, batch.starts
-                )  # each [L, S]
+                try:
+                    values, log_prob, entropy, _ = self.policy.evaluate_sequence(
+                        batch.obs, batch.actions, batch.state, batch.starts
+                    )  # each [L, S]
+                except Diverged:
+                    if stop := self.guard.skip(partial(self._not_finite, batch, {})):
+                        break
+                    continue
                 advantages = batch.advantages
                 if self.normalize_advantage and advantages.numel() > 1:
                     advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -247,16 +265,29 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                 loss.backward()
                 core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
                 logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
-                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
+                norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
+                if not is_finite(loss, norm):
+                    for name in (*measured, "memory/core_grad_norm"):
+                        logged[name].pop()
+                    parts = {"policy loss": policy_loss, "value loss": value_loss, "loss": loss}
+                    if stop := self.guard.skip(partial(self._not_finite, batch, parts)):
+                        break
+                    continue
+                nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
                 self.policy.optimizer.step()
+                self.guard.take()
             self._n_updates += 1
             if stop:
                 break
-        require_finite_weights(self.policy)
+        if not has_finite_weights(self.policy):
+            self.guard.go_back("the weights are not finite any more: a smaller learning_rate may help")
+        self.guard.end()
+        self._moment = None
 
         for name, values_ in logged.items():
-            self.logger.record(name, torch.stack(values_).mean().item())
+            if values_:
+                self.logger.record(name, torch.stack(values_).mean().item())
+        self.logger.record("train/skipped_updates", self.guard.skipped)
         self.logger.record(
             "train/explained_variance",
             explained_variance(self.buffer.values.flatten().cpu().numpy(), self.buffer.returns.flatten().cpu().numpy()),
@@ -272,6 +303,23 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         obs, starts = to_tensors(self.policy, self._last_obs, self._last_episode_starts)
         for name, value in self.policy.memory_statistics(obs, self._state, starts).items():
             self.logger.record(f"memory/{name}", value.item())
+
+    def _not_finite(self, batch: SequenceBatch, parts: dict[str, Tensor]) -> str:
+        """What was not finite first in an update."""
+        known = {name: value for name, value in batch._asdict().items() if name != "starts"}
+        evaluate = partial(self.policy.evaluate_sequence, batch.obs, batch.actions, batch.state, batch.starts)
+        return not_finite(self.policy, known, evaluate, parts)
+
+    def _place(self) -> tuple[VecEnv | None, Any]:
+        place = self._last_obs, self._last_episode_starts, self._state
+        return self.env, None if self._last_obs is None else place
+
+    def _take_up_place(self, moment: Moment) -> bool:
+        assert self.env is not None
+        place = return_to_place(moment, self.env, type(self.policy.initial_state(1)))
+        if place is not None:
+            self._last_obs, self._last_episode_starts, self._state = place
+        return place is not None
 
     # ---------------------------------------------------------------- SB3 plumbing
 

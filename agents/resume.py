@@ -69,8 +69,9 @@ def why_not_exact(moment: Moment) -> str:
 
 def generators() -> dict[str, Any]:
     """The states of all generators that this process draws from."""
+    version, numbers, spare = random.getstate()
     return {
-        "python": random.getstate(),
+        "python": (version, np.array(numbers), spare),
         "numpy": np.random.get_state(legacy=False),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
@@ -79,7 +80,8 @@ def generators() -> dict[str, Any]:
 
 def set_generators(states: dict[str, Any]) -> None:
     """Let this process draw what the one would have drawn, of which these are the ``generators``."""
-    random.setstate(states["python"])
+    version, numbers, spare = states["python"]
+    random.setstate((version, tuple(numbers.tolist()), spare))
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None and torch.cuda.device_count() == len(states["cuda"]):

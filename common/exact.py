@@ -48,10 +48,12 @@ class Packer:
             return ["scalar", self._array(np.asarray(value))]
         if type(value) is bytes or type(value) is bytearray:
             return [type(value).__name__, self._array(np.frombuffer(value, np.uint8))]
+        if type(value) is tuple:
+            return ["tuple", [self.pack(part) for part in value]]
         self._first_time(value)
         if type(value) is dict:
             return ["dict", [[self.pack(key), self.pack(part)] for key, part in value.items()]]
-        if type(value) in (list, tuple, set):
+        if type(value) in (list, set):
             return [type(value).__name__, [self.pack(part) for part in value]]
         if type(value) is deque:
             return ["deque", [value.maxlen, [self.pack(part) for part in value]]]
@@ -74,7 +76,7 @@ class Packer:
         self._seen.clear()
 
     def _first_time(self, value: Any) -> None:
-        if id(value) in self._seen and value != ():
+        if id(value) in self._seen:
             raise NotPlain("two places share it")
         self._seen[id(value)] = value
 

@@ -38,16 +38,23 @@ def save_state(env: VecEnv, packer: Packer) -> dict[str, Any]:
     such as a normaliser; ``envs``, of each environment, None where they cannot be taken down; and ``why`` they cannot.
 
     :param packer: takes the arrays
-    :raises NotPlain: if a wrapper cannot be taken down
     """
-    layers = []
+    layers: list[Any] = []
+    envs, why = None, ""
     while isinstance(env, VecEnvWrapper):
-        layers.append(_of_layer(env, packer))
+        packer.begin()
+        try:
+            layers.append(_of_layer(env, packer))
+        except NotPlain as error:
+            why = str(error)
+            layers.append(None)
         env = env.venv
-    try:
-        return {"layers": layers, "envs": _of_environments(env, packer), "why": ""}
-    except NotPlain as error:
-        return {"layers": layers, "envs": None, "why": str(error)}
+    if not why:
+        try:
+            envs = _of_environments(env, packer)
+        except NotPlain as error:
+            why = str(error)
+    return {"layers": layers, "envs": envs, "why": why}
 
 
 def load_state(env: VecEnv, state: dict[str, Any], tensors: dict[str, Any]) -> bool:
@@ -61,7 +68,8 @@ def load_state(env: VecEnv, state: dict[str, Any], tensors: dict[str, Any]) -> b
     for layer in state["layers"]:
         if not isinstance(env, VecEnvWrapper):
             raise ValueError("the state is of a vector environment with more wrappers")
-        _to_layer(env, layer, tensors)
+        if layer is not None:
+            _to_layer(env, layer, tensors)
         env = env.venv
     if state["envs"] is None:
         return False
@@ -76,6 +84,7 @@ def load_state(env: VecEnv, state: dict[str, Any], tensors: dict[str, Any]) -> b
 
 
 def _of_environments(env: VecEnv, packer: Packer) -> Any:
+    packer.begin()
     if hasattr(env, "save_state"):
         return packer.pack(env.save_state())
     if type(env) is not DummyVecEnv:

@@ -86,6 +86,7 @@ class A3C(WorkerAlgorithm):
         max_grad_norm: Positive | None = None,
         clip_reward: Positive | None = None,
         optimizer: Literal["adam", "rmsprop"] = "adam",
+        max_skipped: Count | None = 10,
         precision: Precision = "auto",
         env_kwargs: dict[str, Any] | None = None,
         stats_window_size: Count = 100,
@@ -110,6 +111,7 @@ class A3C(WorkerAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.clip_reward = clip_reward
         self.optimizer = optimizer
+        self.max_skipped = max_skipped
         self.precision = precision
         super().__init__(
             policy,
