@@ -22,7 +22,14 @@ from .schedule import as_schedule
 # By which files of version 0.1, which do not name their algorithm, are told apart: an argument that only it has.
 MARKS = {"bptt_length": "MemoryPPO", "envs_per_worker": "A3C"}
 LEFT_TO_SB3 = ("env", "verbose", "tensorboard_log")
-COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining", "ep_info_buffer", "ep_success_buffer")
+COUNTERS = (
+    "num_timesteps",
+    "_n_updates",
+    "_episode_num",
+    "_current_progress_remaining",
+    "ep_info_buffer",
+    "ep_success_buffer",
+)
 
 
 class MemoryAlgorithm(BaseAlgorithm):
@@ -166,4 +173,13 @@ class MemoryAlgorithm(BaseAlgorithm):
             raise ValueError("these weights are not finite: whoever saved them had a training that diverged")
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs", "_env_factory", "guard", "_moment", "_to_take_up"]
+        return [
+            *super()._excluded_save_params(),
+            "buffer",
+            "_state",
+            "_last_obs",
+            "_env_factory",
+            "guard",
+            "_moment",
+            "_to_take_up",
+        ]

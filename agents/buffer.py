@@ -103,24 +103,26 @@ class SequenceBuffer:
             next_values, next_starts = self.values[at], self.starts[at]
         torch.add(self.advantages, self.values, out=self.returns)
 
-    def minibatches(self, n_sequences: int) -> Iterator[SequenceBatch]:
-        """One pass over the rollout in random order, ``n_sequences`` whole sequences at a time."""
-        order = torch.randperm(self.n_sequences, device=self.starts.device)
-        for columns in order.split(n_sequences):
+    def minibatches(self, n_sequences: int) -> Iterator[Tensor]:
+        """One pass over the rollout in random order: the columns of ``n_sequences`` sequences at a time."""
+        yield from torch.randperm(self.n_sequences, device=self.starts.device).split(n_sequences)
 
-            def pick(stored: Tensor, columns: Tensor = columns) -> Tensor:
-                return stored.index_select(1, columns)
+    def sequences(self, columns: Tensor) -> SequenceBatch:
+        """The sequences in these columns, [S]."""
 
-            yield SequenceBatch(
-                obs=map_obs(pick, self.obs),
-                actions=pick(self.actions),
-                values=pick(self.values),
-                log_probs=pick(self.log_probs),
-                advantages=pick(self.advantages),
-                returns=pick(self.returns),
-                starts=pick(self.starts),
-                state=type(self.state)(*(leaf.index_select(0, columns) for leaf in self.state)),
-            )
+        def pick(stored: Tensor) -> Tensor:
+            return stored.index_select(1, columns)
+
+        return SequenceBatch(
+            obs=map_obs(pick, self.obs),
+            actions=pick(self.actions),
+            values=pick(self.values),
+            log_probs=pick(self.log_probs),
+            advantages=pick(self.advantages),
+            returns=pick(self.returns),
+            starts=pick(self.starts),
+            state=type(self.state)(*(leaf.index_select(0, columns) for leaf in self.state)),
+        )
 
 
 def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_size: int | None) -> tuple[int, int]:

@@ -6,8 +6,9 @@ import io
 import os
 import pathlib
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -22,16 +23,37 @@ from ..common.options import Count, Fraction, Natural, NonNegative, Positive, Po
 from ..envs import make_vec_env
 from .allocator import keep_freed_memory
 from .base import MemoryAlgorithm
-from .buffer import SequenceBatch, SequenceBuffer, minibatch_shape
+from .buffer import SequenceBuffer, minibatch_shape
 from .collector import collect, threads_of_rollout, to_tensors
 from .cores import State
 from .finite import Diverged, has_finite_weights, is_finite
 from .guard import not_finite
+from .halves import Map, halves_pay, mapping, twins
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .resume import Moment, return_to_place
 from .schedule import as_schedule
 from .spaces import require_spaces
+
+
+class Settings(NamedTuple):
+    """What a loss is made with, at a point of the training."""
+
+    clip_range: float
+    clip_range_vf: float | None
+    ent_coef: float
+    vf_coef: float  # per variance of the rollout's returns
+
+
+class Loss(NamedTuple):
+    """The loss, its summands and what else is measured of a minibatch, or of a part of one; named as SB3's log does."""
+
+    loss: Tensor
+    policy_gradient_loss: Tensor
+    value_loss: Tensor
+    entropy_loss: Tensor
+    approx_kl: Tensor
+    clip_fraction: Tensor
 
 
 class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
@@ -213,72 +235,16 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         # Read anew for every rollout: SB3's callbacks change them.
         clip_range, ent_coef = as_schedule(self.clip_range)(remaining), as_schedule(self.ent_coef)(remaining)
         clip_range_vf = None if self.clip_range_vf is None else as_schedule(self.clip_range_vf)(remaining)
+        settings = Settings(
+            clip_range,
+            clip_range_vf,
+            ent_coef,
+            vf_coef=self.vf_coef / max(1.0, self.buffer.returns.var(correction=0).item()),
+        )
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
-        vf_coef = self.vf_coef / self.buffer.returns.var(correction=0).clamp(min=1.0)
-        logged: dict[str, list[Tensor]] = defaultdict(list)
-        stop = False
-
-        for _ in range(self.n_epochs):
-            logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
-            for batch in self.buffer.minibatches(sequences):
-                try:
-                    values, log_prob, entropy, _ = self.policy.evaluate_sequence(
-                        batch.obs, batch.actions, batch.state, batch.starts
-                    )  # each [L, S]
-                except Diverged:
-                    if stop := self.guard.skip(partial(self._not_finite, batch, {})):
-                        break
-                    continue
-                advantages = batch.advantages
-                if self.normalize_advantage and advantages.numel() > 1:
-                    advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-                log_ratio = log_prob - batch.log_probs
-                ratio = log_ratio.exp()
-                policy_loss = -torch.min(
-                    advantages * ratio, advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-                ).mean()
-                if clip_range_vf is not None:
-                    values = batch.values + (values - batch.values).clamp(-clip_range_vf, clip_range_vf)
-                value_loss = F.mse_loss(values, batch.returns)
-                entropy_loss = log_prob.mean() if entropy is None else -entropy.mean()
-                loss = policy_loss + ent_coef * entropy_loss + vf_coef * value_loss
-
-                with torch.no_grad():
-                    approx_kl = (ratio - 1 - log_ratio).mean()
-                    clip_fraction = ((ratio - 1).abs() > clip_range).float().mean()
-                measured = {
-                    "train/loss": loss,
-                    "train/policy_gradient_loss": policy_loss,
-                    "train/value_loss": value_loss,
-                    "train/entropy_loss": entropy_loss,
-                    "train/approx_kl": approx_kl,
-                    "train/clip_fraction": clip_fraction,
-                }
-                for name, value in measured.items():
-                    logged[name].append(value.detach())
-                if self.target_kl is not None and approx_kl > 1.5 * self.target_kl:
-                    stop = True
-                    break
-
-                self.policy.optimizer.zero_grad()
-                loss.backward()
-                core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
-                logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
-                norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
-                if not is_finite(loss, norm):
-                    for name in (*measured, "memory/core_grad_norm"):
-                        logged[name].pop()
-                    parts = {"policy loss": policy_loss, "value loss": value_loss, "loss": loss}
-                    if stop := self.guard.skip(partial(self._not_finite, batch, parts)):
-                        break
-                    continue
-                nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
-                self.policy.optimizer.step()
-                self.guard.take()
-            self._n_updates += 1
-            if stop:
-                break
+        parts = 2 if sequences > 1 and halves_pay(self.policy) else 1
+        with mapping(parts) as map_:
+            logged = self._passes(settings, sequences, parts, map_)
         if not has_finite_weights(self.policy):
             self.guard.go_back("the weights are not finite any more: a smaller learning_rate may help")
         self.guard.end()
@@ -304,8 +270,86 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         for name, value in self.policy.memory_statistics(obs, self._state, starts).items():
             self.logger.record(f"memory/{name}", value.item())
 
-    def _not_finite(self, batch: SequenceBatch, parts: dict[str, Tensor]) -> str:
-        """What was not finite first in an update."""
+    def _passes(self, settings: Settings, sequences: int, parts: int, map_: Map) -> dict[str, list[Tensor]]:
+        """Pass ``n_epochs`` times over the rollout, in minibatches of so many sequences, each in so many parts.
+
+        :return: what was measured at each update, by its name in the log
+        """
+        logged: dict[str, list[Tensor]] = defaultdict(list)
+        policies = twins(self.policy, parts)
+        for _ in range(self.n_epochs):
+            logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
+            for columns in self.buffer.minibatches(sequences):
+                advantages = self._advantages(columns)
+                chunks = zip(policies, columns.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
+                whole = advantages.numel()
+                try:
+                    losses = map_(partial(self._loss, settings, whole), list(chunks))
+                except Diverged:
+                    if self.guard.skip(partial(self._not_finite, columns, {})):
+                        self._n_updates += 1
+                        return logged
+                    continue
+                measured = Loss(*(torch.stack(parts_of).sum(0) for parts_of in zip(*losses, strict=True)))
+                for name, value in measured._asdict().items():
+                    logged[f"train/{name}"].append(value.detach())
+                if self.target_kl is not None and measured.approx_kl > 1.5 * self.target_kl:
+                    self._n_updates += 1
+                    return logged
+
+                self.policy.optimizer.zero_grad()
+                map_(lambda part: part.loss.backward(), losses)  # which of two sums comes first makes no difference
+                core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
+                logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
+                norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
+                if not is_finite(measured.loss, norm):
+                    for values in logged.values():
+                        values.pop()
+                    if self.guard.skip(partial(self._not_finite, columns, measured._asdict())):
+                        self._n_updates += 1
+                        return logged
+                    continue
+                nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
+                self.policy.optimizer.step()
+                self.guard.take()
+            self._n_updates += 1
+        return logged
+
+    def _advantages(self, columns: Tensor) -> Tensor:
+        """Of the minibatch in these columns, [L, S]."""
+        advantages = self.buffer.advantages.index_select(1, columns)
+        if self.normalize_advantage and advantages.numel() > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        return advantages
+
+    def _loss(self, settings: Settings, whole: int, part: tuple[MemoryActorCriticPolicy, Tensor, Tensor]) -> Loss:
+        """What a part of a minibatch adds to its means.
+
+        :param whole: transitions in the whole minibatch
+        :param part: the policy, columns [S] of the part's sequences in the buffer, and their advantages [L, S]
+        """
+        policy, columns, advantages = part
+        batch = self.buffer.sequences(columns)
+        values, log_prob, entropy, _ = policy.evaluate_sequence(
+            batch.obs, batch.actions, batch.state, batch.starts
+        )  # each [L, S]
+        log_ratio = log_prob - batch.log_probs
+        ratio = log_ratio.exp()
+        clip = settings.clip_range
+        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)).sum() / whole
+        if (clip_vf := settings.clip_range_vf) is not None:
+            values = batch.values + (values - batch.values).clamp(-clip_vf, clip_vf)
+        value_loss = F.mse_loss(values, batch.returns, reduction="sum") / whole
+        entropy_loss = (log_prob if entropy is None else -entropy).sum() / whole
+        with torch.no_grad():
+            approx_kl = (ratio - 1 - log_ratio).sum() / whole
+            clip_fraction = ((ratio - 1).abs() > clip).sum() / whole
+        loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
+        return Loss(loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
+
+    def _not_finite(self, columns: Tensor, parts: Mapping[str, Tensor]) -> str:
+        """What was not finite first in the update from the minibatch in these columns."""
+        batch = self.buffer.sequences(columns)
         known = {name: value for name, value in batch._asdict().items() if name != "starts"}
         evaluate = partial(self.policy.evaluate_sequence, batch.obs, batch.actions, batch.state, batch.starts)
         return not_finite(self.policy, known, evaluate, parts)

@@ -91,7 +91,9 @@ def set_generators(states: dict[str, Any]) -> None:
 def pending(logger: Logger) -> list[dict[str, Any]]:
     """What was recorded for the log, and not written yet."""
     excluded = {name: list(formats or ()) for name, formats in logger.name_to_excluded.items()}
-    plain = {name: value for name, value in logger.name_to_value.items() if isinstance(value, int | float | str | np.generic)}
+    plain = {
+        name: value for name, value in logger.name_to_value.items() if isinstance(value, int | float | str | np.generic)
+    }
     return [plain, dict(logger.name_to_count), excluded]
 
 

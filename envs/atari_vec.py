@@ -235,9 +235,7 @@ class AtariVecEnv(VecEnv):
         """Begin the ``begun``-th game of environment i after it was seeded."""
         mask = np.arange(self.num_envs) == i
         for number in range(begun):
-            frames, _ = self._ale.reset(
-                seed=np.array([seed]) if number == 0 else None, options={"reset_mask": mask}
-            )
+            frames, _ = self._ale.reset(seed=np.array([seed]) if number == 0 else None, options={"reset_mask": mask})
         return frames
 
     def close(self) -> None:

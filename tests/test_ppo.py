@@ -1,5 +1,7 @@
 """Recurrent PPO: sequences, advantages, updates, learning and bad arguments."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, make_core, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer, minibatch_shape
+from relmem.agents.halves import halves_pay
 from relmem.agents.precision import autocast_dtype
 from relmem.envs import make_vec_env
 
@@ -382,8 +385,10 @@ def test_minibatches_keep_what_belongs_together():
     for leaf in buffer.state:
         leaf.copy_(number.unsqueeze(1).expand_as(leaf))
     seen = []
-    for batch in buffer.minibatches(2):
+    for chosen in buffer.minibatches(2):
+        batch = buffer.sequences(chosen)
         columns = batch.returns[0]
+        assert torch.equal(columns, chosen.float())
         for part in (batch.values, batch.log_probs, batch.advantages, batch.actions, batch.obs[..., 0]):
             assert torch.equal(part[0].float(), columns)
         assert all(torch.equal(leaf[:, 0], columns) for leaf in batch.state)
@@ -480,3 +485,23 @@ def test_the_policy_is_in_training_mode_for_updates_alone():
         setattr(model.policy, name, note(name, getattr(model.policy, name)))
     model.learn(16)
     assert modes == {("act", False), ("evaluate_sequence", True)}
+
+
+@pytest.mark.parametrize("core", ["identity", "lstm", "rmc", "stm"])
+def test_the_halves_of_a_minibatch_have_the_gradient_of_the_whole(core):
+    gradients, names = [], []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        env = make_vec_env("PongNoFrameskip-v4", 2, seed=1, image_size=42, n_threads=1)
+        kwargs = dict(n_steps=8, bptt_length=4, batch_size=16, precision="fp32", policy_kwargs=dict(core=core))
+        model = MemoryPPO("MemoryPolicy", env, seed=0, n_epochs=1, max_grad_norm=1e9, **kwargs)
+        assert halves_pay(model.policy) == (threads == 2)
+        loss = model._loss
+        model._loss = lambda *args, loss=loss: names.append(threading.current_thread().name) or loss(*args)
+        model.learn(16)
+        assert torch.get_num_threads() == threads
+        gradients.append([parameter.grad for parameter in model.policy.parameters()])
+        env.close()
+    assert [name == "MainThread" for name in names] == [True, False, False]
+    for whole, sum_of_halves in zip(*gradients, strict=True):
+        torch.testing.assert_close(sum_of_halves, whole, rtol=1e-3, atol=1e-5)
