@@ -23,12 +23,8 @@ from .schedule import as_schedule
 MARKS = {"bptt_length": "MemoryPPO", "envs_per_worker": "A3C"}
 LEFT_TO_SB3 = ("env", "verbose", "tensorboard_log")
 COUNTERS = (
-    "num_timesteps",
-    "_n_updates",
-    "_episode_num",
-    "_current_progress_remaining",
-    "ep_info_buffer",
-    "ep_success_buffer",
+    *("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining"),
+    *("ep_info_buffer", "ep_success_buffer"),
 )
 
 
@@ -133,7 +129,7 @@ class MemoryAlgorithm(BaseAlgorithm):
 
     def roll_back(self) -> None:
         """Give up a rollout without its update, or an update that was broken off: policy, optimizer and counters are
-        again what they were before it. Environments and generators are not: whoever goes on does so with ``take_up``."""
+        what they were before it. Environments and generators are not: whoever goes on does so with ``take_up``."""
         if self._moment is not None:
             self.guard.give_up()
             vars(self).update(self._moment.get("counters"))

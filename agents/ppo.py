@@ -352,7 +352,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         batch = self.buffer.sequences(columns)
         known = {name: value for name, value in batch._asdict().items() if name != "starts"}
         evaluate = partial(self.policy.evaluate_sequence, batch.obs, batch.actions, batch.state, batch.starts)
-        return not_finite(self.policy, known, evaluate, parts)
+        summands = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss")
+        return not_finite(self.policy, known, evaluate, {name: parts[name] for name in summands if name in parts})
 
     def _place(self) -> tuple[VecEnv | None, Any]:
         place = self._last_obs, self._last_episode_starts, self._state

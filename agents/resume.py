@@ -72,7 +72,7 @@ def generators() -> dict[str, Any]:
     version, numbers, spare = random.getstate()
     return {
         "python": (version, np.array(numbers), spare),
-        "numpy": np.random.get_state(legacy=False),
+        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
     }
@@ -82,7 +82,7 @@ def set_generators(states: dict[str, Any]) -> None:
     """Let this process draw what the one would have drawn, of which these are the ``generators``."""
     version, numbers, spare = states["python"]
     random.setstate((version, tuple(numbers.tolist()), spare))
-    np.random.set_state(states["numpy"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
     torch.set_rng_state(states["torch"])
     if states["cuda"] is not None and torch.cuda.device_count() == len(states["cuda"]):
         torch.cuda.set_rng_state_all(states["cuda"])

@@ -7,7 +7,7 @@ of any other kind becomes a list of its kind and its content; arrays lie apart, 
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any
 
 import numpy as np
@@ -51,8 +51,8 @@ class Packer:
         if type(value) is tuple:
             return ["tuple", [self.pack(part) for part in value]]
         self._first_time(value)
-        if type(value) is dict:
-            return ["dict", [[self.pack(key), self.pack(part)] for key, part in value.items()]]
+        if type(value) in (dict, OrderedDict):
+            return [type(value).__name__, [[self.pack(key), self.pack(part)] for key, part in value.items()]]
         if type(value) in (list, set):
             return [type(value).__name__, [self.pack(part) for part in value]]
         if type(value) is deque:
@@ -125,8 +125,9 @@ def _unpack(data: Any, tensors: dict[str, Tensor]) -> Any:
             return tensors[content].numpy()[()]
         case "bytes" | "bytearray":
             return {"bytes": bytes, "bytearray": bytearray}[kind](tensors[content].numpy().tobytes())
-        case "dict":
-            return {_unpack(key, tensors): _unpack(part, tensors) for key, part in content}
+        case "dict" | "OrderedDict":
+            items = [(_unpack(key, tensors), _unpack(part, tensors)) for key, part in content]
+            return dict(items) if kind == "dict" else OrderedDict(items)
         case "list" | "tuple" | "set":
             return {"list": list, "tuple": tuple, "set": set}[kind](_unpack(part, tensors) for part in content)
         case "deque":

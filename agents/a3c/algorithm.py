@@ -64,6 +64,9 @@ class A3C(WorkerAlgorithm):
     :param max_grad_norm: gradients are scaled down to this norm; null (None): they are left as they are
     :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; optimizer_class and optimizer_kwargs among the
         policy's arguments have precedence
+    :param worker_timeout: seconds without a segment after which a worker is taken to hang, and replaced by another one
+        with new episodes, as those are that die; null (None): never
+    :param max_restarts: workers that may be replaced within ten minutes; one more ends the training
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
     :param seed: worker r samples actions with ``seed + 1 + r``, and its environment e has ``seed + r *
         envs_per_worker + e``. (Runs of several workers still differ: their updates interleave as the clock has it.)
@@ -87,6 +90,8 @@ class A3C(WorkerAlgorithm):
         clip_reward: Positive | None = None,
         optimizer: Literal["adam", "rmsprop"] = "adam",
         max_skipped: Count | None = 10,
+        worker_timeout: Positive | None = 300.0,
+        max_restarts: Natural = 10,
         precision: Precision = "auto",
         env_kwargs: dict[str, Any] | None = None,
         stats_window_size: Count = 100,
@@ -112,6 +117,8 @@ class A3C(WorkerAlgorithm):
         self.clip_reward = clip_reward
         self.optimizer = optimizer
         self.max_skipped = max_skipped
+        self.worker_timeout = worker_timeout
+        self.max_restarts = max_restarts
         self.precision = precision
         super().__init__(
             policy,
@@ -165,38 +172,101 @@ class A3C(WorkerAlgorithm):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
-        context = multiprocessing.get_context("spawn")
+        context, workers = multiprocessing.get_context("spawn"), self.workers or available_processors()
         job = self._pickled_job(secrets.randbelow(2**31) if seed is None else seed)
-        budget = StepBudget(self.num_timesteps, total_timesteps, context)
-        shared = SharedOptimizer(self.policy.optimizer, context)
+        budget = StepBudget(self.num_timesteps, total_timesteps, context, workers)
+        shared = SharedOptimizer(self.policy.optimizer, context, workers, self.guard.rate)
         before, made_before = (self.num_timesteps, self._n_updates), shared.steps
         callback.on_training_start(locals(), globals())
 
-        refreshed = time.monotonic()
+        self.guard.begin()
+        refreshed, go_on = time.monotonic(), True
+        pool = WorkerPool(context, budget, self.worker_timeout, self.max_restarts)
         try:
-            with WorkerPool(context, ask_to_stop=budget.close) as pool:
-                pool.start(self.workers or available_processors(), run_worker, job, shared, budget)
-                for update, report in enumerate(pool.reports(), start=1):
+            with pool:
+                self._learning = Learning(pool, shared, callback, log_interval, total_timesteps)
+                pool.start(workers, run_worker, job, shared, budget)
+                for report in pool.reports():
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
-                        shared.copy_to(self.policy.optimizer)
+                        self._refresh(shared)
                         refreshed = time.monotonic()
-                    if not self._take_in([report], callback):
+                    self._in_hand[:] = [report]
+                    if not (go_on := self._take_in(self._in_hand, callback)):
                         break
-                    self._n_updates += 1
-                    # The last segments may reach beyond the end of the training, where no schedule is defined.
-                    self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
-                    if log_interval is not None and update % log_interval == 0:
-                        self.dump_logs(update)
+            self._show(pool.left, callback)
         finally:
+            self._learning = None
             shared.copy_to(self.policy.optimizer)
-            # What was learned from: also what workers learned after their last report that was read, and not what they
-            # played without coming to an update.
-            made = shared.steps - made_before
-            self.num_timesteps = before[0] + made * self.t_max * self.envs_per_worker
-            self._n_updates = before[1] + made
+            # What was played and learned: also what workers did after their last report that was read, and not what
+            # they did not come to an end with.
+            self.num_timesteps = before[0] + budget.played
+            self._n_updates = before[1] + shared.steps - made_before
+            self._places = pool.places
         require_finite_weights(self.policy)
+        if go_on:
+            self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
         callback.on_training_end()
         return self
+
+    def _show(self, reports: Sequence[Report], callback: BaseCallback) -> bool:
+        """Each segment by itself, with its update."""
+        go_on = True
+        for report in list(reports):
+            go_on = super()._show([report], callback) and go_on
+            self._count(report)
+        return go_on
+
+    def _count(self, report: Report) -> None:
+        """Count the update of a segment, or that it was skipped, and log what is due.
+
+        :raises Diverged: if too many were skipped
+        """
+        assert self._learning is not None
+        pool, shared, _, log_interval, total = self._learning
+        if report.fault:
+            if self.guard.skip(lambda: report.fault):
+                shared.take(self.policy.optimizer, self.guard.rate)
+        else:
+            self.guard.take()
+            self._n_updates += 1
+        # The last segments may reach beyond the end of the training, where no schedule is defined.
+        self._update_current_progress_remaining(min(self.num_timesteps, total), total)
+        if log_interval is not None and self._n_updates % log_interval == 0 and not report.fault:
+            self.logger.record("train/skipped_updates", self.guard.skipped)
+            self.logger.record("time/worker_restarts", pool.restarts)
+            self.dump_logs(self._n_updates)
+
+    def _refresh(self, shared: SharedOptimizer) -> None:
+        """Copy the shared parameters to the policy that callbacks see, while they are good."""
+        if self.guard.in_a_row:
+            return
+        shared.copy_to(self.policy.optimizer)
+        self.guard.end()
+        if has_finite_weights(self.policy):
+            self.guard.begin()
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Within a callback: all workers wait between two segments, and all that they have reported is taken in."""
+        if self._learning is None:
+            yield
+            return
+        pool, shared, callback = self._learning[:3]
+        reports = [*self._in_hand, *pool.hold()]
+        self._in_hand.clear()
+        try:
+            self._show(reports, callback)
+            shared.copy_to(self.policy.optimizer)
+            self._places = dict(pool.places)
+            yield
+        finally:
+            self._places = {}
+            pool.release()
+
+    def _take_moment(self) -> Moment:
+        moment = super()._take_moment()
+        places = [[rank, place.data, place.tensors] for rank, place in sorted(self._places.items())]
+        return Moment(*map(dict, zip(moment, ({"workers": places}, {}), strict=True)))
 
     def _pickled_job(self, seed: int) -> Tensor:
         """What workers are given, as bytes in shared memory."""

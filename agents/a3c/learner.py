@@ -17,6 +17,7 @@ from ..collector import collect, to_tensors
 from ..finite import Diverged, is_finite
 from ..guard import not_finite
 from ..policy import MemoryActorCriticPolicy
+from ..resume import Moment, return_to_place, set_generators, take_moment
 from ..workers import PlayedStep, played
 from .shared import trained
 
@@ -49,6 +50,22 @@ class SegmentLearner:
         with torch.no_grad():
             state = policy.initial_state(env.num_envs)
         self._place = env.reset(), np.ones(env.num_envs, dtype=bool), state  # observations, starts, memory
+
+    def moment(self) -> Moment:
+        """Where this learner is, between two segments."""
+        return take_moment(self.env, self._place)
+
+    def take_up(self, moment: Moment) -> None:
+        """Go on where another learner was; where its environments could not be taken down, new episodes have begun."""
+        place = return_to_place(moment, self.env, type(self._place[2]))
+        if place is not None:
+            self._place = place  # type: ignore[assignment]
+        set_generators(moment.get("generators"))
+
+    def forget(self) -> None:
+        """Let the memory begin anew, after weights that were of no use."""
+        with torch.no_grad():
+            self._place = *self._place[:2], self.policy.initial_state(self.env.num_envs)
 
     def play(self) -> list[PlayedStep]:
         """Play a segment into the buffer, and return its steps for the report.
