@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, Self
 
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.utils import update_learning_rate
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.options import Count, require_options
+from ..common.output import say
 from .finite import require_finite_weights
 from .guard import UpdateGuard
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .resume import Moment, pending, set_generators, set_pending, take_moment
+from .saved import DATA, MOMENT, SYSTEM, read_agent, write_agent
 from .schedule import as_schedule
 
 # By which files of version 0.1, which do not name their algorithm, are told apart: an argument that only it has.
@@ -53,6 +59,7 @@ class MemoryAlgorithm(BaseAlgorithm):
     precision: Precision
     max_skipped: Count | None
     guard: UpdateGuard
+    saved_at: Moment | None = None  # of what was loaded, where ``take_up`` goes on
     _moment: Moment | None = None  # at the beginning of the rollout or update under way
     _to_take_up: Moment | None = None  # when learning begins
 
@@ -134,6 +141,11 @@ class MemoryAlgorithm(BaseAlgorithm):
             self.guard.give_up()
             vars(self).update(self._moment.get("counters"))
 
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Within a callback's ``on_rollout_start``: nothing is under way, and what is saved is of one moment."""
+        yield
+
     def _take_moment(self) -> Moment:
         counters = {name: getattr(self, name) for name in COUNTERS}
         episodes = self.ep_info_buffer or ()
@@ -151,31 +163,74 @@ class MemoryAlgorithm(BaseAlgorithm):
         """Bring the environments to where they were, and say whether they are there."""
         return False
 
-    def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """Save the model, as any SB3 algorithm does.
+    def save(
+        self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None, *_: Any
+    ) -> None:
+        """Save the model, with the arguments of any SB3 algorithm, as a file that is safe to load (see ``saved``). At
+        ``path`` is either what was there before or the whole new file, whatever happens meanwhile.
 
         :raises Diverged: if its weights are not finite, and of no use to anyone
         """
         require_finite_weights(self.policy)
-        super().save(path, *args, **kwargs)
+        excluded = {*self._excluded_save_params(), *(exclude or ())} - {*(include or ())}
+        data = {name: value for name, value in vars(self).items() if name not in excluded}
+        write_agent(path, data, self.get_parameters() | {MOMENT: self.moment()._asdict()})
 
-    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+    @classmethod
+    def load(  # type: ignore[override]
+        cls,
+        path: Any,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        trusted: bool = False,
+        **kwargs: Any,
+    ) -> Self:
+        """Load a saved model, with the arguments of any SB3 algorithm and ``trusted``.
+
+        :param path: of the file, with or without ``.zip``, or a stream
+        :param custom_objects: attributes to be taken instead of those of the file
+        :param trusted: as in ``relmem.agents.load``
+        :param kwargs: attributes to change
+        :raises ValueError: if the file is damaged, of another algorithm, of other spaces than ``env``, or to be loaded
+            only where it is trusted
+        """
+        parts = read_agent(path, trusted, custom_objects)
+        data, system, moment = parts.pop(DATA), parts.pop(SYSTEM, {}), parts.pop(MOMENT, None)
+        if print_system_info:
+            say("\n".join(f"{name}: {value}" for name, value in system.items()))
+            get_system_info()
+        policy_kwargs = {name: value for name, value in data.get("policy_kwargs", {}).items() if name != "device"}
+        if kwargs.get("policy_kwargs", policy_kwargs) != policy_kwargs:
+            raise ValueError(f"the model was saved with policy_kwargs {policy_kwargs}, which cannot be changed")
+        if env is not None:
+            env = cls._wrap_env(env, data.get("verbose", 0))
+            check_for_correct_spaces(env, data["observation_space"], data["action_space"])
+            data["n_envs"] = env.num_envs
+        model = cls(data["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg,arg-type]
+        vars(model).update(data | {"policy_kwargs": policy_kwargs} | kwargs)
+        model._setup_model()
+        model.set_parameters(parts, exact_match=True, device=device)
+        model.saved_at = None if moment is None else Moment(**moment)
+        return model
+
+    def set_parameters(
+        self, load_path_or_dict: Any, exact_match: bool = True, device: torch.device | str = "auto"
+    ) -> None:
         """Take over saved weights, as ``load`` does.
 
-        :raises ValueError: if they are not finite
+        :raises ValueError: if they are not finite, or the file is damaged or would run code
         """
-        super().set_parameters(*args, **kwargs)
+        if not isinstance(load_path_or_dict, dict):
+            parts = read_agent(load_path_or_dict)
+            load_path_or_dict = {name: part for name, part in parts.items() if name not in (DATA, SYSTEM, MOMENT)}
+        super().set_parameters(load_path_or_dict, exact_match, device)
         if not all(parameter.isfinite().all() for parameter in self.policy.parameters()):
             raise ValueError("these weights are not finite: whoever saved them had a training that diverged")
 
     def _excluded_save_params(self) -> list[str]:
-        return [
-            *super()._excluded_save_params(),
-            "buffer",
-            "_state",
-            "_last_obs",
-            "_env_factory",
-            "guard",
-            "_moment",
-            "_to_take_up",
-        ]
+        of_now = ("buffer", "guard", "saved_at", "_state", "_last_obs", "lr_schedule", "_env_factory")
+        of_learning = ("_moment", "_to_take_up", "_learning", "_in_hand", "_places")
+        return [*super()._excluded_save_params(), *of_now, *of_learning]

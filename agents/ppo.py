@@ -397,7 +397,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         on with new episodes, whatever ``force_reset`` is: neither the last observation nor the memory is saved.
 
         :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
-        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``n_steps=64``
+        :param kwargs: further arguments of SB3's ``load``; ``trusted``, as in ``relmem.agents.load``; and attributes to
+            change, such as ``n_steps=64``
         """
         if "batch_size" in kwargs:
             kwargs["_saved_n_envs"] = None  # it is to be held to what is asked for here

@@ -26,10 +26,11 @@ FLAGS = {
     "config": "a YAML file, or the name of a shipped config such as pong/stm",
     "run_dir": "folder of the run; unless given, runs/<what is trained>_<time>",
     "resume": "run folder to continue",
+    "trusted": "with --resume: load a model that may run code, as those of relmem 0.1 may (docs/security.md)",
     "smoke": "cut the run down to a few seconds, to see whether it works",
     "help": "list the options",
 }
-SWITCHES = ("smoke", "help")  # flags without a value
+SWITCHES = ("smoke", "trusted", "help")  # flags without a value
 NAMES = ("core.name", "algo.name", "task.name")  # options that decide which others there are
 DEFAULT_CORE, DEFAULT_ALGORITHM = "stm", "ppo"
 
@@ -42,6 +43,7 @@ class Invocation(NamedTuple):
     run_dir: Path | None
     resume: Path | None
     smoke: bool
+    trusted: bool
 
 
 def parse(argv: Sequence[str]) -> Invocation:
@@ -75,7 +77,9 @@ def parse(argv: Sequence[str]) -> Invocation:
     if not file and not {"env.id", "task.name"} & words.keys():
         raise ValueError("name an experiment: a --config such as pong/stm, an --env.id or a --task.name")
     run_dir, resume = (Path(flags[name]) if name in flags else None for name in ("run_dir", "resume"))
-    return Invocation(job, config, run_dir, resume, "smoke" in flags)
+    if "trusted" in flags and not resume:
+        raise ValueError("trusted goes with --resume: nothing is loaded without it")
+    return Invocation(job, config, run_dir, resume, "smoke" in flags, "trusted" in flags)
 
 
 def _words(argv: Sequence[str]) -> dict[str, str]:

@@ -21,4 +21,5 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
         return lambda: 0
     asked = parse(argv)
     saved = parse(["--resume", str(asked.resume)]).config if asked.resume else None
-    return Run(asked.job(asked.config, asked.smoke), argv, asked.run_dir, asked.resume, saved).execute
+    job = asked.job(asked.config, asked.smoke, asked.trusted)
+    return Run(job, argv, asked.run_dir, asked.resume, saved).execute

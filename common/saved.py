@@ -65,8 +65,8 @@ def require_seal(content: bytes, file: Any = "this file") -> None:
             if not bare or archive.testzip() is not None:  # behind it stands what may have been a checksum
                 raise BadZipFile
     except Exception as error:  # of damaged archives, zipfile raises whatever they lead to
-        raise Damaged(f"'{file}' is damaged, or no saved model") from error
-    raise NotSealed(f"'{file}' has no checksum: it was not saved by this version of relmem")
+        raise Damaged(f"'{file}' is damaged, or holds no saved model") from error
+    raise NotSealed(f"'{file}' has no checksum, as files of this version of relmem have")
 
 
 # ---------------------------------------------------------------- the parts

@@ -19,6 +19,7 @@ from ..agents.evaluate import Evaluation, evaluate
 from ..agents.features import convolutions
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
+from ..agents.resume import why_not_exact
 from ..common.checks import require_choice
 from ..common.options import Count, Option, options_of
 from ..common.output import say, stage, warn
@@ -51,18 +52,18 @@ class AgentJob(Job):
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
-        *("total_timesteps", "device", "precision", "threads", "env.n_threads"),
+        *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
         *("eval.every", "eval.episodes", "algo.workers"),
     )
     learner: MemoryPPO | A3C
     episodes: EpisodeFile
 
-    def __init__(self, config: Config, smoke: bool = False) -> None:
+    def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
         self.ppo = config["algo.name"] == "ppo"
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
-        super().__init__(config, smoke)
+        super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
         if not self.ppo:
@@ -140,7 +141,7 @@ class AgentJob(Job):
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
             changed["workers"] = config["algo.workers"]
-        model = ALGORITHMS[config["algo.name"]].load(checkpoint, **changed)
+        model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
             raise ValueError(
@@ -154,6 +155,12 @@ class AgentJob(Job):
             model.set_env(env)
         except ValueError as error:
             raise ValueError(f"checkpoint '{checkpoint}' does not go with {config['env.id']}: {error}") from error
+        if (moment := model.saved_at) is not None and not model.take_up(moment):
+            why = why_not_exact(moment)
+            warn(
+                f"{config['env.id']} cannot be taken up in the middle of an episode{why and f' ({why})'}: new episodes "
+                "begin, all else goes on as it was"
+            )
         return model
 
     def _require_room(self) -> None:
@@ -215,6 +222,7 @@ class AgentJob(Job):
             self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
             watch.close()
+            self.learner.roll_back()
 
     def _frames_per_step(self) -> int:
         return cast(VecEnv, self.learner.get_env()).get_attr("frames_per_step")[0]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
-from ..common.options import Option, Range, adapt, require_option
+from ..common.options import Count, Option, Range, adapt, require_option
 from ..common.values import shown
 
 PRECISION = "of large matrix products; auto takes bf16 where the hardware multiplies it natively"
@@ -26,6 +26,7 @@ def run_options(*own: Option) -> Group:
         Option("seed", Annotated[int, Range(0, 2**31 - 1)], 0, "of weights, samples, actions and environments"),
         Option("device", str, "auto", "auto, cpu, cuda or cuda:N"),
         Option("precision", Literal["auto", "fp32", "bf16"], "auto", PRECISION),
+        Option("keep", Count, 3, "newest checkpoints that are kept, beside the best model"),
         Option("threads", Annotated[int, processors] | None, None, "threads to compute on; null is what PyTorch takes"),
     )
     return Group("the run", {option.name: option for option in (*own, *common)})

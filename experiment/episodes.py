@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from ..common.files import replacing
 from ..common.output import warn
-from .folder import RunFolder, replacing
+from .folder import RunFolder
 from .pictures import WINDOW, running_mean
 
 HEADER = "step,return,length,seconds\n"

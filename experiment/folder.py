@@ -19,30 +19,31 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile, ZipFile
 
 import torch
 from filelock import FileLock, Timeout
 
+from ..agents.saved import described
 from ..common.files import replacing
 from ..common.output import warn
+from ..common.saved import NotSealed, require_seal
 from .provenance import COMMIT, commit, versions
 
 CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints
 FIRST_CHECKPOINT_SECONDS = 30.0  # after the training began, or after one that could not be written
-CHECKPOINTS_KEPT = 3
 
 
 class RunFolder:
     """The files of a run, and who may write to them.
 
     :param path: the folder; it need not exist yet
-    :param ending: of the files that hold a model: .zip of SB3, or .pt of PyTorch
+    :param ending: of the files that hold a model: .zip of an agent, or .pt of PyTorch
+    :param keep: newest checkpoints that are kept
     """
 
-    def __init__(self, path: Path, ending: str = ".zip") -> None:
-        self.path, self.ending = path, ending
+    def __init__(self, path: Path, ending: str = ".zip", keep: int = 3) -> None:
+        self.path, self.ending, self.keep = path, ending, keep
         self.config = path / "config.yaml"
         self.command = path / "command.txt"
         self.versions = path / "versions.txt"
@@ -126,18 +127,22 @@ class RunFolder:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
         return max(steps, key=lambda path: steps[path])
 
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() >= self._due
+
     def checkpoint(self, model: Any, step: int) -> None:
-        """Save a checkpoint if it is time: every few minutes, the first one soon. The newest few are kept.
+        """Save a checkpoint if it is time: every few minutes, the first one soon. The newest ``keep`` are kept.
 
         :param step: of the training, for the file's name
         """
-        if time.monotonic() < self._due:
+        if not self.is_due():
             return
         self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
         with self.attempt("a checkpoint"):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             save(model, self.checkpoints / f"{CHECKPOINT}{step:012d}{self.ending}")
-            for old in sorted(self.checkpoints.glob(f"{CHECKPOINT}{'[0-9]' * 12}{self.ending}"))[:-CHECKPOINTS_KEPT]:
+            for old in sorted(self.checkpoints.glob(f"{CHECKPOINT}{'[0-9]' * 12}{self.ending}"))[: -self.keep]:
                 old.unlink()
             self._due = time.monotonic() + CHECKPOINT_SECONDS
 
@@ -230,11 +235,10 @@ def steps_taken(saved: Path) -> int:
     if not re.fullmatch(rf"model|{CHECKPOINT}\d+", saved.stem):
         raise ValueError(f"'{saved}' is not named as a checkpoint is")
     try:
-        with ZipFile(saved) as archive:  # of PyTorch too
-            if archive.testzip() is not None:
-                raise BadZipFile("a part of it has changed")
-            if saved.suffix == ".zip":
-                return int(json.loads(archive.read("data"))["num_timesteps"])
+        if saved.suffix == ".zip":
+            return int(described(saved)["num_timesteps"])
+        with suppress(NotSealed):  # of version 0.1, which only who is trusted may have written
+            require_seal(saved.read_bytes(), saved)
         return int(torch.load(saved, map_location="meta", weights_only=True)["updates"])
     except Exception as error:  # torch.load documents none of those that it raises
         raise ValueError(f"'{saved}' is no whole checkpoint") from error

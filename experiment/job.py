@@ -26,6 +26,7 @@ class Job(ABC):
 
     :param config: the run's options
     :param smoke: cut it down to a few seconds, to see whether it works
+    :param trusted: whether a checkpoint may be loaded that could run code
     """
 
     kind: ClassVar[str]
@@ -37,8 +38,8 @@ class Job(ABC):
     tested: ClassVar[str]  # the part of results.json that says how it did in the end
     learner: Any  # the algorithm or trainer, once it is prepared
 
-    def __init__(self, config: Config, smoke: bool = False) -> None:
-        self.config, self.smoke = self.cut(config) if smoke else config, smoke
+    def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
+        self.config, self.smoke, self.trusted = self.cut(config) if smoke else config, smoke, trusted
 
     @abstractmethod
     def cut(self, config: Config) -> Config:

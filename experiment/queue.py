@@ -19,9 +19,10 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..common.checks import require_choice
+from ..common.files import replacing
 from ..common.output import warn
 from . import tables
-from .folder import RunFolder, replacing
+from .folder import RunFolder
 from .launch import Launcher, Training, launcher
 from .tables import Run
 

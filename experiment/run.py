@@ -38,7 +38,7 @@ class Run:
         require_device(job.config["device"])
         if job.config["threads"] is not None:
             torch.set_num_threads(job.config["threads"])
-        checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending)
+        checkpoint, folder = None, RunFolder(resume or run_dir or Path(), job.ending, job.config["keep"])
         if saved:
             folder.hold()
             require_same_run(job, saved, folder)
@@ -48,7 +48,7 @@ class Run:
         with stage(f"preparing {job.name}"), _one_sentence():
             job.prepare(checkpoint)
         if not saved:
-            folder = RunFolder(run_dir or make_default_path(job.name), job.ending)
+            folder = RunFolder(run_dir or make_default_path(job.name), job.ending, job.config["keep"])
             folder.create(write(job.config.as_dict()), argv)
         self.folder = folder
 

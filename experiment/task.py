@@ -32,7 +32,7 @@ class TaskJob(Job):
     """Trains a model on a task."""
 
     kind, subject, ending, unit, total, tested = "task", "task.name", ".pt", "updates", "total_updates", "test"
-    may_change = ("total_updates", "max_minutes", "device", "precision", "threads")
+    may_change = ("total_updates", "max_minutes", "device", "precision", "threads", "keep")
     learner: SupervisedTrainer
 
     def cut(self, config: Config) -> Config:
@@ -81,7 +81,7 @@ class TaskJob(Job):
         common = {name: config[name] for name in ("precision", "seed", "device")}
         self.learner = SupervisedTrainer(task, core, core_kwargs, **head, **config.group("training"), **common)
         if checkpoint is not None:
-            self.learner.restore(checkpoint)
+            self.learner.restore(checkpoint, self.trusted)
 
     def plan(self) -> str:
         return f"batches of {self.learner.batch_size}"

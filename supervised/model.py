@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ..agents.cores import MemoryCore
 from ..common.options import Count, require_options
+from ..common.saved import NotSealed, require_seal
 from ..tasks.base import IGNORED, Kind
 from .memories import make_memory
 
@@ -88,16 +90,17 @@ class SequenceModel(nn.Module):
         return F.cross_entropy(logits, targets.flatten(), ignore_index=IGNORED)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SequenceModel:
+    def load(cls, path: str | os.PathLike[str], trusted: bool = False) -> SequenceModel:
         """The model of a supervised training, on the CPU, with the weights that did best on the validation set.
 
         It computes in float32; set ``autocast_dtype = torch.bfloat16`` to compute as a training in bf16 did.
 
         :param path: what ``SupervisedTrainer.save`` wrote, or a run folder, whose ``model.pt`` is loaded
-        :raises ValueError: if there is no such file, it is something else, or its weights are not finite
+        :param trusted: load also what has no checksum, as files of relmem 0.1
+        :raises ValueError: if there is no such file, it is damaged or something else, or its weights are not finite
         """
         file = Path(path, "model.pt") if Path(path).is_dir() else Path(path)
-        saved = read_saved(file)
+        saved = read_saved(file, trusted)
         if not saved.get("arguments"):
             raise ValueError(f"'{file}' does not say how to build its model: its options are no plain values")
         model = cls(**saved["arguments"])
@@ -107,15 +110,23 @@ class SequenceModel(nn.Module):
         return model.eval()
 
 
-def read_saved(file: Any) -> dict[str, Any]:
-    """What ``SupervisedTrainer.save`` wrote, on the CPU.
+def read_saved(file: Any, trusted: bool = False) -> dict[str, Any]:
+    """What ``SupervisedTrainer.save`` wrote, on the CPU. It is read as numbers and text, and runs nothing.
 
-    :raises ValueError: if there is no such file, or it is something else
+    :param trusted: read also what has no checksum, as files of relmem 0.1
+    :raises ValueError: if there is no such file, or it is damaged or something else
     """
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        content = file.read() if hasattr(file, "read") else Path(file).read_bytes()
     except FileNotFoundError:
         raise ValueError(f"there is no saved model at '{file}'") from None
+    try:
+        require_seal(content, file)
+    except NotSealed as error:
+        if not trusted:
+            raise ValueError(f"{error}: load it with trusted=True if you know who wrote it") from None
+    try:
+        saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load documents none of those that it raises
         raise ValueError(f"'{file}' holds no model of a supervised training") from error
     if not isinstance(saved, dict) or not saved.keys() >= {"model", "best", "optimizer", "history"}:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from ..agents.allocator import keep_freed_memory
 from ..agents.cores import MemoryCore
 from ..agents.precision import autocast_dtype
 from ..agents.schedule import as_schedule
+from ..common.files import replacing
 from ..common.options import (
     Count,
     Fraction,
@@ -28,6 +30,7 @@ from ..common.options import (
     require_option,
     require_options,
 )
+from ..common.saved import seal
 from ..tasks.base import Batch, Task
 from .model import SequenceModel, read_saved, require_finite
 
@@ -293,16 +296,23 @@ class SupervisedTrainer:
             "seconds": self.seconds,
             "history": self.history,
         }
-        torch.save(state, file)
+        torch.save(state, content := io.BytesIO())
+        sealed = seal(content.getvalue())
+        if not isinstance(file, str | Path):
+            file.write(sealed)
+            return
+        with replacing(Path(file)) as written:
+            written.write(sealed)
 
-    def restore(self, file: str | Path | IO[bytes]) -> None:
+    def restore(self, file: str | Path | IO[bytes], trusted: bool = False) -> None:
         """Take up the state that a trainer of the same task and model saved.
 
         On another kind of device than it was saved on, the training samples are others from here on.
 
-        :raises ValueError: if the file is no checkpoint, does not fit, or its weights are not finite
+        :param trusted: take up also what has no checksum, as files of relmem 0.1
+        :raises ValueError: if the file is damaged or no checkpoint, does not fit, or its weights are not finite
         """
-        state = read_saved(file)
+        state = read_saved(file, trusted)
         for weights in (state["model"], state["best"]):
             require_finite(file, self.model, weights)
         try:

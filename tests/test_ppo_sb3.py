@@ -169,7 +169,7 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
     with pytest.raises(ValueError, match=r"is not over, but has '.*step_000000000064.zip'"):
         load(tmp_path / "run")
     (tmp_path / "text.zip").write_text("not a zip")
-    with pytest.raises(ValueError, match="not a saved agent"):
+    with pytest.raises(ValueError, match="damaged, or holds no saved model"):
         load(tmp_path / "text.zip")
 
 

@@ -102,12 +102,14 @@ def test_a_curve_has_a_point_every_10_000_steps_and_says_when_a_level_was_reache
     assert empty["curve"] == [] and empty["mean_return_last_100"] is None
 
 
-def test_a_run_saved_by_version_0_1_goes_on(tmp_path):
+def test_a_run_saved_by_version_0_1_goes_on(tmp_path, capfd):
     run = Path(shutil.copytree(SAVED, tmp_path / "run"))
     assert "null" in (run / "config.yaml").read_text()
     before = read_episodes(run / "episodes.csv")
     assert before.shape == (3, 4) and np.isnan(before[:, 3]).all()
-    assert main(["train", "--resume", str(run), "--total_timesteps", "128"]) == 0
+    goes_on = ["train", "--resume", str(run), "--total_timesteps", "128"]
+    assert main(goes_on) == 2 and "saved by an older version of relmem" in capfd.readouterr().err
+    assert main([*goes_on, "--trusted"]) == 0
     after = read_episodes(run / "episodes.csv")
     assert MemoryPPO.load(run / "model.zip").num_timesteps == 128
     assert (after[:3, :3] == before[:, :3]).all() and len(after) > 3 and not np.isnan(after[3:, 3]).any()
@@ -405,7 +407,7 @@ def truncate_the_newest(run):
 def flip_a_bit_of_the_newest(run):
     MemoryPPO.load(run / "model.zip").save(run / "checkpoints" / "step_000000000256.zip")
     whole = bytearray((run / "model.zip").read_bytes())
-    whole[whole.index(b"policy.pth") + 2000] ^= 1
+    whole[whole.index(b"policy.safetensors") + 2000] ^= 1
     (run / "model.zip").write_bytes(whole)
 
 

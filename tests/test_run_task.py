@@ -352,7 +352,7 @@ def test_mistakes_are_answered_in_one_sentence_before_anything_is_made(flags, se
     [
         (["--core.name", "gru"], "with core.name gru: that run has core.name lstm"),
         (["--task.objects", "4"], "with task.objects 4: that run has task.objects 3"),
-        (["--seed", "4"], "(only total_updates, max_minutes, device, precision, threads may change)"),
+        (["--seed", "4"], "(only total_updates, max_minutes, device, precision, threads, keep may change)"),
     ],
 )
 def test_resume_refuses_to_make_another_run_of_it(run, flags, sentence, capfd):

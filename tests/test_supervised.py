@@ -11,6 +11,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from relmem.agents import Diverged
 from relmem.agents.cores import make_core
 from relmem.cli import main
+from relmem.common.saved import seal
 from relmem.supervised import AttentionalLSTM, SequenceModel, SupervisedTrainer, make_memory, memories
 from relmem.tasks import IGNORED, Batch, Task, make_task
 from relmem.tasks.draw import bits, integers, one_hot
@@ -170,6 +171,13 @@ def test_the_best_weights_are_those_of_the_best_evaluation():
     assert all(torch.equal(value, weights[1][name]) for name, value in trainer.best.items())
 
 
+def save_sealed(content, file):
+    """As trainers save, with a checksum."""
+    torch.save(content, archive := io.BytesIO())
+    sealed = seal(archive.getvalue())
+    file.write(sealed) if isinstance(file, io.BytesIO) else file.write_bytes(sealed)
+
+
 @pytest.mark.parametrize("name", memories())
 def test_a_saved_model_answers_with_the_best_weights(name, tmp_path):
     options = {"embedding_size": 4, "net_arch": [8], "learning_rate": 1e-2, "eval_every": 1, "precision": "fp32"}
@@ -189,10 +197,13 @@ def test_a_saved_model_answers_with_the_best_weights(name, tmp_path):
         assert First().evaluate(model(data.inputs, 1), data)["accuracy"] == expected["accuracy"]
     with pytest.raises(ValueError, match="no saved model at"):
         SequenceModel.load(tmp_path / "modle.pt")
-    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    save_sealed(torch.zeros(3), tmp_path / "tensor.pt")
     (tmp_path / "text.pt").write_text("no model")
-    for file in ("tensor.pt", "text.pt"):
-        with pytest.raises(ValueError, match=f"{file}' holds no model of a supervised training"):
+    for file, fault in (
+        ("tensor.pt", "holds no model of a supervised training"),
+        ("text.pt", "is damaged, or holds no"),
+    ):
+        with pytest.raises(ValueError, match=f"{file}' {fault}"):
             SequenceModel.load(tmp_path / file)
 
 
@@ -337,7 +348,7 @@ def test_weights_that_are_not_finite_are_not_loaded(tmp_path, where):
     trainer.save(tmp_path / "model.pt")
     saved = torch.load(tmp_path / "model.pt")
     saved[where]["memory.out.bias"] = torch.full_like(saved[where]["memory.out.bias"], float("inf"))
-    torch.save(saved, tmp_path / "model.pt")
+    save_sealed(saved, tmp_path / "model.pt")
     if where == "best":
         with pytest.raises(ValueError, match=r"model.pt' holds weights that are not finite"):
             SequenceModel.load(tmp_path)
@@ -398,7 +409,7 @@ def test_a_checkpoint_of_another_device_goes_on_with_other_samples():
     trainer.save(file)
     state = torch.load(io.BytesIO(file.getvalue()))
     state["generator"] = state["generator"][:16]  # as long as CUDA's
-    torch.save(state, file := io.BytesIO())
+    save_sealed(state, file := io.BytesIO())
     file.seek(0)
     other = SupervisedTrainer(First(), **SMALL, device="cpu")
     other.restore(file)
@@ -525,11 +536,11 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     for other in (SMALL | {"core": "gru"}, SMALL | {"optimizer": "rmsprop"}):
         with pytest.raises(ValueError, match=r"checkpoint '.*other.pt' is of another model or optimizer"):
             SupervisedTrainer(First(), **other).restore(tmp_path / "other.pt")
-    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    save_sealed(torch.zeros(3), tmp_path / "tensor.pt")
     with pytest.raises(ValueError, match=r"tensor.pt' holds no model"):
         trainer.restore(tmp_path / "tensor.pt")
     (tmp_path / "broken.pt").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"broken.pt' holds no model"):
+    with pytest.raises(ValueError, match=r"broken.pt' is damaged, or holds no saved model"):
         trainer.restore(tmp_path / "broken.pt")
 
 

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import os
 import pathlib
 import secrets
 import time
-from typing import Any, Literal, Self, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, multiprocessing
 from torch.optim import Adam, RMSprop
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
-from ..finite import require_finite_weights
+from ..finite import has_finite_weights, require_finite_weights
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
+from ..resume import Moment, why_not_exact
 from ..worker_envs import EnvFactory
-from ..workers import WorkerAlgorithm, pickled
+from ..workers import Report, WorkerAlgorithm, pickled
 from .learner import Settings
 from .pool import WorkerPool
 from .shared import SharedOptimizer, StepBudget
@@ -33,6 +37,16 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "rmsprop": {"optimizer_class": RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
 }
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
+
+
+class Learning(NamedTuple):
+    """What a call of ``learn`` has at hand."""
+
+    pool: WorkerPool
+    shared: SharedOptimizer
+    callback: BaseCallback
+    log_interval: int | None
+    total_timesteps: int
 
 
 class A3C(WorkerAlgorithm):
@@ -117,6 +131,9 @@ class A3C(WorkerAlgorithm):
         self.clip_reward = clip_reward
         self.optimizer = optimizer
         self.max_skipped = max_skipped
+        self._learning: Learning | None = None
+        self._in_hand: list[Report] = []  # what has come, and is being shown to callbacks
+        self._places: dict[int, Moment] = {}  # where each worker is, while they wait or before they begin
         self.worker_timeout = worker_timeout
         self.max_restarts = max_restarts
         self.precision = precision
@@ -193,7 +210,7 @@ class A3C(WorkerAlgorithm):
                     self._in_hand[:] = [report]
                     if not (go_on := self._take_in(self._in_hand, callback)):
                         break
-            self._show(pool.left, callback)
+            self._show(pool.left, callback)  # as far as the workers came
         finally:
             self._learning = None
             shared.copy_to(self.policy.optimizer)
@@ -264,9 +281,18 @@ class A3C(WorkerAlgorithm):
             pool.release()
 
     def _take_moment(self) -> Moment:
-        moment = super()._take_moment()
-        places = [[rank, place.data, place.tensors] for rank, place in sorted(self._places.items())]
-        return Moment(*map(dict, zip(moment, ({"workers": places}, {}), strict=True)))
+        moment, places = super()._take_moment(), sorted(self._places.items())
+        moment.data["workers"] = {str(rank): place.data for rank, place in places}
+        for rank, place in places:
+            moment.tensors.update({f"{rank}/{name}": tensor for name, tensor in place.tensors.items()})
+        return moment
+
+    def _take_up_place(self, moment: Moment) -> bool:
+        for rank, data in moment.data.get("workers", {}).items():
+            tensors = {name: moment.tensors[name] for name in moment.tensors if name.startswith(f"{rank}/")}
+            own = {name.removeprefix(f"{rank}/"): tensor for name, tensor in tensors.items()}
+            self._places[int(rank)] = Moment(data, own)
+        return bool(self._places) and not any(why_not_exact(place) for place in self._places.values())
 
     def _pickled_job(self, seed: int) -> Tensor:
         """What workers are given, as bytes in shared memory."""
@@ -274,7 +300,8 @@ class A3C(WorkerAlgorithm):
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
         settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
-        job = pickled(Job(policy, self._env_factory, self.envs_per_worker, seed, settings))
+        places, self._places = self._places, {}
+        job = pickled(Job(policy, self._env_factory, self.envs_per_worker, seed, settings, places))
         return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
 
     @classmethod
@@ -288,8 +315,8 @@ class A3C(WorkerAlgorithm):
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
         :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
-        :param kwargs: further arguments of SB3's ``load``, and attributes to change, such as ``workers=4``; an
-            ``optimizer`` begins anew
+        :param kwargs: further arguments of SB3's ``load``; ``trusted``, as in ``relmem.agents.load``; and attributes to
+            change, such as ``workers=4``; an ``optimizer`` begins anew
         """
         # Not left to SB3, which would put saved tensors on a GPU where there is one.
         model = super().load(path, env, "cpu" if device == "auto" else device, **kwargs)

@@ -31,9 +31,7 @@ class SharedOptimizer:
     :raises ValueError: if its statistics are not one number for each of the parameters', which begins at zero
     """
 
-    def __init__(
-        self, optimizer: optim.Optimizer, context: BaseContext, workers: int = 1, rate: float = 1.0
-    ) -> None:
+    def __init__(self, optimizer: optim.Optimizer, context: BaseContext, workers: int = 1, rate: float = 1.0) -> None:
         if not isinstance(optimizer, SHAREABLE) or len(optimizer.param_groups) > 1:
             raise ValueError(
                 f"A3C's workers cannot share {type(optimizer).__name__}: choose one with a single group of parameters, "

@@ -110,7 +110,11 @@ def _train(
 
 
 def _learn(
-    rank: int, learner: SegmentLearner, progress_remaining: float, optimizer: SharedOptimizer, buffers: dict[str, Tensor]
+    rank: int,
+    learner: SegmentLearner,
+    progress_remaining: float,
+    optimizer: SharedOptimizer,
+    buffers: dict[str, Tensor],
 ) -> Report:
     """Play a segment, and update the shared parameters if the update is finite."""
     settings, steps = learner.settings, []
