@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from typing import Any, NamedTuple
 
@@ -25,6 +26,17 @@ class Moment(NamedTuple):
     def get(self, name: str) -> Any:
         """A part as it was when the moment was taken."""
         return unpack(self.data[name], self.tensors)
+
+    def to_bytes(self) -> bytes:
+        """For another process: tensors themselves would be sent as memory that this process shares, and it may end
+        before they are looked at."""
+        return pickle.dumps((self.data, {name: tensor.numpy() for name, tensor in self.tensors.items()}))
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Moment:
+        """From another process of this program."""
+        data, arrays = pickle.loads(content)
+        return cls(data, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
 
 def take_moment(env: VecEnv | None, place: tuple[Any, np.ndarray, State] | None, **parts: Any) -> Moment:

@@ -300,7 +300,8 @@ class A3C(WorkerAlgorithm):
         del policy.optimizer  # of no use to a worker, which updates the shared parameters
         settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
-        places, self._places = self._places, {}
+        places = {rank: place.to_bytes() for rank, place in self._places.items()}
+        self._places = {}
         job = pickled(Job(policy, self._env_factory, self.envs_per_worker, seed, settings, places))
         return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
 

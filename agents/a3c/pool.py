@@ -123,6 +123,8 @@ class WorkerPool:
             self._silent[rank] = 0.0
             try:
                 message = connection.recv()
+                if isinstance(message, bytes):
+                    message = Moment.from_bytes(message)
             except (EOFError, OSError, pickle.UnpicklingError):  # the latter two: it died in the middle of a message
                 message = EOFError()
             if isinstance(message, Report):

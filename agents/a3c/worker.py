@@ -42,7 +42,7 @@ class Job(NamedTuple):
     n_envs: int
     seed: int
     settings: Settings
-    places: dict[int, Moment]  # by number of the worker: where an earlier one was
+    places: dict[int, bytes]  # by number of the worker: the ``Moment`` of an earlier one
 
 
 def run_worker(
@@ -87,17 +87,17 @@ def end_with_parent() -> None:
 
 def _train(
     rank: int, number: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget
-) -> Iterator[Report | Moment]:
+) -> Iterator[Report | bytes]:
     settings, n_envs = job.settings, job.n_envs
     set_random_seed(job.seed + 1 + number)
     with contextlib.closing(build_env(job.env_factory, n_envs, job.seed + number * n_envs)) as env:
         learner = SegmentLearner(job.policy, env, settings)
         if number == rank and rank in job.places:  # who takes the place of another begins anew
-            learner.take_up(job.places[rank])
+            learner.take_up(Moment.from_bytes(job.places[rank]))
         buffers = persistent_buffers(job.policy)
         while True:
             if budget.held:
-                yield learner.moment()
+                yield learner.moment().to_bytes()
                 while budget.held:
                     time.sleep(HELD_SECONDS)
             taken = budget.claim(settings.t_max * n_envs, rank)
@@ -106,7 +106,7 @@ def _train(
             report = _learn(rank, learner, 1 - taken / budget.total, optimizer, buffers)
             budget.settle(rank)
             yield report
-        yield learner.moment()
+        yield learner.moment().to_bytes()
 
 
 def _learn(
