@@ -15,7 +15,7 @@ FOLDERS := $(shell sed -n 's/^"relmem\.[a-z]*" = "\(.*\)"/\1/p' pyproject.toml)
 PURELIB = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 FOLDERS_FIRST := import sys; sys.meta_path.sort(key=lambda f: getattr(f, "__name__", "") != "_EditableFinder")
 
-.PHONY: pong check test lint types smoke bench results trainings clean
+.PHONY: pong check test lint types docs smoke bench results trainings clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
@@ -33,6 +33,10 @@ lint: $(INSTALLED)
 types: $(INSTALLED) $(LINKS)
 	$(BIN)/mypy
 
+# The documentation as a site; open build/site/index.html.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 smoke: $(INSTALLED)
 	for config in $$(cd configs && find . -name '*.yaml' | sort); do \
 		$(BIN)/python train.py --config configs/$$config --smoke || exit 1; \
@@ -49,8 +53,8 @@ trainings: $(INSTALLED)
 	$(BIN)/python -m relmem.experiment.queue --processes $$(nproc) $(ARGS)
 
 clean:
-	rm -rf build/lib build/bdist.* dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find $(FOLDERS) tests benchmarks -name __pycache__ -exec rm -rf {} +
+	rm -rf build/lib build/bdist.* build/site dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find package $(FOLDERS) tests benchmarks -name __pycache__ -exec rm -rf {} +
 
 $(INSTALLED): pyproject.toml constraints.txt | $(LINKS)
 	$(PYTHON) -m venv $(VENV)
@@ -61,4 +65,5 @@ $(INSTALLED): pyproject.toml constraints.txt | $(LINKS)
 $(LINKS): pyproject.toml
 	mkdir -p $@
 	for folder in $(FOLDERS); do ln -sfn ../../../$$folder $@/$$folder; done
+	for file in __init__.py py.typed; do ln -sfn ../../../package/$$file $@/$$file; done
 	touch $@

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .a3c import A3C
+from .agent import Agent
 from .cores import MemoryCore, StackedCore, check_core, make_core, register_core, registered_cores
 from .evaluate import Evaluation, evaluate
 from .finite import Diverged
+from .impala import IMPALA
 from .load import load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "A3C",
+    "IMPALA",
+    "Agent",
     "Diverged",
     "Evaluation",
     "MemoryActorCriticPolicy",

@@ -57,7 +57,7 @@ class MemoryAlgorithm(BaseAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
     algorithm: str  # saved, for `relmem.agents.load`
     precision: Precision
-    max_skipped: Count | None
+    max_skipped: Count | None = None
     guard: UpdateGuard
     saved_at: Moment | None = None  # of what was loaded, where ``take_up`` goes on
     _moment: Moment | None = None  # at the beginning of the rollout or update under way

@@ -1,4 +1,4 @@
-"""Evaluation: whole episodes of the most probable actions."""
+"""Evaluation: whole episodes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.options import Count, Positive, require_options
+from .agent import Agent
 from .finite import require_numbers
 
 
@@ -28,15 +29,17 @@ def evaluate(
     episodes: Count | None = None,
     seconds: Positive | None = None,
     progress: Callable[[int, int], object] | None = None,
+    deterministic: bool = True,
 ) -> Evaluation:
-    """Play episodes with the most probable actions.
+    """Play episodes to their end.
 
-    :param model: whose ``predict`` chooses them
+    :param model: what acts
     :param env: is reset first. Each environment plays its share of the episodes, so that short ones do not come to
         count more than long ones
     :param episodes: how many; None: the first of each environment
     :param seconds: time after which episodes still running are left out; None: all are played to their end
     :param progress: called with the number of episodes that have ended and of all, whenever one ends
+    :param deterministic: whether to take the most probable actions, or to sample them
     :raises FloatingPointError: if an environment gives numbers that are not finite
     """
     require_options(evaluate, {"episodes": episodes, "seconds": seconds})
@@ -46,18 +49,18 @@ def evaluate(
     returns: list[float] = []
     lengths: list[int] = []
     deadline = time.monotonic() + (np.inf if seconds is None else seconds)
-    obs, state, starts = env.reset(), None, np.ones(env.num_envs, dtype=bool)
+    agent, obs = Agent(model), env.reset()
     while left.any() and time.monotonic() < deadline:
         require_numbers("observation", obs)
-        actions, state = model.predict(obs, state, starts, deterministic=True)  # type: ignore[arg-type]
-        obs, rewards, starts, _ = env.step(actions)
+        obs, rewards, ended, _ = env.step(agent.act(obs, deterministic))  # type: ignore[arg-type]
         require_numbers("reward", rewards)
         sums, steps = sums + rewards, steps + 1
-        for i in (starts & (left > 0)).nonzero()[0].tolist():
+        for i in (ended & (left > 0)).nonzero()[0].tolist():
             returns.append(float(sums[i]))
             lengths.append(int(steps[i]))
             left[i] -= 1
             if progress is not None:
                 progress(len(returns), total)
-        sums[starts], steps[starts] = 0.0, 0
+        sums[ended], steps[ended] = 0.0, 0
+        agent.reset(ended)
     return Evaluation(returns, lengths, complete=not left.any())

@@ -8,30 +8,52 @@ from typing import Any
 
 from .a3c import A3C
 from .base import MARKS
+from .impala import IMPALA
 from .ppo import MemoryPPO
 from .saved import described
 
 
-def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> MemoryPPO | A3C:
-    """Load an agent that ``MemoryPPO`` or ``A3C`` saved.
+def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> MemoryPPO | A3C | IMPALA:
+    """Load an agent that ``MemoryPPO``, ``A3C`` or ``IMPALA`` saved.
 
-    :param path: the saved file, with or without its ending ``.zip``, or a run folder, whose ``model.zip`` is loaded
+    :param path: the saved file, with or without its ending ``.zip``, or a run folder: see ``saved_file``
     :param trusted: load also what may run code as it is loaded: files of relmem 0.1, and what an algorithm was given
         that has no plain form, such as a schedule that is a function (docs/security.md)
     :param kwargs: passed on to the algorithm's own ``load``, such as ``env``
     :raises ValueError: if there is no such file, it is damaged, not one that relmem's algorithms saved, or
         holds what could run while it is not trusted
     """
-    path = Path(path)
-    candidates = [path / "model.zip", path, path.with_name(path.name + ".zip")]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if file is None:
-        checkpoints = sorted(path.glob("checkpoints/*.zip"))
-        hint = f": the run is not over, but has '{checkpoints[-1]}'" if checkpoints else ""
-        raise ValueError(f"there is no saved agent at '{path}'{hint}")
+    file = saved_file(path)
     saved = described(file)
-    algorithms: dict[str, type[MemoryPPO | A3C]] = {"MemoryPPO": MemoryPPO, "A3C": A3C}
+    algorithms: dict[str, type[MemoryPPO | A3C | IMPALA]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
     name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
     if name not in algorithms:
-        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO and A3C")
+        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO, A3C and IMPALA")
     return algorithms[name].load(file, trusted=trusted, **kwargs)
+
+
+def saved_file(path: str | os.PathLike[str]) -> Path:
+    """The file to load: the given one, with or without its ending ``.zip``; of a run folder ``model.zip``, and as long
+    as the run is not over, or goes on, its newest checkpoint.
+
+    :raises ValueError: if there is none
+    """
+    path = Path(path)
+    model, checkpoints = path / "model.zip", sorted(path.glob("checkpoints/step_*.zip"))  # the step in 12 digits
+    if model.is_file() and checkpoints and _steps(checkpoints[-1]) <= described(model).get("num_timesteps", 0):
+        return model
+    candidates = [*checkpoints[::-1], model, path, path.with_name(path.name + ".zip")]
+    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if (file and file.suffix == ".pt") or (file is None and [*path.glob("model.pt"), *path.glob("checkpoints/*.pt")]):
+        raise ValueError(
+            f"'{path}' holds a model of a supervised task, which acts in no environment: relmem train --resume tests "
+            "a run, relmem.supervised.SequenceModel.load loads its model"
+        )
+    if file is None:
+        raise ValueError(f"there is no saved agent at '{path}'")
+    return file
+
+
+def _steps(checkpoint: Path) -> int:
+    digits = checkpoint.stem.removeprefix("step_")
+    return int(digits) if digits.isdecimal() else 0

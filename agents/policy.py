@@ -83,6 +83,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         self.features_name = features
         self.bypass = bypass
         self.features_dtype: torch.dtype | None = None  # see `set_precision`
+        self.place = 0, 1  # which of so many processes this is, each with as many environments; see `act`
         if optimizer_class is torch.optim.Adam and optimizer_kwargs is None:
             optimizer_kwargs = {"eps": 1e-5, "fused": True}
         # Past RecurrentActorCriticPolicy.__init__, which would build two LSTMs.
@@ -178,9 +179,13 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :return: actions [B, ...], values [B], log-probabilities [B], next state
         """
         latent, state = self._remember(obs, state, starts.unsqueeze(0))  # [B, O]
+        rank, count = self.place
+        own = slice(rank * len(latent), (rank + 1) * len(latent))
+        if count > 1:  # the others' actions are drawn too, so that all processes go on with the same numbers
+            latent = nn.functional.pad(latent, (0, 0, own.start, (count - 1 - rank) * len(latent)))
         distribution = self._distribution(latent)
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self._values(latent), distribution.log_prob(actions), state
+        return actions[own], self._values(latent)[own], distribution.log_prob(actions)[own], state
 
     def evaluate_sequence(
         self, obs: PyTorchObs, actions: Tensor, state: State, starts: Tensor

@@ -8,10 +8,9 @@ import pathlib
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback
@@ -30,30 +29,11 @@ from .finite import Diverged, has_finite_weights, is_finite
 from .guard import not_finite
 from .halves import Map, halves_pay, mapping, twins
 from .policy import MemoryActorCriticPolicy
+from .ppo_loss import Loss, Settings, ppo_loss
 from .precision import Precision
 from .resume import Moment, return_to_place
 from .schedule import as_schedule
 from .spaces import require_spaces
-
-
-class Settings(NamedTuple):
-    """What a loss is made with, at a point of the training."""
-
-    clip_range: float
-    clip_range_vf: float | None
-    ent_coef: float
-    vf_coef: float  # per variance of the rollout's returns
-
-
-class Loss(NamedTuple):
-    """The loss, its summands and what else is measured of a minibatch, or of a part of one; named as SB3's log does."""
-
-    loss: Tensor
-    policy_gradient_loss: Tensor
-    value_loss: Tensor
-    entropy_loss: Tensor
-    approx_kl: Tensor
-    clip_fraction: Tensor
 
 
 class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
@@ -242,7 +222,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             vf_coef=self.vf_coef / max(1.0, self.buffer.returns.var(correction=0).item()),
         )
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
-        parts = 2 if sequences > 1 and halves_pay(self.policy) else 1
+        parts = 2 if len(self._own_part(torch.arange(sequences))) > 1 and halves_pay(self.policy) else 1
         with mapping(parts) as map_:
             logged = self._passes(settings, sequences, parts, map_)
         if not has_finite_weights(self.policy):
@@ -281,8 +261,9 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
             for columns in self.buffer.minibatches(sequences):
                 advantages = self._advantages(columns)
-                chunks = zip(policies, columns.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
                 whole = advantages.numel()
+                own, advantages = self._own_part(columns), self._own_part(advantages)
+                chunks = zip(policies, own.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
                 try:
                     losses = map_(partial(self._loss, settings, whole), list(chunks))
                 except Diverged:
@@ -290,7 +271,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                         self._n_updates += 1
                         return logged
                     continue
-                measured = Loss(*(torch.stack(parts_of).sum(0) for parts_of in zip(*losses, strict=True)))
+                measured = self._whole(Loss(*(torch.stack(same).sum(0) for same in zip(*losses, strict=True))))
                 for name, value in measured._asdict().items():
                     logged[f"train/{name}"].append(value.detach())
                 if self.target_kl is not None and measured.approx_kl > 1.5 * self.target_kl:
@@ -299,6 +280,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
 
                 self.policy.optimizer.zero_grad()
                 map_(lambda part: part.loss.backward(), losses)  # which of two sums comes first makes no difference
+                self._add_gradients()
                 core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
                 logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
                 norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
@@ -315,6 +297,17 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             self._n_updates += 1
         return logged
 
+    def _own_part(self, columns: Tensor) -> Tensor:
+        """Which of a minibatch's columns [..., S] this process learns from: all, where there are no others."""
+        return columns
+
+    def _whole(self, part: Loss) -> Loss:
+        """What was measured of a minibatch, from what was of the part that this process learns from."""
+        return part
+
+    def _add_gradients(self) -> None:
+        """Add the gradients of the other processes' parts to those of the policy."""
+
     def _advantages(self, columns: Tensor) -> Tensor:
         """Of the minibatch in these columns, [L, S]."""
         advantages = self.buffer.advantages.index_select(1, columns)
@@ -330,22 +323,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """
         policy, columns, advantages = part
         batch = self.buffer.sequences(columns)
-        values, log_prob, entropy, _ = policy.evaluate_sequence(
-            batch.obs, batch.actions, batch.state, batch.starts
-        )  # each [L, S]
-        log_ratio = log_prob - batch.log_probs
-        ratio = log_ratio.exp()
-        clip = settings.clip_range
-        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)).sum() / whole
-        if (clip_vf := settings.clip_range_vf) is not None:
-            values = batch.values + (values - batch.values).clamp(-clip_vf, clip_vf)
-        value_loss = F.mse_loss(values, batch.returns, reduction="sum") / whole
-        entropy_loss = (log_prob if entropy is None else -entropy).sum() / whole
-        with torch.no_grad():
-            approx_kl = (ratio - 1 - log_ratio).sum() / whole
-            clip_fraction = ((ratio - 1).abs() > clip).sum() / whole
-        loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
-        return Loss(loss, policy_loss, value_loss, entropy_loss, approx_kl, clip_fraction)
+        *evaluated, _ = policy.evaluate_sequence(batch.obs, batch.actions, batch.state, batch.starts)
+        return ppo_loss(settings, whole, tuple(evaluated), batch.values, batch.log_probs, advantages, batch.returns)
 
     def _not_finite(self, columns: Tensor, parts: Mapping[str, Tensor]) -> str:
         """What was not finite first in the update from the minibatch in these columns."""

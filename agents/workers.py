@@ -1,65 +1,36 @@
-"""What A3C and IMPALA have in common: environments in workers, and what these report."""
+"""What A3C and IMPALA have in common: workers that build environments of their own."""
 
 from __future__ import annotations
 
 import io
+import itertools
 import pathlib
-import pickle
+import secrets
+import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
-import cloudpickle  # type: ignore[import-untyped]
-import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 
+from ..common.processors import available_processors
 from .base import MemoryAlgorithm
-from .collector import Step
+from .distributed import Launcher, start_fleet
+from .distributed.fleet import Job, Result, weights_of
+from .finite import require_finite_weights
+from .messages import Report
 from .worker_envs import EnvFactory, build_env, env_factory
-
-KEPT_INFO = ("episode", "is_success", "TimeLimit.truncated")
-
-PlayedStep = tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]
-"""Rewards [B], dones [B] and infos of one step, as the environments gave them; of infos only ``KEPT_INFO``, and only
-where an episode ended."""
-
-
-class Report(NamedTuple):
-    """What a worker tells the main process about one segment."""
-
-    steps: list[PlayedStep]
-    statistics: dict[str, float]  # by name in the log
-    fault: str = ""  # why nothing was learned from it
-
-
-def played(step: Step) -> PlayedStep:
-    """What is reported of a step."""
-    kept = [
-        {key: info[key] for key in KEPT_INFO if key in info} if done else {}
-        for info, done in zip(step.infos, step.dones, strict=True)
-    ]
-    return step.rewards, step.dones, kept
-
-
-def pickled(job: object) -> bytes:
-    """What workers are given, by value.
-
-    :raises ValueError: if it cannot be sent
-    """
-    try:
-        return cast(bytes, cloudpickle.dumps(job))
-    except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"the policy, the schedules or the environment factory cannot be sent to workers: {error}"
-        ) from error
 
 
 class WorkerAlgorithm(MemoryAlgorithm):
     """An algorithm whose workers build environments of their own."""
 
+    workers: int | None
     envs_per_worker: int
+    launcher: Launcher
+    min_workers: int
     env_kwargs: dict[str, Any] | None
     _env_factory: EnvFactory | None
 
@@ -93,6 +64,59 @@ class WorkerAlgorithm(MemoryAlgorithm):
         for name, value in (item for report in reports for item in report.statistics.items()):
             self.logger.record_mean(name, value)
         return go_on
+
+    def _worker_seed(self) -> int:
+        """What the workers' seeds are counted from."""
+        seed = self.continued_seed()
+        return secrets.randbelow(2**31) if seed is None else seed
+
+    def _learn_with_workers(
+        self, job: Job, n_results: int, total_timesteps: int, callback: BaseCallback, log_interval: int, seed: int
+    ) -> None:
+        """Publish weights, take what workers made of them, learn from it, and so on.
+
+        :param n_results: that an update learns from
+        """
+        learned, n_workers = self.num_timesteps, self.workers or available_processors()
+        waited, since = 0.0, time.perf_counter()
+        try:
+            with start_fleet(self.launcher, job, n_workers, self.min_workers, seed) as fleet:
+                fleet.publish(weights_of(self.policy), self._current_progress_remaining)
+                results = fleet.results()
+                for update in itertools.count(1):
+                    if self.num_timesteps >= total_timesteps:
+                        break
+                    begin = time.perf_counter()
+                    batch = list(itertools.islice(results, n_results))
+                    waited += time.perf_counter() - begin
+                    if not self._take_in([result.report for result in batch], callback):
+                        break
+                    # The last segments may reach beyond the end of the training, where no schedule is defined.
+                    self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
+                    for result in batch:
+                        self.logger.record_mean("time/weights_age", fleet.version - result.version)
+                    if self._update(batch, fleet.version):
+                        self._n_updates += 1
+                        fleet.publish(weights_of(self.policy), self._current_progress_remaining)
+                    learned = self.num_timesteps
+                    if log_interval is not None and update % log_interval == 0:
+                        now = time.perf_counter()
+                        self.logger.record("time/learner_idle", waited / (now - since))
+                        waited, since = 0.0, now
+                        self.logger.record("time/workers", fleet.alive)
+                        self.logger.record("time/worker_restarts", fleet.restarts)
+                        self.dump_logs(update)
+        finally:
+            self.num_timesteps = learned  # and not what was played without coming to an update
+        require_finite_weights(self.policy)
+
+    def _update(self, results: Sequence[Result], version: int) -> bool:
+        """Learn from what workers did.
+
+        :param version: of the weights
+        :return: whether they have changed
+        """
+        raise NotImplementedError
 
     def dump_logs(self, iteration: int = 0) -> None:
         """Write the log, after a number of updates in this call of ``learn``."""

@@ -6,12 +6,23 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from importlib import metadata
 
 from ..common.checks import require_choice
 from ..common.output import say, stage, warn
 
 COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all it can and returns what does the work
     "train": "train an agent, or a model on a task",
+    "evaluate": "play episodes with a trained agent, and count what it gets",
+    "enjoy": "watch a trained agent in a window",
+    "record": "film a trained agent, its memory too, and draw stills of that",
+    "sweep": "train every combination of options and seeds, then draw them",
+    "tune": "look for good settings",
+    "plot": "draw runs in one picture, with a table beside it",
+    "cores": "list the memory cores: parameters, state, cost",
+    "configs": "list the experiments that come with relmem",
+    "envs": "list the environments",
+    "tasks": "list the supervised tasks, and what is trivial there",
 }
 
 
@@ -25,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, *rest = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
         say(usage())
+        return 0
+    if command == "--version":
+        say(f"relmem {metadata.version('relmem')}")
         return 0
     if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
         sys.path.append(os.getcwd())
@@ -41,7 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    return execute()
+    try:
+        return execute()
+    except KeyboardInterrupt:  # of a command that has nothing to bring in order
+        return 130
 
 
 def usage() -> str:
@@ -49,7 +66,15 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:{width}}  {words}" for name, words in COMMANDS.items()]
     return "\n".join(
-        ["usage: relmem COMMAND [options]", "", "commands:", *lines, "", "relmem COMMAND --help lists them"]
+        [
+            "usage: relmem COMMAND [options]",
+            "       relmem --version",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "relmem COMMAND --help lists them",
+        ]
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,13 +21,12 @@ class Arguments(argparse.ArgumentParser):
     """
 
     def __init__(self, command: str, description: str, examples: Sequence[str]) -> None:
+        width = min(110, shutil.get_terminal_size().columns)
         super().__init__(
             prog=f"relmem {command}",
-            description=description,
+            description=textwrap.fill(description, width),
             epilog="\n".join(["examples:", *(f"  {example}" for example in examples)]),
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-                prog, max_help_position=32, width=min(110, shutil.get_terminal_size().columns)
-            ),
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=32, width=width),
             allow_abbrev=False,
         )
 
@@ -40,12 +40,13 @@ class Arguments(argparse.ArgumentParser):
         return known
 
     def read_with_overrides(
-        self, argv: Sequence[str], groups: Sequence[str]
+        self, argv: Sequence[str], groups: Sequence[str], alone: Sequence[str] = ()
     ) -> tuple[argparse.Namespace, dict[str, list[str]]]:
         """Parse a command line that may hold options of a training beside the command's own.
 
         :param groups: prefixes of those options, such as ``("env",)``
-        :return: the command's arguments, and the words behind each ``--group.name``
+        :param alone: those that have no prefix
+        :return: the command's arguments, and the words behind each ``--group.name`` or ``--name``
         :raises ValueError: for whatever is wrong with it
         """
         known, rest = self.parse_known_args(list(argv))
@@ -54,8 +55,10 @@ class Arguments(argparse.ArgumentParser):
         for token in rest:
             if token.startswith("--"):
                 name, equals, text = token.removeprefix("--").partition("=")
-                if name.partition(".")[0] not in groups or "." not in name:
-                    self._refuse([token])
+                if name not in alone and (name.partition(".")[0] not in groups or "." not in name):
+                    self._refuse([token], alone)
+                if name in overrides:
+                    raise ValueError(f"--{name} is there twice")
                 overrides[name] = [text] if equals else []
             elif name:
                 overrides[name].append(token)
@@ -69,9 +72,11 @@ class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{self.prog}: {message}")
 
-    def _refuse(self, rest: Sequence[str]) -> None:
+    def _refuse(self, rest: Sequence[str], others: Sequence[str] = ()) -> None:
         flags = [flag.removeprefix("--") for action in self._actions for flag in action.option_strings]
         for token in rest:
             if token.startswith("-"):
-                raise ValueError(unknown(f"option of {self.prog}", token.lstrip("-").partition("=")[0], flags))
+                raise ValueError(
+                    unknown(f"option of {self.prog}", token.lstrip("-").partition("=")[0], [*flags, *others])
+                )
             raise ValueError(f"unrecognized argument '{token}' of {self.prog}")

@@ -11,7 +11,8 @@ from ..common.values import read, shown
 
 SHIPPED = Path(configs.__file__).parent
 
-GROUPS = ("env", "policy", "core", "algo", "eval", "task", "head", "training")  # keys that hold options of their own
+# Keys that hold options of their own.
+GROUPS = ("env", "policy", "core", "algo", "ray", "eval", "task", "head", "training")
 
 
 def shipped_configs() -> list[str]:

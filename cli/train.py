@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..agents.processes import place_of_process
 from ..common.output import say
+from ..experiment.agent import AgentJob
+from ..experiment.follow import Follower
 from ..experiment.run import Run
 from .options import help_text, parse
 
@@ -22,4 +25,9 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     asked = parse(argv)
     saved = parse(["--resume", str(asked.resume)]).config if asked.resume else None
     job = asked.job(asked.config, asked.smoke, asked.trusted)
+    place = place_of_process()
+    if place.count > 1 and not isinstance(job, AgentJob):
+        raise ValueError("the processes of torchrun train agents: a task is trained by one process")
+    if place.rank:
+        return Follower(job).execute
     return Run(job, argv, asked.run_dir, asked.resume, saved).execute

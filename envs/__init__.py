@@ -13,6 +13,7 @@ from .frame_skip import FrameSkip
 from .last import LastActionReward
 from .make import ATARI_ENTRY_POINT, make_vec_env
 from .memory import HideVelocities, MemoryChain, RepeatFirst, TMaze
+from .suites import registered_envs
 
 __all__ = [
     "AtariVecEnv",
@@ -25,6 +26,7 @@ __all__ = [
     "TMaze",
     "make_atari_env",
     "make_vec_env",
+    "registered_envs",
 ]
 
 for _frames in (0, 4, 16, 32):

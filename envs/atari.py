@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+from ale_py import ALEInterface, LoggerMode
 from ale_py.env import AtariEnv
 from gymnasium import spaces
 from gymnasium.utils import RecordConstructorArgs
@@ -16,6 +17,8 @@ from ..common.options import Count, Fraction, Natural, require_options
 from .checks import Crop, ImageSize, crop_window, image_shape, require_rom
 from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
+
+ALEInterface.setLoggerMode(LoggerMode.Warning)  # without ALE's name and version, before each first game
 
 MAX_FRAMES = 108_000
 """Frames after which an episode is cut off: 30 minutes of play, the convention of the field."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, SupportsFloat
 
 import gymnasium
@@ -17,7 +18,8 @@ class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium
 
     Image observations are the pixel-wise maximum over the last two frames of the repeat, since Atari games draw some
     objects on every other frame only; without skipping, and for other observations, they are the last one as it is.
-    A repeat stops at the frame that ends the episode. The attribute ``frames_per_step`` is the number of repeats.
+    A repeat stops at the frame that ends the episode. The attribute ``frames_per_step`` is the number of repeats;
+    ``watch_frames`` shows them to whoever films.
 
     :param env: an environment that does not skip frames itself
     :param frame_skip: frames per action; 0 means no skipping, the same as 1
@@ -28,6 +30,7 @@ class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium
         gymnasium.utils.RecordConstructorArgs.__init__(self, frame_skip=frame_skip)
         super().__init__(env)
         self.frames_per_step = frames_per_step(frame_skip)
+        self._on_frame: Callable[[], object] | None = None
         space = env.observation_space
         self._is_image = isinstance(space, spaces.Box) and space.dtype == np.uint8 and len(space.shape) >= 2
 
@@ -38,11 +41,17 @@ class FrameSkip(gymnasium.Wrapper[ObsType, ActType, ObsType, ActType], gymnasium
             obs, reward, terminated, truncated, info = self.env.step(action)
             total_reward += float(reward)
             frames = [*frames[-1:], obs]
+            if self._on_frame is not None:
+                self._on_frame()
             if terminated or truncated:
                 break
         if self._is_image and len(frames) == 2:
             obs = np.maximum(*frames)
         return obs, total_reward, terminated, truncated, info
+
+    def watch_frames(self, on_frame: Callable[[], object] | None) -> None:
+        """Call a function after every frame, those that the agent does not see included; None: no more."""
+        self._on_frame = on_frame
 
 
 def frames_per_step(frame_skip: Natural) -> int:

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
 
 from ..common.checks import require_choice
 from ..common.options import Count, Fraction, Natural, require_options
+from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
 from .checks import Crop, ImageSize, nearest
 from .flicker import Flicker
@@ -48,6 +49,7 @@ def make_vec_env(
     flicker: Fraction | None = None,
     crop: Crop | None = None,
     n_threads: Count | None = None,
+    render: bool = False,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
@@ -68,6 +70,8 @@ def make_vec_env(
     :param flicker: probability with which each observation is blank, all zeros; null: what the id says, else 0
     :param crop: rows of an Atari game's frames that are shown, such as [34, 194], Pong's court; null: all 210
     :param n_threads: threads that step Atari games; null: one for each processor
+    :param render: whether ``get_images`` shows Atari games in colour and of native size, as films want them: the same
+        episodes, stepped more slowly. Others always do where they can
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -85,7 +89,7 @@ def make_vec_env(
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         if env_kwargs:
             raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
-        env = _games(id, spec, n_envs, seed, options | of_games)
+        env = _games(id, spec, n_envs, seed, options | of_games, render)
     else:
         for name in ("image_size", "crop"):
             if of_games[name] is not None:
@@ -98,13 +102,16 @@ def make_vec_env(
     return LastActionReward(env, last_action, last_reward) if last_action or last_reward else env
 
 
-def _games(id: str, spec: EnvSpec, n_envs: int, seed: int | None, options: dict[str, Any]) -> VecEnv:
+def _games(id: str, spec: EnvSpec, n_envs: int, seed: int | None, options: dict[str, Any], render: bool) -> VecEnv:
     """An Atari game, with what its id fixes, and options of which None leaves one open."""
     fixed = {"game": ALE_GAMES[spec.id]} if spec.id in ALE_GAMES else spec.kwargs
     given = {name: value for name, value in options.items() if value is not None}
     for name in given.keys() & fixed.keys():
         if given[name] != fixed[name]:
             raise ValueError(f"'{id}' has {name} {fixed[name]}, not {given[name]}: use an id that leaves it open")
+    if render:
+        given.pop("n_threads", None)
+        return env_util.make_vec_env(lambda: make_atari_env(**fixed | given, render_mode="rgb_array"), n_envs, seed)
     return AtariVecEnv(n_envs=n_envs, seed=seed, **fixed | given)
 
 

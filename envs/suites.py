@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from typing import Any, SupportsFloat
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils import RecordConstructorArgs
 from gymnasium.wrappers import FilterObservation, FlattenObservation
 
@@ -28,6 +30,20 @@ def import_suite(id: str) -> None:
                 raise ValueError(
                     f"'{id}' needs the package {package}, which `pip install relmem[{package}]` installs: {error}"
                 ) from error
+
+
+def registered_envs() -> dict[str, str]:
+    """The package that each registered id is of, those of suites that are installed included."""
+    for prefix in SUITES:
+        with suppress(ValueError):
+            import_suite(prefix)
+    return {id: _package(spec) for id, spec in gymnasium.registry.items()}
+
+
+def _package(spec: EnvSpec) -> str:
+    """Where an environment comes from, or the outermost of its wrappers."""
+    places = [spec.entry_point, *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
+    return str(getattr(places[-1], "__module__", places[-1])).partition(".")[0].partition(":")[0]
 
 
 def wrap_suite(id: str, env: gymnasium.Env) -> gymnasium.Env:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,14 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryActorCriticPolicy, MemoryPPO
+from ..agents import A3C, IMPALA, MemoryActorCriticPolicy, MemoryPPO
 from ..agents.cores.registry import core_options, registered_cores
+from ..agents.distributed import Launcher, connect
 from ..agents.evaluate import Evaluation, evaluate
 from ..agents.features import convolutions
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
+from ..agents.processes import ParallelPPO, join, place_of_process
 from ..agents.resume import why_not_exact
 from ..common.checks import require_choice
 from ..common.options import Count, Option, options_of
@@ -34,28 +36,32 @@ from .pictures import draw_learning_curve
 from .progress import Progress
 from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weights, without_content
 from .stop import StopRequest
-from .tensorboard_log import tensorboard_logger
+from .tensorboard_log import log_settings, tensorboard_logger
 
-ALGORITHMS: dict[str, type[MemoryPPO | A3C]] = {"ppo": MemoryPPO, "a3c": A3C}
+Algorithm = MemoryPPO | A3C | IMPALA
+ALGORITHMS: dict[str, type[Algorithm]] = {"ppo": MemoryPPO, "a3c": A3C, "impala": IMPALA}
+WORKERS = ("workers", "min_workers", "max_lag", "launcher")  # options that say how they run, not what is learned
 NO_OPTIONS = {
-    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "_init_setup_model"),
+    *("policy", "env", "env_kwargs", "policy_kwargs", "precision", "seed", "device", "launcher", "_init_setup_model"),
     *("verbose", "tensorboard_log", "stats_window_size"),
 }
+RAY_ADDRESS = "host:port, or auto, that which runs on this machine; null: RAY_ADDRESS, or a new one on this machine"
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
 EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far
 
 
 class AgentJob(Job):
-    """Trains an agent by PPO or A3C."""
+    """Trains an agent by PPO, A3C or IMPALA."""
 
     kind, subject, ending, unit = "agent", "env.id", ".zip", "steps"
     total, tested = "total_timesteps", "evaluation"
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
-        *("eval.every", "eval.episodes", "algo.workers"),
+        *("eval.every", "eval.episodes", "eval.memory", "algo.workers", "algo.min_workers", "algo.max_lag"),
+        *("launcher", "ray.address"),
     )
-    learner: MemoryPPO | A3C
+    learner: Algorithm
     episodes: EpisodeFile
 
     def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
@@ -63,11 +69,25 @@ class AgentJob(Job):
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
+        self.place = place_of_process()
+        if self.place.count > 1 and (not self.ppo or config["env.n_envs"] % self.place.count):
+            raise ValueError(
+                f"the {self.place.count} processes of torchrun train algo.name ppo, not a3c or impala, and share its "
+                f"environments equally: env.n_envs must be a multiple of {self.place.count}"
+            )
+        self.on_ray = config["launcher"] == "ray"
+        if self.on_ray and self.ppo:
+            raise ValueError(
+                "launcher 'ray' is for algo.name impala and a3c; several processes of ppo are torchrun's: docs/scale.md"
+            )
+        if config["eval.memory"] and config["eval.every"] is None:
+            raise ValueError("eval.memory draws at evaluations while training: say with eval.every how often")
         super().__init__(config, smoke, trusted)
 
     def cut(self, config: Config) -> Config:
         if not self.ppo:
-            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1)
+            unrolls = {"algo__unrolls": 1} if config["algo.name"] == "impala" else {}
+            return config.but(total_timesteps=64, algo__workers=1, algo__envs_per_worker=1, **unrolls)
         config = config.but(total_timesteps=64, env__n_envs=1, algo__n_steps=min(16, config["algo.n_steps"]))
         return config.but(algo__n_epochs=1, algo__batch_size=None, algo__bptt_length=None)
 
@@ -78,19 +98,25 @@ class AgentJob(Job):
         :raises ValueError: if core or algorithm is unknown
         """
         require_choice("algorithm", algorithm, ALGORITHMS)
-        env = options_of(make_vec_env, skip=("seed", *(() if algorithm == "ppo" else ("n_envs",))))
+        env = options_of(make_vec_env, skip=("seed", "render", *(() if algorithm == "ppo" else ("n_envs",))))
         env["kwargs"] = env.pop("env_kwargs")._replace(name="kwargs")
         for name, default in (("id", "PongNoFrameskip-v4"), ("n_envs", 16)):
             if name in env:
                 env[name] = env[name]._replace(default=default)
         policy, trainer = options_of(MemoryActorCriticPolicy), options_of(ALGORITHMS[algorithm], skip=NO_OPTIONS)
         return {
-            "": run_options(Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments")),
+            "": run_options(
+                Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments"),
+                Option(
+                    "launcher", Launcher, "local", "where workers of a3c and impala run: on this machine, or by ray"
+                ),
+            ),
             "env": Group("the environment", env),
             "policy": Group("the policy", {name: policy[name] for name in ("features", "bypass", "net_arch")}),
             "core": named("core", core, registered_cores(), core_options(core)),
             "algo": named("algorithm", algorithm, ALGORITHMS, trainer),
-            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env"))),
+            "ray": Group("the Ray cluster", {"address": Option("address", str | None, None, RAY_ADDRESS)}),
+            "eval": Group("evaluation", options_of(Evaluations, skip=("folder", "make_env", "evaluated"))),
         }
 
     @property
@@ -110,38 +136,55 @@ class AgentJob(Job):
 
     def prepare(self, checkpoint: Path | None) -> None:
         self._require_room()
+        if self.on_ray:
+            connect(self.config["ray.address"], self.config["algo.workers"] or available_processors())
+        if self.place.count > 1:
+            join(self.place)
         self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
-    def _make_env(self, n_envs: int, seed: int) -> VecEnv:
-        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, **self._env_kwargs())
+    def make_env(self, n_envs: int, seed: int, render: bool = False) -> VecEnv:
+        """Environments as the run trains on.
+
+        :param render: whether they are to be filmed
+        """
+        return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, render=render, **self._env_kwargs())
+
+    def _own_envs(self, seed: int) -> VecEnv:
+        """Those of all environments that this process plays."""
+        n_envs = self.config["env.n_envs"] // self.place.count
+        return self.make_env(n_envs, seed + self.place.rank * n_envs)
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
         options["env_kwargs"] = options.pop("kwargs")
         return {name: value for name, value in options.items() if name not in ("id", "n_envs")}
 
-    def _evaluation_env(self) -> VecEnv:
-        return self._make_env(min(EVALUATION_ENVS, self.config["eval.episodes"]), self.config["seed"] + EVALUATION_SEED)
+    def _evaluation_env(self, n_envs: int | None = None) -> VecEnv:
+        n_envs = n_envs or min(EVALUATION_ENVS, self.config["eval.episodes"])
+        return self.make_env(n_envs, self.config["seed"] + EVALUATION_SEED)
 
     def _policy_kwargs(self) -> dict[str, Any]:
         config = self.config
         return {"core": config["core.name"], "core_kwargs": config.group("core"), **config.group("policy")}
 
-    def _new_model(self) -> MemoryPPO | A3C:
+    def _new_model(self) -> Algorithm:
         config = self.config
         arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
         arguments |= {name: config[name] for name in ("precision", "seed", "device")}
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"])
-            return MemoryPPO(MemoryActorCriticPolicy, env, **arguments)
-        return A3C(MemoryActorCriticPolicy, config["env.id"], env_kwargs=self._env_kwargs(), **arguments)
+            kind = MemoryPPO if self.place.count == 1 else ParallelPPO
+            return kind(MemoryActorCriticPolicy, self._own_envs(config["seed"]), **arguments)
+        arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
+        return ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, config["env.id"], **arguments)
 
-    def _loaded_model(self, checkpoint: Path) -> MemoryPPO | A3C:
+    def _loaded_model(self, checkpoint: Path) -> Algorithm:
         config = self.config
         changed = {name: config[name] for name in ("device", "precision")}
         if not self.ppo:
-            changed["workers"] = config["algo.workers"]
-        model = ALGORITHMS[config["algo.name"]].load(checkpoint, trusted=self.trusted, **changed)
+            known = config.group("algo") | {"launcher": config["launcher"]}
+            changed |= {name: known[name] for name in WORKERS if name in known}
+        kind = ALGORITHMS[config["algo.name"]] if self.place.count == 1 else ParallelPPO
+        model = kind.load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
             raise ValueError(
@@ -150,7 +193,7 @@ class AgentJob(Job):
             )
         env: Any = config["env.id"]
         if self.ppo:
-            env = self._make_env(config["env.n_envs"], config["seed"] + model.num_timesteps)  # new episodes
+            env = self._own_envs(config["seed"] + model.num_timesteps)  # new episodes
         try:
             model.set_env(env)
         except ValueError as error:
@@ -171,7 +214,7 @@ class AgentJob(Job):
         if options["image_size"]:
             height, width = np.broadcast_to(options["image_size"], 2).tolist()
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
-        with closing(self._make_env(1, config["seed"])) as env:
+        with closing(self.make_env(1, config["seed"])) as env:
             spaces_ = env.observation_space, env.action_space
             one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
@@ -191,6 +234,8 @@ class AgentJob(Job):
             f"{n_steps:,} steps of {n_envs:,} environments": float(n_steps * n_envs * (kept + 8 * FLOAT)),
         }
         host = {f"{n_envs:,} environments": n_envs * (one + obs), f"{workers:,} workers": workers * PROCESS}
+        if self.on_ray:  # whose workers are elsewhere
+            host = {}
         if get_device(config["device"]).type == "cuda":
             require_room(needs, torch.cuda.mem_get_info(get_device(config["device"]))[0])
             needs = {}
@@ -203,9 +248,12 @@ class AgentJob(Job):
         if self.ppo:
             n_steps, n_envs = algo["n_steps"], self.config["env.n_envs"]
             length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
-            return f"rollouts of {n_envs} environments x {n_steps} steps, minibatches of {sequences} x {length}"
+            processes = f" in {self.place.count} processes" if self.place.count > 1 else ""
+            rollouts = f"rollouts of {n_envs} environments x {n_steps} steps{processes}"
+            return f"{rollouts}, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
-        return f"{workers} worker(s), segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+        segments = f"segments of {algo['envs_per_worker']} environments x {algo['t_max']} steps"
+        return f"{workers} worker(s){' on Ray' * self.on_ray}, {segments}"
 
     def outcome(self) -> str | None:
         return "finished" if self.done >= self.config["total_timesteps"] else None
@@ -213,16 +261,31 @@ class AgentJob(Job):
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
         self.episodes = EpisodeFile(folder, self.done)
         self.learner.set_logger(tensorboard_logger(folder, self.done))
+        if isinstance(self.learner, ParallelPPO):
+            self.learner.synchronise()
         if self.outcome():  # only the evaluation is missing
             return
+        if not self.done:
+            log_settings(self.learner.logger, self.config, "rollout/ep_rew_mean", "eval/mean_reward")
         total = self.config["total_timesteps"]
-        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop)
-        callbacks = [watch, Evaluations(folder, self._evaluation_env, **self.config.group("eval"))]
+        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop, self.place.count == 1)
+        callbacks = [
+            watch,
+            Evaluations(folder, self._evaluation_env, evaluated=self.evaluated, **self.config.group("eval")),
+        ]
         try:
             self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
             watch.close()
             self.learner.roll_back()
+
+    def follow(self) -> None:
+        """Train along with the first process, which keeps the run."""
+        learner = cast(ParallelPPO, self.learner)
+        with suppress(RuntimeError):  # the first process had nothing left to do, and has ended
+            learner.synchronise()
+            if not self.outcome():
+                learner.learn(self.config["total_timesteps"] - self.done, reset_num_timesteps=False)
 
     def _frames_per_step(self) -> int:
         return cast(VecEnv, self.learner.get_env()).get_attr("frames_per_step")[0]
@@ -259,8 +322,15 @@ class AgentJob(Job):
         return None
 
     def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
-        steps, returns, _, _ = self.episodes.rows.T
+        steps, returns, *_ = self.episodes.rows.T
         draw_learning_curve(path, steps, returns, title, self._frames_per_step(), tested["mean"] if tested else None)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return True
+
+    def score(self, results: dict[str, Any]) -> float | None:
+        return (results.get("evaluation") or {}).get("mean")
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -268,6 +338,7 @@ class AgentJob(Job):
             "algorithm": self.config["algo.name"],
             "outcome": self.outcome() or "stopped",
             "minutes": round(self.episodes.seconds / 60, 2),
+            "processor_minutes": round(self.episodes.processor_seconds / 60, 2),
             "steps": self.done,
             "frames_per_step": self._frames_per_step(),
             **describe_episodes(self.episodes.rows),

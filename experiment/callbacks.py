@@ -9,6 +9,7 @@ from typing import cast
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents.base import MemoryAlgorithm
@@ -18,9 +19,11 @@ from ..common.output import stage
 from .episodes import EpisodeFile, read_rows
 from .folder import RunFolder, save
 from .progress import Progress
+from .stills import look_back
 from .stop import StopRequest
 
 EVALUATIONS = "step,mean_return\n"  # how their file begins
+STEPS_DRAWN = 200  # of the episode in which the memory is looked at
 
 
 class Watch(BaseCallback):
@@ -33,13 +36,16 @@ class Watch(BaseCallback):
     :param total_timesteps: agent steps at the end of the run
     :param frames_per_step: emulator frames per agent step
     :param stop: the user's wish
+    :param alone: whether no other process would wait for the rest of an update
     """
 
     def __init__(
-        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest
-    ) -> None:
+        self, folder: RunFolder, episodes: EpisodeFile, total_timesteps: int, frames_per_step: int, stop: StopRequest,
+        alone: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.folder, self.episodes, self.frames_per_step, self.stop = folder, episodes, frames_per_step, stop
+        self.alone = alone
         self.progress = Progress(total_timesteps, "steps")
 
     def _on_training_start(self) -> None:
@@ -61,7 +67,7 @@ class Watch(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self.logger.record("time/frames", self.num_timesteps * self.frames_per_step)
-        self.stop.at_once = True
+        self.stop.at_once = self.alone
 
     def _status(self) -> str:
         returns = [episode["r"] for episode in self.model.ep_info_buffer or ()]
@@ -78,16 +84,26 @@ class Evaluations(BaseCallback):
     """Evaluates the policy now and then while it trains, and keeps the best one as ``best_model.zip``.
 
     :param folder: of the run
-    :param make_env: makes environments to evaluate in
+    :param make_env: makes environments to evaluate in, as many as it is given or, without a number, takes
     :param every: agent steps between two evaluations while training; null is never
     :param episodes: episodes of each evaluation, and of the final one
+    :param memory: whether each evaluation while training draws what the memory does in an episode, as images in
+        TensorBoard: see ``stills.py``
+    :param evaluated: called with steps and mean return after each evaluation
     """
 
     def __init__(
-        self, folder: RunFolder, make_env: Callable[[], VecEnv], every: Count | None = None, episodes: Count = 8
+        self,
+        folder: RunFolder,
+        make_env: Callable[..., VecEnv],
+        every: Count | None = None,
+        episodes: Count = 8,
+        memory: bool = False,
+        evaluated: Callable[[int, float], None] | None = None,
     ) -> None:
         super().__init__()
-        self.folder, self.make_env, self.every, self.episodes = folder, make_env, every, episodes
+        self.folder, self.make_env, self.every, self.episodes, self.memory = folder, make_env, every, episodes, memory
+        self.evaluated = evaluated
 
     def _on_training_start(self) -> None:
         self._due = self._next()
@@ -106,6 +122,8 @@ class Evaluations(BaseCallback):
         with stage(f"evaluating {self.episodes} episodes"), closing(self.make_env()) as env:
             mean = float(np.mean(evaluate(self.model, env, self.episodes).returns))
         self.logger.record("eval/mean_reward", mean)
+        if self.memory:
+            self._draw_memory()
         self.logger.dump(self.num_timesteps)
         with self.folder.attempt("the best model"):
             earlier = read_rows(self.folder.evaluations, 2)
@@ -113,3 +131,15 @@ class Evaluations(BaseCallback):
                 save(self.model, self.folder.path / "best_model.zip")
             with self.folder.evaluations.open("a", encoding="utf-8") as file:
                 file.write(f"{'' if earlier else EVALUATIONS}{self.num_timesteps},{mean!r}\n")
+        if self.evaluated is not None:
+            self.evaluated(self.num_timesteps, mean)
+
+    def _draw_memory(self) -> None:
+        with stage("drawing the memory"), closing(self.make_env(1)) as env:
+            stills = look_back(self.model, env, steps=STEPS_DRAWN)  # type: ignore[arg-type]
+        for name, figure in stills.figures.items():
+            self.logger.record(f"memory/{name}", Figure(figure, close=False))
+        for leaf, ranks in stills.facts["ranks"].items():
+            self.logger.record(f"memory/{leaf}_rank", float(np.mean(ranks)))
+        for name, found in stills.facts["relational_ranks"].items():
+            self.logger.record(f"memory/{name.removesuffix('.weight')}_rank", found["rank"])

@@ -12,18 +12,22 @@ import numpy as np
 
 from ..common.files import replacing
 from ..common.output import warn
+from ..common.processors import processor_seconds
 from .folder import RunFolder
 from .pictures import WINDOW, running_mean
 
-HEADER = "step,return,length,seconds\n"
+HEADER = "step,return,length,seconds,processor_seconds\n"
+COLUMNS = 5
 THRESHOLDS = (-10, 0, 10, 18)
 CURVE_STEPS = 10_000  # agent steps between the points of the curve in results.json
 
 
 def read_episodes(path: Path) -> np.ndarray:
-    """The episodes in a file [E, 4]: agent steps, return, length, seconds of training (NaN where an older version wrote
-    the file, in three columns). None if there is no such file. Lines that are no episodes are left out."""
-    return np.array([[*row, math.nan][:4] for row in read_rows(path, 3, 4)]).reshape(-1, 4)
+    """The episodes in a file [E, 5]: agent steps, return, length, seconds of training, and seconds that processors
+    worked for it (NaN where an older version wrote the file, in fewer columns). None if there is no such file. Lines
+    that are no episodes are left out."""
+    rows = [[*row, math.nan, math.nan][:COLUMNS] for row in read_rows(path, 3, 4, COLUMNS)]
+    return np.array(rows).reshape(-1, COLUMNS)
 
 
 def read_rows(path: Path, *widths: int) -> list[list[float]]:
@@ -52,23 +56,30 @@ class EpisodeFile:
         self.run = run
         known = read_episodes(run.episodes)
         self._rows = known[known[:, 0] <= step].tolist()
-        self._began = time.monotonic() - max((row[3] for row in self._rows if row[3] >= 0), default=0.0)
-        self._ended: float | None = None
+        self._before = [max((row[i] for row in self._rows if row[i] >= 0), default=0.0) for i in (3, 4)]
+        self._began = time.monotonic(), processor_seconds()
+        self._ended: tuple[float, float] | None = None
         self._write_all()
 
     @property
     def seconds(self) -> float:
         """Of training so far, pauses of the run left out."""
-        return (self._ended or time.monotonic()) - self._began
+        return self._before[0] + (self._ended[0] if self._ended else time.monotonic()) - self._began[0]
+
+    @property
+    def processor_seconds(self) -> float:
+        """That processors worked for the training so far."""
+        return self._before[1] + (self._ended[1] if self._ended else processor_seconds()) - self._began[1]
 
     @property
     def rows(self) -> np.ndarray:
-        """All episodes [E, 4], as ``read_episodes`` gives them."""
-        return np.array(self._rows).reshape(-1, 4)
+        """All episodes [E, 5], as ``read_episodes`` gives them."""
+        return np.array(self._rows).reshape(-1, COLUMNS)
 
     def add(self, step: int, episode_return: float, length: int) -> None:
         """Write down an episode that has just ended."""
-        self._rows.append([float(step), episode_return, float(length), round(self.seconds, 2)])
+        seconds = round(self.seconds, 2), round(self.processor_seconds, 2)
+        self._rows.append([float(step), episode_return, float(length), *seconds])
         if not self._is_whole():
             self._write_all()
             return
@@ -80,7 +91,7 @@ class EpisodeFile:
 
     def close(self) -> None:
         """Make up for what could not be written, however the training ended."""
-        self._ended = time.monotonic()
+        self._ended = time.monotonic(), processor_seconds()
         if not self._is_whole():
             self._write_all()
 
@@ -96,15 +107,16 @@ class EpisodeFile:
 
 
 def _line(row: list[float]) -> str:
-    step, episode_return, length, seconds = row
-    return f"{step:.0f},{episode_return!r},{length:.0f}" + ("\n" if math.isnan(seconds) else f",{seconds!r}\n")
+    step, episode_return, length, *seconds = row
+    known = "".join(f",{value!r}" for value in seconds if not math.isnan(value))
+    return f"{step:.0f},{episode_return!r},{length:.0f}{known}\n"
 
 
 def describe_episodes(rows: np.ndarray) -> dict[str, Any]:
-    """What the episodes [E, 4] of a training show, for ``results.json``: ``curve`` has agent steps, minutes, and the
-    mean return of the last 100 episodes; ``first_reached`` where that mean, of 100, or of all where there were fewer,
-    first exceeded some levels, and ``best_mean_return_100`` the highest such mean."""
-    steps, returns, _, seconds = rows.T
+    """What the episodes [E, 4 or more] of a training show, for ``results.json``: ``curve`` has agent steps, minutes,
+    and the mean return of the last 100 episodes; ``first_reached`` where that mean, of 100, or of all where there were
+    fewer, first exceeded some levels, and ``best_mean_return_100`` the highest such mean."""
+    steps, returns, _, seconds = rows[:, :4].T
     means = running_mean(returns)
     whole = slice(min(WINDOW, len(rows)) - 1, None)  # the mean of a few lucky first episodes does not count
 

@@ -32,6 +32,7 @@ from .provenance import COMMIT, commit, versions
 CHECKPOINT = "step_"  # then the step, as the name of a checkpoint
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints
 FIRST_CHECKPOINT_SECONDS = 30.0  # after the training began, or after one that could not be written
+EVALUATIONS = "evaluations"  # in results.json: those of ``relmem evaluate``
 
 
 class RunFolder:
@@ -177,15 +178,36 @@ class RunFolder:
         return None
 
     def write_results(self, results: dict[str, Any]) -> None:
-        """Write ``results.json``, beside what the folder knows itself."""
-        with self.attempt("results.json"):
+        """Write ``results.json``, beside what the folder knows itself and the evaluations that were added to it."""
+        with self.attempt("results.json"), self._alone():
+            added = {key: value for key, value in self.read_results().items() if key == EVALUATIONS}
             files = {"commands": self.command, "versions": self.versions}
             known = {name: file.read_text().splitlines() if file.exists() else [] for name, file in files.items()}
-            text = json.dumps(results | known, default=str)
-            # JSON knows no NaN and no infinity, as a diverged training has them.
-            finite = json.loads(text, parse_constant=lambda _: None)
-            with replacing(self.results) as file:
-                file.write(f"{json.dumps(finite, indent=1)}\n".encode())
+            self._replace_results(added | results | known)
+
+    def add_evaluation(self, evaluation: dict[str, Any]) -> None:
+        """Add an evaluation to those in ``results.json``.
+
+        :raises OSError: if that cannot be written, or is not whole
+        """
+        with self._alone():
+            results = self.read_results()
+            if not results and self.results.exists():
+                raise OSError(f"'{self.results}' is not whole")
+            self._replace_results(results | {EVALUATIONS: [*results.get(EVALUATIONS, []), evaluation]})
+
+    def _replace_results(self, results: dict[str, Any]) -> None:
+        text = json.dumps(results, default=str)
+        # JSON knows no NaN and no infinity, as a diverged training has them.
+        finite = json.loads(text, parse_constant=lambda _: None)
+        with replacing(self.results) as file:
+            file.write(f"{json.dumps(finite, indent=1)}\n".encode())
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Let no other process change ``results.json`` meanwhile."""
+        with FileLock(self.path / ".results.lock"):
+            yield
 
     def read_results(self) -> dict[str, Any]:
         """What ``results.json`` holds; nothing where it is not whole."""

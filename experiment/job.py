@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -37,6 +37,10 @@ class Job(ABC):
     may_change: ClassVar[tuple[str, ...]]  # options that need not stay the same when a run goes on
     tested: ClassVar[str]  # the part of results.json that says how it did in the end
     learner: Any  # the algorithm or trainer, once it is prepared
+
+    evaluated: Callable[[int, float], None] | None = None
+    """Where it is set, called after each evaluation while it trains, with how long it has trained, in ``unit``, and the
+    score."""
 
     def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
         self.config, self.smoke, self.trusted = self.cut(config) if smoke else config, smoke, trusted
@@ -86,6 +90,15 @@ class Job(ABC):
     @abstractmethod
     def draw(self, path: Path, title: str, tested: dict[str, Any] | None) -> None:
         """Draw the learning curve, with the result of the test."""
+
+    @property
+    @abstractmethod
+    def higher_is_better(self) -> bool:
+        """Whether high scores are good ones."""
+
+    @abstractmethod
+    def score(self, results: dict[str, Any]) -> float | None:
+        """What a run is judged by, of its ``results.json``; None where it has none."""
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:

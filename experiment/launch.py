@@ -5,7 +5,7 @@
 
 Each training has a folder of its own, where it goes on if it was interrupted. A launcher takes those first that an
 earlier start left unfinished, and leaves alone what another launcher, or somebody by hand, is training: a list may be
-launched several times at once, from machines that share its folders too.
+launched several times at once.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from typing import NamedTuple, Protocol
 import torch
 from filelock import FileLock, Timeout
 
+from ..agents.distributed import require_ray
 from ..cli import main as relmem
 from ..common.checks import require_choice
 from ..common.output import say
 from ..common.processors import available_processors
+from .folder import RunFolder
 from .stop import StopRequest
 
-LAUNCHERS = {"local": f"{__name__}:local"}
+LAUNCHERS = {"local": f"{__name__}:local", "ray": f"{__package__}.ray_launch:on_ray"}
 """By name, each the ``module:function`` that makes one, for so many trainings at a time (None: as many as there is room
 for)."""
 
@@ -99,6 +101,8 @@ def launcher(name: str = "local", processes: int | None = None) -> Launcher:
     :raises ValueError: if the name is unknown, or what it needs is not installed
     """
     require_choice("launcher", name, LAUNCHERS)
+    if name == "ray":
+        require_ray()
     module, _, function = LAUNCHERS[name].partition(":")
     return getattr(importlib.import_module(module), function)(processes)
 
@@ -140,14 +144,14 @@ def side_by_side(processes: int) -> Launcher:
             while waiting and len(running) < processes:
                 training = waiting.pop(0)
                 if lock := training.claim():
-                    running[_process(training)] = training, lock
+                    running[start_process(training)] = training, lock
 
         def collect() -> None:
             for process in [process for process in running if process.poll() is not None]:
                 training, lock = running.pop(process)
                 try:
                     codes.append(process.returncode if process.returncode >= 0 else 128 - process.returncode)
-                    say(f"{training.folder}: {_how(training, codes[-1])}; {len(running) + len(waiting)} to go")
+                    say(f"{training.folder}: {how_it_ended(training, codes[-1])}; {len(running) + len(waiting)} to go")
                     ended(training, codes[-1])
                 finally:
                     lock.release()
@@ -171,7 +175,7 @@ def side_by_side(processes: int) -> Launcher:
     return launch
 
 
-def _process(training: Training) -> subprocess.Popen[bytes]:
+def start_process(training: Training) -> subprocess.Popen[bytes]:
     """A training in a process of its own, which the terminal's Ctrl-C does not reach: it is passed on, once."""
     with training.log.open("ab") as log:
         say(f"{training.folder}: begins (all that it says: {training.log})")
@@ -181,7 +185,7 @@ def _process(training: Training) -> subprocess.Popen[bytes]:
         )  # fmt: skip
 
 
-def _how(training: Training, code: int) -> str:
+def how_it_ended(training: Training, code: int) -> str:
     """How a training ended, in words."""
     if code >= 128:
         return "stopped"
@@ -204,3 +208,10 @@ def unfinished_first(trainings: Sequence[Training]) -> list[Training]:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is anything to continue from."""
     return any(folder.glob("checkpoints/*")) or any(folder.glob("model.*"))
+
+
+def is_over(folder: Path) -> bool:
+    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
+    found = RunFolder(folder).read_results()
+    outcome = found.get("outcome", "stopped")
+    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)

@@ -7,9 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -22,7 +24,13 @@ COLOURS = {
     "attentional_lstm": "tab:red",
     "gru": "tab:purple",
     "lstm_stm": "tab:cyan",
-}  # of a core's lines in every picture of several runs; all cores of users share one more
+    "gated_delta_net": "tab:pink",
+    "mlstm": "tab:olive",
+    "min_gru": "goldenrod",
+    "gtrxl": "tab:brown",
+}  # of a core's lines in every picture of several runs
+OTHER_COLOURS = ("navy", "salmon", "darkseagreen", "indigo", "lime", "tan", "teal", "crimson")
+"""Of the other cores of a picture, as they come."""
 
 
 def draw_learning_curve(
@@ -91,43 +99,108 @@ class Curve(NamedTuple):
     frames_per_step: int = 1  # of an agent that skips frames
 
 
+def _million_frames(curve: Curve) -> np.ndarray:
+    return curve.steps * curve.frames_per_step / 1e6
+
+
+SCALES: dict[str, Callable[[Curve], np.ndarray]] = {
+    "steps": lambda curve: curve.steps,
+    "minutes": lambda curve: curve.minutes,
+    "frames": _million_frames,
+}
+"""What curves may be drawn against; of frames, millions."""
+
+
+class Panel(NamedTuple):
+    """Axes of a picture: the curves of several runs."""
+
+    rows: Mapping[str, Sequence[Curve]]  # the runs of each row, which differ in nothing but their seeds
+    scale: str  # one of SCALES
+    x: str  # what that is
+    y: str  # what the scores are
+    title: str = ""
+    levels: Mapping[str, float] = MappingProxyType({})  # by name, drawn as constant lines
+
+
 def draw_curves(
     path: Path, rows: Mapping[str, Sequence[Curve]], title: str, x: str, y: str, levels: Mapping[str, float]
 ) -> None:
-    """Save the curves of several runs, against steps, minutes and (where they are skipped) frames: a line for each row,
-    in the colour of its core.
+    """Save the curves of several runs, against steps, minutes and (where they are skipped) frames.
 
     :param rows: the runs of each row, which differ in nothing but their seeds
     :param x: what the steps are
     :param y: what the scores are
     :param levels: by name, drawn as constant lines
     """
-    scales: dict[str, Callable[[Curve], np.ndarray]] = {
-        x: lambda curve: curve.steps,
-        "minutes": lambda curve: curve.minutes,
-    }
+    scales = {"steps": x, "minutes": "minutes"}
     if all(curve.frames_per_step > 1 for curves in rows.values() for curve in curves):
-        scales["million frames"] = lambda curve: curve.steps * curve.frames_per_step / 1e6
-    figure = Figure(figsize=(5 * len(scales), 4.8), layout="constrained")
-    panels = figure.subplots(1, len(scales), sharey=True)
-    styles: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", ":", "-.")))
-    for name, curves in rows.items():
-        core = curves[0].core
-        look: dict[str, Any] = {"color": COLOURS.get(core, "tab:brown"), "linestyle": next(styles[core])}
-        for axes, scale in zip(panels, scales.values(), strict=True):
-            _draw_seeds(axes, [(scale(curve), curve.scores) for curve in curves], label=name, **look)
-    for axes, label in zip(panels, scales, strict=True):
-        axes.set(xlabel=label)
+        scales["frames"] = "million frames"
+    panels = [Panel(rows, scale, label, y if scale == "steps" else "", "", levels) for scale, label in scales.items()]
+    draw_panels(path, panels, title)
+
+
+def draw_panels(path: Path, panels: Sequence[Panel], title: str, columns: int = 3) -> None:
+    """Save the curves of several runs, some of them in several panels: a line for each row, in the colour of its core
+    and with a band over its seeds.
+
+    :param columns: how many panels are side by side, at most; those of one row of them share their scores
+    """
+    columns = min(columns, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(max(5 * columns, 6), 0.8 + 4 * lines), layout="constrained")
+    same = all(panel.rows is panels[0].rows for panel in panels)
+    grid = figure.subplots(lines, columns, sharey="row" if same else False, squeeze=False).flat
+    looks = _looks([panel.rows for panel in panels])
+    for panel, axes in zip(panels, grid, strict=False):
+        for name, curves in panel.rows.items():
+            scale = SCALES[panel.scale]
+            _draw_seeds(axes, [(scale(curve), curve.scores) for curve in curves], label=name, **looks[name])
+        axes.set(xlabel=panel.x, ylabel=panel.y, title=panel.title)
         axes.grid(alpha=0.3)
-        _draw_levels(axes, levels)
-    if all((curve.scores >= 0).all() for curves in rows.values() for curve in curves):
-        panels[0].set_ylim(bottom=0)
-    panels[0].set(ylabel=y)
-    panels[0].xaxis.set_major_formatter("{x:,.0f}")
+        _draw_levels(axes, panel.levels)
+        if all((curve.scores >= 0).all() for curves in panel.rows.values() for curve in curves):
+            axes.set_ylim(bottom=0)
+        if panel.scale == "steps":
+            axes.xaxis.set_major_formatter("{x:,.0f}")
+    for axes in list(grid):  # what is left
+        axes.remove()
     figure.suptitle(title)
-    lines = panels[0].get_legend_handles_labels()
-    figure.legend(*lines, loc="outside lower center", ncols=3, frameon=False, fontsize="small")
+    entries: dict[str, Artist] = {}
+    for axes in figure.axes:
+        artists, names = axes.get_legend_handles_labels()
+        entries |= dict(zip(names, artists, strict=True))
+    look: dict[str, Any] = {"ncols": 3, "frameon": False, "fontsize": "small"}
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", **look)
     figure.savefig(path, dpi=110)
+
+
+def draw_intervals(path: Path, intervals: Mapping[str, tuple[float, float, float]], x: str) -> None:
+    """Save estimates, each in its interval, the best at the top.
+
+    :param intervals: by name, the estimate and the ends of the interval
+    """
+    order = sorted(intervals, key=lambda name: intervals[name][0])
+    estimates, lows, highs = np.array([intervals[name] for name in order]).T
+    figure = Figure(figsize=(7, 1.2 + 0.35 * len(order)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.barh(order, highs - lows, left=lows, height=0.5, alpha=0.4)
+    axes.vlines(estimates, np.arange(len(order)) - 0.25, np.arange(len(order)) + 0.25, color="black")
+    axes.set(xlabel=x)
+    axes.grid(axis="x", alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
+def _looks(panels: Sequence[Mapping[str, Sequence[Curve]]]) -> dict[str, dict[str, Any]]:
+    """Colour and line of each row: the colour is its core's, and rows of one core differ in their lines."""
+    looks: dict[str, dict[str, Any]] = {}
+    styles: dict[str, Iterator[str]] = defaultdict(lambda: itertools.cycle(("-", "--", ":", "-.")))
+    others, colours = itertools.cycle(OTHER_COLOURS), dict(COLOURS)
+    for name, curves in ((name, curves) for rows in panels for name, curves in rows.items()):
+        if name not in looks:
+            core = curves[0].core
+            colours[core] = colours.get(core) or next(others)
+            looks[name] = {"color": colours[core], "linestyle": next(styles[core])}
+    return looks
 
 
 def _draw_seeds(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], color: str, **look: Any) -> None:

@@ -22,8 +22,7 @@ from ..common.checks import require_choice
 from ..common.files import replacing
 from ..common.output import warn
 from . import tables
-from .folder import RunFolder
-from .launch import Launcher, Training, launcher
+from .launch import Launcher, Training, is_over, launcher
 from .tables import Run
 
 RUNS = Path("runs")
@@ -70,13 +69,6 @@ def keep(run: Run, code: int) -> None:
 
 def folder_of(run: Run) -> Path:
     return RUNS / run.table / run.name
-
-
-def is_over(folder: Path) -> bool:
-    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
-    found = RunFolder(folder).read_results()
-    outcome = found.get("outcome", "stopped")
-    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)
 
 
 def record(folder: Path, result: Path) -> None:

@@ -21,6 +21,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.asked = False
         self.again = False
         self.at_once = False
         self._held = False
@@ -63,8 +64,12 @@ class StopRequest:
             raise
         self.signal = self.signal or signal.SIGINT
 
+    def ask(self) -> None:
+        """Ask for an orderly end without a signal, such as that of a run that promises nothing any more."""
+        self.asked = True
+
     def __bool__(self) -> bool:
-        return self.signal is not None
+        return self.asked or self.signal is not None
 
     def __enter__(self) -> StopRequest:
         for number in SIGNALS:

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
 import yaml
 
 from ..tasks import Task, make_task
+from . import overall
+from .compare import spread
 from .pictures import Curve, draw_curves
 from .provenance import COMMIT
 
@@ -39,6 +40,7 @@ class Run:
     title: str  # the same, and the seed where the row has several
     options: tuple[str, ...]  # of ``relmem train``, without the run folder
     paper: str  # what the paper reports; empty where it has no such row
+    model: str = ""  # the model alone, whatever its rate
 
     @property
     def result(self) -> Path:
@@ -56,6 +58,7 @@ class Table:
     source: str = ""  # of the paper's figures
     tests: Mapping[str, str] = field(default_factory=dict, hash=False)  # sizes of test sets that the title does not say
     levels: Sequence[int] = field(default=(), hash=False)  # mean returns, of which it is shown when agents passed them
+    range: Sequence[float] = field(default=(), hash=False)  # the returns that are 0 and 1 in a mean over tables
 
     def read(self) -> dict[Run, Results]:
         """The results that exist."""
@@ -85,7 +88,8 @@ def _table(name: str, table: dict, models: dict) -> Table:
         for seed in seeds or [1]:
             suffix, named = (f"_s{seed}", f", seed {seed}") if seeds else ("", "")
             of_seed = (*options, "--seed", str(seed))
-            runs.append(Run(name, row + suffix, title, title + named, of_seed, chain[-1].get("paper", "")))
+            paper, model = chain[-1].get("paper", ""), chain[0].get("title", title)
+            runs.append(Run(name, row + suffix, title, title + named, of_seed, paper, model))
     own = {key: value for key, value in table.items() if key not in ("options", "runs")}
     return Table(name, runs=tuple(runs), **own)
 
@@ -96,6 +100,8 @@ def draw() -> None:
     for kind in {name.partition("/")[0] for name in tables}:
         (RESULTS / kind).mkdir(exist_ok=True)
         (RESULTS / kind / "README.md").write_text(page(kind))
+        if found := overall.overall(of_kind(kind)):
+            overall.draw(RESULTS / kind / overall.PICTURE, found)
     for table in tables.values():
         if results := {run: result for run, result in table.read().items() if result.get("curve", True)}:
             draw_picture(table, results)
@@ -129,10 +135,17 @@ def reference(table: Table) -> dict[str, float]:
     return json.loads(found)["lines"].get(own, {}) if found else {}
 
 
+def of_kind(kind: str) -> dict[Table, dict[Run, Results]]:
+    """The tables of one kind, and the results that exist."""
+    return {table: table.read() for table in read_tables().values() if table.name.startswith(f"{kind}/")}
+
+
 def page(kind: str) -> str:
     """The tables of one kind that have results, and which rows have none yet."""
-    found = {table: table.read() for table in read_tables().values() if table.name.startswith(f"{kind}/")}
+    found = of_kind(kind)
     parts = [text(RESULTS / kind / "intro.md")]
+    if over_all := overall.overall(found):
+        parts.append(overall.section(over_all))
     parts += [section(table, results) for table, results in found.items() if results]
     missing = {table: titles([run for run in table.runs if run not in results]) for table, results in found.items()}
     if lines := [f"* {table.title}: {'; '.join(names)}" for table, names in missing.items() if names]:
@@ -207,15 +220,6 @@ def entries(results: Mapping[Run, Results]) -> Iterator[tuple[str, Run, list[Res
             yield f"**{row}, mean of {len(runs)} (lowest to highest)**", runs[0], [results[run] for run in runs]
 
 
-def spread(values: Sequence[float | None], form: str) -> str:
-    """One number; or, of several seeds, mean and range. Nothing where one has none."""
-    numbers = [value for value in values if value is not None]
-    if not numbers or len(numbers) < len(values):
-        return ""
-    mean, low, high = (format(f(numbers), form) for f in (fmean, min, max))
-    return mean if low == high else f"{mean} ({low} to {high})"
-
-
 def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]:
     """What agents reached, and when."""
     passed = [f"above {level}" for level in table.levels]
@@ -226,6 +230,7 @@ def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]
         "of most probable actions",
         "agent steps",
         "minutes",
+        "steps/s",
         *passed,
         "commit",
     ]
@@ -240,6 +245,7 @@ def agent_lines(table: Table, results: Mapping[Run, Results]) -> list[list[str]]
                 evaluation(found),
                 spread([r["steps"] for r in found], ",.0f") + ", diverged" * diverged,
                 spread([r["minutes"] for r in found], ".1f"),
+                spread([r["steps"] / (60 * r["minutes"]) if r["minutes"] else None for r in found], ",.0f"),
                 *(reached([r["first_reached"][str(level)] for r in found]) for level in table.levels),
                 commits(found[0])[0] if len(found) == 1 else "",
             ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from .pictures import draw_task_curve
 from .progress import Progress
 from .room import ADAM, FLOAT, require_room, weights, without_content
 from .stop import StopRequest
-from .tensorboard_log import tensorboard_logger
+from .tensorboard_log import log_settings, tensorboard_logger
 
 HEAD = ("embedding_size", "net_arch")
 NO_OPTIONS = ("task", "core", "core_kwargs", "precision", "seed", "device", *HEAD)
@@ -90,7 +91,7 @@ class TaskJob(Job):
         return self.learner.outcome(self.config["total_updates"], self.config["max_minutes"])
 
     def execute(self, folder: RunFolder, stop: StopRequest) -> None:
-        watch = Watch(self.learner, self.config, folder, stop)
+        watch = Watch(self.learner, self.config, folder, stop, self.evaluated)
         try:
             outcome = self.learner.learn(self.config["total_updates"], self.config["max_minutes"], watch)
         finally:
@@ -114,6 +115,13 @@ class TaskJob(Job):
         history, task = self.learner.history, self.learner.task
         level = tested["test"][task.metric] if tested else None
         draw_task_curve(path, history, task.metric, title, task.trivial("valid"), level)
+
+    @property
+    def higher_is_better(self) -> bool:
+        return make_task(self.config["task.name"], **self.config.group("task")).higher_is_better
+
+    def score(self, results: dict[str, Any]) -> float | None:
+        return (results.get("best") or {}).get(f"valid_{results.get('metric')}")
 
     def describe(self) -> dict[str, Any]:
         trainer, task = self.learner, self.learner.task
@@ -145,10 +153,19 @@ class TaskJob(Job):
 class Watch:
     """What runs beside the training: curves, progress, checkpoints, and the user's wish to stop."""
 
-    def __init__(self, trainer: SupervisedTrainer, config: Config, folder: RunFolder, stop: StopRequest) -> None:
-        self.folder, self.stop = folder, stop
+    def __init__(
+        self,
+        trainer: SupervisedTrainer,
+        config: Config,
+        folder: RunFolder,
+        stop: StopRequest,
+        evaluated: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.folder, self.stop, self.evaluated = folder, stop, evaluated
         self.metric = f"valid_{trainer.task.metric}"
         self.logger = tensorboard_logger(folder, trainer.updates)
+        if not trainer.updates:
+            log_settings(self.logger, config, self.metric.replace("_", "/", 1))
         # Runs of their own for TensorBoard, which draws them into the same picture.
         self.trivial = {
             tensorboard_logger(folder, trainer.updates, f"trivial/{name}"): level
@@ -187,6 +204,8 @@ class Watch:
         speed = (trainer.updates - self.first) / max(trainer.seconds - self.began, 1e-9)
         self.logger.record("time/updates_per_second", speed)
         self.logger.dump(trainer.updates)
+        if self.evaluated is not None:
+            self.evaluated(trainer.updates, entry[self.metric])
         for logger, level in self.trivial.items():
             logger.record(self.metric.replace("_", "/", 1), level)
             logger.dump(trainer.updates)

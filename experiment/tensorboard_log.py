@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import HParam, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from ..common.values import shown
+from .config import Config
 from .folder import RunFolder
 
 
@@ -66,3 +68,12 @@ def _without_tracebacks_of_writers(args: Any) -> None:
 def tensorboard_logger(run: RunFolder, step: int, name: str = "") -> Logger:
     """A logger that writes to TensorBoard alone; see ``ResumableTensorBoard``."""
     return Logger(str(run.path), [ResumableTensorBoard(run, name, step)])
+
+
+def log_settings(logger: Logger, config: Config, *metrics: str) -> None:
+    """Show the options of a run in TensorBoard's table of hyperparameters, beside these of its curves."""
+    plain = {
+        key: value if isinstance(value, int | float | str) else shown(value) for key, value in config.flat().items()
+    }
+    no_others = ("stdout", "log", "json", "csv")  # formats that take no such thing
+    logger.record("hparams", HParam(plain, dict.fromkeys(metrics, 0.0)), exclude=no_others)

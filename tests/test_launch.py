@@ -5,10 +5,10 @@ import threading
 import time
 
 import pytest
+import ray
 from filelock import FileLock
 
-from relmem.experiment.launch import Training, launcher
-from relmem.experiment.queue import is_over
+from relmem.experiment.launch import Training, is_over, launcher
 
 OPTIONS = ("--config", "cartpole/masked_lstm", "--env.n_envs", "2", "--algo.n_steps", "32", "--core.hidden_size", "4",
            "--eval.episodes", "1")  # fmt: skip
@@ -50,3 +50,26 @@ def test_a_stop_lets_each_training_save_and_starts_no_other(tmp_path, capsys):
     assert all((training.folder / "model.zip").exists() for training in (one, other))
     assert one.arguments()[:2] == ["train", "--resume"] and third.arguments()[-2] == "--run_dir"
     assert "one: stopped" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_ray_runs_trainings_and_passes_a_stop_on(tmp_path, capsys):
+    short, endless = (
+        Training(tmp_path / name, (*OPTIONS, "--total_timesteps", steps))
+        for name, steps in (("short", "64"), ("endless", "10_000_000"))
+    )
+
+    def stop():
+        while not (endless.folder / "episodes.csv").exists() or short not in ended:
+            time.sleep(0.1)
+        signal.raise_signal(signal.SIGTERM)
+
+    ended = {}
+    try:
+        launch = launcher("ray", 2)
+        threading.Thread(target=stop, daemon=True).start()
+        assert launch([short, endless], ended.__setitem__) == 128 + signal.SIGTERM
+    finally:
+        ray.shutdown()
+    assert ended == {short: 0, endless: 128 + signal.SIGTERM} and (endless.folder / "model.zip").exists()
+    assert "endless: stopped" in capsys.readouterr().out

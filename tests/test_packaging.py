@@ -16,14 +16,15 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FOLDERS = tuple(PROJECT["tool"]["setuptools"]["package-dir"].values())
+PLACES = PROJECT["tool"]["setuptools"]["package-dir"]
+FOLDERS = tuple(folder for package, folder in PLACES.items() if package != "relmem")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     """A wheel of the working tree, built from a copy so that nothing is left behind in it."""
     source = tmp_path_factory.mktemp("source")
-    for folder in FOLDERS:
+    for folder in PLACES.values():
         shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, source)
@@ -83,6 +84,7 @@ def test_editors_find_relmem_in_a_clone_and_python_imports_from_its_folders(tmp_
         pytest.skip("relmem was not installed by make")
     links = Path(pth.read_text().splitlines()[0])
     assert [(links / "relmem" / folder).resolve() for folder in FOLDERS] == [ROOT / folder for folder in FOLDERS]
+    assert (links / "relmem" / "__init__.py").resolve() == ROOT / "package" / "__init__.py"
     modules = [f"relmem.{folder}" for folder in FOLDERS]
     code = f"import importlib\nfor name in {modules!r}: print(importlib.import_module(name).__file__)"
     files = _run(sys.executable, "-c", code, cwd=tmp_path).split()
@@ -119,6 +121,12 @@ def test_the_installed_wheel_trains_256_steps(installed, tmp_path):
     _python(installed, f"from relmem.cli import main; sys.exit(main(['train', *{flags!r}]))", tmp_path)
     code = "from relmem.agents import MemoryPPO; print(MemoryPPO.load('run/model.zip').num_timesteps)"
     assert _python(installed, code, tmp_path) == "256\n"
+
+
+def test_the_version_is_that_of_the_distribution(installed, tmp_path):
+    code = "import relmem; from relmem.cli import main; print(relmem.__version__); main(['--version'])"
+    version = PROJECT["project"]["version"]
+    assert _python(installed, code, tmp_path) == f"{version}\nrelmem {version}\n"
 
 
 def test_the_console_command_is_there(installed):

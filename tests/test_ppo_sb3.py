@@ -165,9 +165,14 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
     with pytest.raises(ValueError, match="no saved agent"):
         load(tmp_path / "nothing")
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "checkpoints" / "step_000000000064.zip").touch()
-    with pytest.raises(ValueError, match=r"is not over, but has '.*step_000000000064.zip'"):
+    (tmp_path / "run" / "checkpoints" / "step_000000000064.zip").touch()  # the newest one of a run that is not over
+    with pytest.raises(ValueError, match=r"step_000000000064.zip' is damaged"):
         load(tmp_path / "run")
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "model.pt").touch()
+    for path in (tmp_path / "task", tmp_path / "task" / "model.pt"):
+        with pytest.raises(ValueError, match="holds a model of a supervised task"):
+            load(path)
     (tmp_path / "text.zip").write_text("not a zip")
     with pytest.raises(ValueError, match="damaged, or holds no saved model"):
         load(tmp_path / "text.zip")

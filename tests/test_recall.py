@@ -1,49 +1,18 @@
 """Every core with a memory learns to remember; one without cannot."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.recall import FILE, OPTIONS, ROWS, TASKS, Result, train
 from relmem.agents import make_core, registered_cores
+from relmem.agents.cores.registry import CORES
 
 pytestmark = pytest.mark.slow  # it trains, by a loop of its own
 
 SYMBOLS, DELAY, BATCH = 4, 6, 64
-OPTIONS = {
-    "lstm": {"hidden_size": 32},
-    "gru": {"hidden_size": 32},
-    "stm": {"queries": 2, "item_size": 16, "relation_size": 16},
-    "rmc": {"slots": 2, "heads": 2, "head_size": 16},
-    "gtrxl": {"hidden_size": 32, "window": 16},
-    "lm2": {"slots": 4, "hidden_size": 32},
-    "rmt": {"hidden_size": 32, "segment": 4},
-    "armt": {"hidden_size": 32, "segment": 4},
-    "lstm_stm": {"lstm_size": 32, "queries": 2, "item_size": 16, "relation_size": 16},
-    "linear_attention": {"heads": 2, "key_size": 8, "value_size": 16},
-    "correlation_matrix": {"heads": 2, "key_size": 8, "value_size": 16},
-    "retnet": {"heads": 2, "key_size": 8, "value_size": 16},
-    "gla": {"heads": 2, "key_size": 8, "value_size": 16},
-    "mlstm": {"heads": 2, "key_size": 8, "value_size": 16},
-    "fast_weights": {"hidden_size": 32},
-    "weinet": {"hidden_size": 32},
-    "shm": {"memory_size": 16},
-    "rnn": {"hidden_size": 32},
-    "min_gru": {"hidden_size": 32},
-    "min_lstm": {"hidden_size": 32},
-    "slstm": {"hidden_size": 32},
-    "lru": {"hidden_size": 32},
-    "rg_lru": {"hidden_size": 32},
-    "ffm": {"hidden_size": 32, "memory_size": 16, "max_period": 64},
-    "mamba": {"hidden_size": 32, "memory_size": 8},
-    "mamba2": {"hidden_size": 32, "heads": 2, "key_size": 16},
-    "delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
-    "gated_delta_net": {"heads": 2, "key_size": 8, "value_size": 8},
-    "dnc": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
-    "ntm": {"controller_size": 32, "cells": 8, "cell_size": 8, "read_heads": 1},
-    "tpr": {"entity_size": 16, "relation_size": 8, "hidden_size": 32},
-    "titans": {"memory_size": 16, "hidden_size": 16},
-    "rwkv7": {"heads": 2, "head_size": 8, "rank": 4, "gate_rank": 8},
-}
 
 
 def remember_first(batch_size, marked=False):
@@ -103,3 +72,47 @@ def test_gates_by_the_input_alone_recall_what_is_marked(name):
 def test_without_a_memory_it_stays_at_chance(name):
     core = make_core(name, SYMBOLS, SYMBOLS)
     assert accuracy_after_training(core, iterations=200) < 1.5 / SYMBOLS
+
+
+# ---------------------------------------------------------------- the table of results/recall
+
+TABLE = {
+    label: {task: Result(**row[task]) for task in TASKS} for label, row in json.loads(FILE.read_text())["rows"].items()
+}
+
+
+def solved(task):
+    return {label for label, results in TABLE.items() if results[task].solved}
+
+
+def test_the_table_has_a_row_for_every_core():
+    shipped = {label for label, (name, _) in ROWS.items() if CORES.factory(name).__module__.startswith("relmem.")}
+    assert set(TABLE) == shipped
+
+
+def test_without_a_memory_every_task_is_missed():
+    for task in TASKS:
+        assert not solved(task) & set(MEMORYLESS)
+    assert all(TABLE["identity"][task].accuracy < 1.2 / classes for task, (_, classes, _) in TASKS.items())
+
+
+@pytest.mark.parametrize(
+    ("label", "task"),
+    [
+        ("rnn", "delay"),
+        ("lru", "delay"),
+        ("mlstm", "pairs"),
+        ("delta_net", "pairs"),
+        ("rnn", "parity"),
+        ("gru", "parity"),
+        ("delta_net, signed eigenvalues", "parity"),
+    ],
+)
+def test_what_the_table_says_is_learned_again(label, task):
+    name, options = ROWS[label]
+    assert train(name, task, **options).solved and label in solved(task)
+
+
+def test_positive_eigenvalues_track_no_parity():
+    name, options = ROWS["delta_net"]
+    assert not train(name, "parity", **options).solved and "delta_net" not in solved("parity")

@@ -22,7 +22,10 @@ def config_of(run):
     return parse(list(run.options)).config.as_dict()
 
 
-@pytest.mark.parametrize("name", RUNS)
+ROWS = {(run.table, run.row): name for name, run in RUNS.items()}.values()  # a run of each
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_every_run_has_a_config_a_seed_and_an_end(name):
     run = RUNS[name]
     config = config_of(run)
@@ -31,7 +34,8 @@ def test_every_run_has_a_config_a_seed_and_an_end(name):
     if name.startswith("tasks/"):
         assert config["max_minutes"] is not None and run.table.startswith(f"tasks/{config['task']['name']}")
     else:
-        assert config["total_timesteps"] > 0 and "Pong" in config["env"]["id"]
+        assert config["total_timesteps"] > 0 and config["eval"]["episodes"] >= 8
+        assert not name.startswith("pong/") or "Pong" in config["env"]["id"]
 
 
 STUDY = [table for table in TABLES.values() if table.name.startswith("pong/")]
@@ -52,6 +56,14 @@ def test_the_study_of_pong_compares_cores_and_nothing_else(table):
     assert all(gamma == gammas[0] or "discount 0.99" in run.title for gamma, run in zip(gammas, runs, strict=True))
     frames = kept[0]["env"]["frame_skip"] or 1
     assert gammas[0] == pytest.approx(0.99 ** (frames / 4), abs=1e-3)
+
+
+def test_tests_of_memory_have_one_recipe_and_one_other_rate_for_all_cores():
+    for table in (table for table in TABLES.values() if table.name.startswith("memory/")):
+        configs = [config_of(RUNS[name]) for name in ROWS if RUNS[name].table == table.name]
+        rates = {config["algo"].pop("learning_rate") for config in configs}
+        assert len(rates) <= 2 and table.runs[0].model == ("no memory" if table.range else "LSTM, 64 cells")
+        assert all(config | {"core": 0, "seed": 0} == configs[0] | {"core": 0, "seed": 0} for config in configs)
 
 
 def test_what_scripts_reach_is_the_mean_of_their_games():
@@ -265,11 +277,57 @@ def test_the_results_of_agents_are_drawn_too(kept):
         "| *a script* | +7.5 |" in text
         and "* Pong, frame skip 4, from single frames: no memory (4 seeds); LSTM" in text
     )
-    assert "| -3.2 | -2.5 | +2.0 | 12,345 | 6.7 | 9,000 steps, 5.0 min | never | never | abc1234+ |" in text
+    assert "| -3.2 | -2.5 | +2.0 | 12,345 | 6.7 | 31 | 9,000 steps, 5.0 min | never | never | abc1234+ |" in text
     assert "| +1.0 (3 games, then cut) |" in text and "|  |  | 12,345 |" in text
     assert "2 threads of some CPU; relmem at commit abc1234+.\n" in text
     assert "relmem at commit abc1234+. Nothing else ran.\n" in text
     assert (kept / "pong" / "skip_4" / "curves.png").read_bytes().startswith(PNG)
+
+
+MEMORY = """
+models: {lstm: {title: LSTM}, gru: {title: GRU}, rmc: {title: RMC}}
+tables:
+  memory/short: &short
+    title: Short
+    options: --config memory/tmaze
+    range: [0, 10]
+    runs:
+      lstm: {seeds: [1, 2]}
+      gru: {seeds: [1, 2]}
+      rmc: {seeds: [1, 2]}
+      lstm_rate: {model: lstm, title: rate 3e-4, seeds: [1, 2]}
+  memory/long: {<<: *short, title: Long, range: [-1, 1]}
+  memory/other: {<<: *short, title: Of another kind, range: []}
+"""
+
+
+def keep_memory(table, row, finals, best=None):
+    for run, final in zip((run for run in table.runs if run.row == row), finals, strict=False):
+        run.result.parent.mkdir(parents=True, exist_ok=True)
+        found = {"mean_return_last_100": final, "best_mean_return_100": final if best is None else best}
+        run.result.write_text(json.dumps(AGENT | found | {"core": "lstm"}))
+
+
+def test_models_are_averaged_over_tasks_by_their_better_whole_rows(kept, monkeypatch):
+    monkeypatch.setattr(tables, "LIST", kept / "list.yaml")
+    tables.LIST.write_text(MEMORY)
+    short, long, other = tables.read_tables().values()
+    keep_memory(short, "LSTM", [4.0, 4.0])
+    tables.draw()
+    assert "Over all tasks" not in (kept / "memory" / "README.md").read_text()  # it is one only
+    keep_memory(short, "LSTM, rate 3e-4", [6.0, 8.0], best=9.0)
+    keep_memory(long, "LSTM", [0.0, 0.5], best=0.5)
+    keep_memory(long, "LSTM, rate 3e-4", [1.0])  # better, but not whole
+    for table in (short, long, other):
+        keep_memory(table, "GRU", [None, 0.0])  # nothing ended in time
+    keep_memory(short, "RMC", [1.0, 1.0])
+    tables.draw()
+    text = (kept / "memory" / "README.md").read_text()
+    lines = [line for line in text.splitlines() if line.startswith(("| LSTM |", "| GRU |", "| RMC |"))]
+    assert lines[0].startswith("| LSTM | 0.68 (") and "| 0.82 (" in lines[0] and lines[0].endswith("| 2 |")
+    assert lines[1].startswith("| GRU | 0.00 (") and len(lines) == 2
+    assert "Short (0 to 10); Long (-1 to 1)." in text and "Not trained on every task yet: RMC." in text
+    assert (kept / "memory" / "overall.png").read_bytes().startswith(PNG)
 
 
 class Trainings:

@@ -15,6 +15,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from relmem.agents import A3C, MemoryPPO, load
 from relmem.agents.evaluate import evaluate
@@ -97,9 +98,16 @@ def test_tensorboard_has_the_names_of_sb3_and_more(ppo_run):
     assert curves["time/frames"] == [128, 256, 384, 512]
 
 
+def test_tensorboard_has_the_settings_beside_the_metrics(ppo_run):
+    metadata = EventAccumulator(str(ppo_run)).Reload().summary_metadata["_hparams_/session_start_info"]
+    content = HParamsPluginData.FromString(metadata.plugin_data.content).session_start_info.hparams
+    assert content["core.name"].string_value == "lstm" and content["algo.n_steps"].number_value == 32
+
+
 def test_every_episode_is_written_down(ppo_run):
-    steps, returns, lengths, seconds = read_episodes(ppo_run / "episodes.csv").T
+    steps, returns, lengths, seconds, processor_seconds = read_episodes(ppo_run / "episodes.csv").T
     assert (np.diff(seconds) >= 0).all() and seconds[0] >= 0
+    assert (np.diff(processor_seconds) >= 0).all() and 0 < processor_seconds[-1] < 10 * seconds[-1] + 1
     assert len(steps) > 5 and (np.diff(steps) >= 0).all() and steps[-1] <= 512
     np.testing.assert_array_equal(returns, lengths)  # CartPole gives 1 for every step
 
@@ -109,7 +117,7 @@ def test_the_log_of_episodes_tells_returns_from_lengths(tmp_path):
     env = make_vec_env("CartPole-v1", 1, frame_skip=4, seed=0)  # up to four of reward for a step
     MemoryPPO("MemoryPolicy", env, n_steps=64).learn(64, log)
     log.close()
-    _, returns, lengths, _ = read_episodes(tmp_path / "episodes.csv").T
+    _, returns, lengths, *_ = read_episodes(tmp_path / "episodes.csv").T
     assert len(returns) and (returns > lengths).all()
 
 
@@ -468,12 +476,16 @@ class Countdown(gymnasium.Env):
         return np.zeros(1, dtype=np.float32), 1.0, self.t == self.steps, False, {}
 
 
+def acts_by(predict) -> SimpleNamespace:
+    return SimpleNamespace(predict=predict, observation_space=Countdown.observation_space)
+
+
 @pytest.mark.parametrize(("lengths", "seconds", "returns"), [((1, 2, 3), None, [1, 2, 3]), ((2, 10**9, 3), 20, [2, 3])])
 def test_evaluation_takes_the_first_episode_of_each_environment_and_no_longer_than_it_may(
     lengths, seconds, returns, monkeypatch
 ):
     env = DummyVecEnv([partial(Countdown, steps) for steps in lengths])
-    model = SimpleNamespace(predict=lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
+    model = acts_by(lambda obs, state, starts, deterministic: (np.zeros(len(obs), dtype=int), None))
     monkeypatch.setattr(time, "monotonic", partial(next, itertools.count()))  # a clock that goes on when it is read
     result = evaluate(model, env, seconds=seconds)
     np.testing.assert_array_equal(result.returns, returns)
@@ -487,7 +499,7 @@ def test_evaluation_plays_the_most_probable_actions_with_memory():
         calls.append((state, starts.tolist(), deterministic))
         return np.zeros(2, dtype=int), len(calls)
 
-    evaluate(SimpleNamespace(predict=predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]))
+    evaluate(acts_by(predict), DummyVecEnv([partial(Countdown, steps) for steps in (1, 3)]))
     assert calls == [(None, [True, True], True), (1, [True, False], True), (2, [True, False], True)]
 
 

@@ -106,13 +106,13 @@ def test_a_run_saved_by_version_0_1_goes_on(tmp_path, capfd):
     run = Path(shutil.copytree(SAVED, tmp_path / "run"))
     assert "null" in (run / "config.yaml").read_text()
     before = read_episodes(run / "episodes.csv")
-    assert before.shape == (3, 4) and np.isnan(before[:, 3]).all()
+    assert before.shape == (3, 5) and np.isnan(before[:, 3:]).all()
     goes_on = ["train", "--resume", str(run), "--total_timesteps", "128"]
     assert main(goes_on) == 2 and "saved by an older version of relmem" in capfd.readouterr().err
     assert main([*goes_on, "--trusted"]) == 0
     after = read_episodes(run / "episodes.csv")
     assert MemoryPPO.load(run / "model.zip").num_timesteps == 128
-    assert (after[:3, :3] == before[:, :3]).all() and len(after) > 3 and not np.isnan(after[3:, 3]).any()
+    assert (after[:3, :3] == before[:, :3]).all() and len(after) > 3 and not np.isnan(after[3:]).any()
     assert "null" not in (run / "config.yaml").read_text()
     assert json.loads((run / "results.json").read_text())["steps"] == 128
 

@@ -80,6 +80,7 @@ def test_tensorboard_has_the_metric_and_the_trivial_level_beside_it(run):
     trivial = curve(run / "trivial" / "ignoring the vectors", "valid/accuracy")
     assert trivial == [(step, pytest.approx(2 / 3)) for step in (10, 20, 25)]
     tags = set(EventAccumulator(str(run)).Reload().Tags()["scalars"])
+    assert "_hparams_/experiment" in EventAccumulator(str(run)).Reload().summary_metadata
     assert {"valid/loss", "train/loss", "train/learning_rate", "time/updates_per_second"} <= tags
 
 

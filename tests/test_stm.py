@@ -214,7 +214,7 @@ def test_the_released_models_have_their_number_of_parameters(input_size, output_
 
 
 def test_the_documentation_shows_the_presets():
-    page = Path(__file__).parents[1].joinpath("docs/cores.md").read_text(encoding="utf-8")
+    page = Path(__file__).parents[1].joinpath("docs/stm.md").read_text(encoding="utf-8")
     heads, _, *rows = page[page.index("| option |") :].splitlines()
     names = re.findall(r"`(\w+)`", heads)
     assert sorted(names) == sorted(PRESETS)

@@ -7,7 +7,6 @@ import copy
 import io
 import os
 import pathlib
-import secrets
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Self, cast
@@ -15,20 +14,23 @@ from typing import Any, Literal, NamedTuple, Self, cast
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
-from torch import Tensor, multiprocessing
+from torch import multiprocessing
 from torch.optim import Adam, RMSprop
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, Rate, require_options
 from ...common.processors import available_processors
+from ..distributed import Launcher
+from ..distributed.fleet import Result
 from ..finite import has_finite_weights, require_finite_weights
+from ..messages import Report, pickled
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
 from ..resume import Moment, why_not_exact
 from ..worker_envs import EnvFactory
-from ..workers import Report, WorkerAlgorithm, pickled
+from ..workers import WorkerAlgorithm
 from .learner import Settings
 from .pool import WorkerPool
-from .shared import SharedOptimizer, StepBudget
+from .shared import SharedOptimizer, StepBudget, trained
 from .worker import Job, run_worker
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -81,6 +83,11 @@ class A3C(WorkerAlgorithm):
     :param worker_timeout: seconds without a segment after which a worker is taken to hang, and replaced by another one
         with new episodes, as those are that die; null (None): never
     :param max_restarts: workers that may be replaced within ten minutes; one more ends the training
+    :param launcher: local: processes of this machine that share parameters; ray: Ray actors, whose gradients a learner
+        in this process applies one by one (docs/scale.md)
+    :param min_workers: the training ends where fewer of Ray's workers are left, and none comes back within two minutes
+    :param max_lag: a gradient from Ray is dropped if more updates than that were made since its weights; its steps
+        count. null (None): twice the number of workers
     :param env_kwargs: arguments of ``make_vec_env`` to go with an id, such as ``dict(frame_skip=4)``
     :param seed: worker r samples actions with ``seed + 1 + r``, and its environment e has ``seed + r *
         envs_per_worker + e``. (Runs of several workers still differ: their updates interleave as the clock has it.)
@@ -106,6 +113,9 @@ class A3C(WorkerAlgorithm):
         max_skipped: Count | None = 10,
         worker_timeout: Positive | None = 300.0,
         max_restarts: Natural = 10,
+        launcher: Launcher = "local",
+        min_workers: Count = 1,
+        max_lag: Natural | None = None,
         precision: Precision = "auto",
         env_kwargs: dict[str, Any] | None = None,
         stats_window_size: Count = 100,
@@ -136,6 +146,9 @@ class A3C(WorkerAlgorithm):
         self._places: dict[int, Moment] = {}  # where each worker is, while they wait or before they begin
         self.worker_timeout = worker_timeout
         self.max_restarts = max_restarts
+        self.launcher = launcher
+        self.min_workers = min_workers
+        self.max_lag = max_lag
         self.precision = precision
         super().__init__(
             policy,
@@ -185,12 +198,17 @@ class A3C(WorkerAlgorithm):
         :raises FloatingPointError: if an environment of a worker gives numbers that are not finite
         :raises RuntimeError: if a worker fails or dies, with its traceback or how it ended
         """
-        seed = self.continued_seed()  # before the steps are set to zero
+        seed = self._worker_seed()  # before the steps are set to zero
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        if self.launcher == "ray":
+            callback.on_training_start(locals(), globals())
+            self._learn_with_workers(self._job(seed), 1, total_timesteps, callback, log_interval, seed)
+            callback.on_training_end()
+            return self
         context, workers = multiprocessing.get_context("spawn"), self.workers or available_processors()
-        job = self._pickled_job(secrets.randbelow(2**31) if seed is None else seed)
+        job = torch.frombuffer(bytearray(pickled(self._job(seed))), dtype=torch.uint8).share_memory_()
         budget = StepBudget(self.num_timesteps, total_timesteps, context, workers)
         shared = SharedOptimizer(self.policy.optimizer, context, workers, self.guard.rate)
         before, made_before = (self.num_timesteps, self._n_updates), shared.steps
@@ -227,6 +245,8 @@ class A3C(WorkerAlgorithm):
 
     def _show(self, reports: Sequence[Report], callback: BaseCallback) -> bool:
         """Each segment by itself, with its update."""
+        if self._learning is None:  # with workers of Ray's
+            return super()._show(reports, callback)
         go_on = True
         for report in list(reports):
             go_on = super()._show([report], callback) and go_on
@@ -294,16 +314,28 @@ class A3C(WorkerAlgorithm):
             self._places[int(rank)] = Moment(data, own)
         return bool(self._places) and not any(why_not_exact(place) for place in self._places.values())
 
-    def _pickled_job(self, seed: int) -> Tensor:
-        """What workers are given, as bytes in shared memory."""
+    def _job(self, seed: int) -> Job:
+        """What workers are given."""
         policy = copy.copy(self.policy)
-        del policy.optimizer  # of no use to a worker, which updates the shared parameters
+        del policy.optimizer  # of no use to a worker
         settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
         places = {rank: place.to_bytes() for rank, place in self._places.items()}
         self._places = {}
-        job = pickled(Job(policy, self._env_factory, self.envs_per_worker, seed, settings, places))
-        return torch.frombuffer(bytearray(job), dtype=torch.uint8).share_memory_()
+        return Job(policy, self._env_factory, self.envs_per_worker, seed, settings, places)
+
+    def _update(self, results: Sequence[Result], version: int) -> bool:
+        """Apply the gradient of a worker of Ray's, unless its weights are too old."""
+        (result,) = results
+        most = 2 * (self.workers or available_processors()) if self.max_lag is None else self.max_lag
+        dropped = version - result.version > most
+        self.logger.record_mean("train/dropped", float(dropped))
+        if not dropped:
+            self._update_learning_rate(self.policy.optimizer)
+            for parameter, gradient in zip(trained(self.policy.parameters()), result.content, strict=True):
+                parameter.grad = None if gradient is None else torch.tensor(gradient)
+            self.policy.optimizer.step()
+        return not dropped
 
     @classmethod
     def load(  # type: ignore[override]

@@ -16,9 +16,9 @@ from ..buffer import SequenceBuffer
 from ..collector import collect, to_tensors
 from ..finite import Diverged, is_finite
 from ..guard import not_finite
+from ..messages import PlayedStep, played
 from ..policy import MemoryActorCriticPolicy
 from ..resume import Moment, return_to_place, set_generators, take_moment
-from ..workers import PlayedStep, played
 from .shared import trained
 
 

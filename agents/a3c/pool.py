@@ -14,8 +14,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any, cast
 
 from ...common.output import warn
+from ..messages import Report
 from ..resume import Moment
-from ..workers import Report
 from .shared import StepBudget
 
 Message = Report | Moment | Exception | None

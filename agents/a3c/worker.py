@@ -16,16 +16,18 @@ from multiprocessing.connection import Connection, wait
 from typing import NamedTuple
 
 import cloudpickle  # type: ignore[import-untyped]
+import numpy as np
 import torch
 from stable_baselines3.common.utils import set_random_seed
 from torch import Tensor, nn
 
+from ..distributed.fleet import Weights, load_weights
 from ..finite import Diverged
+from ..messages import Report
 from ..policy import MemoryActorCriticPolicy
 from ..resume import Moment
 from ..schedule import as_schedule
 from ..worker_envs import EnvFactory, build_env
-from ..workers import Report
 from .learner import SegmentLearner, Settings
 from .shared import SharedOptimizer, StepBudget
 
@@ -43,6 +45,34 @@ class Job(NamedTuple):
     seed: int
     settings: Settings
     places: dict[int, bytes]  # by number of the worker: the ``Moment`` of an earlier one
+
+    def worker(self, seed: int) -> GradientWorker:
+        """A worker for a learner elsewhere, which applies its gradients."""
+        return GradientWorker(self, seed)
+
+
+class GradientWorker:
+    """Plays segments with weights that it is given, and returns their gradients."""
+
+    def __init__(self, job: Job, seed: int) -> None:
+        self._policy, self._settings = job.policy, job.settings
+        self._env = build_env(job.env_factory, job.n_envs, seed)
+        self._learner = SegmentLearner(job.policy, self._env, job.settings)
+        self._buffers = persistent_buffers(job.policy)
+
+    def work(self, weights: Weights, progress_remaining: float) -> tuple[Report, list[np.ndarray | None]]:
+        """Play a segment.
+
+        :return: its report; one gradient for each parameter, None where the loss does not depend on it
+        """
+        load_weights(self._policy, weights)
+        steps = self._learner.play()
+        gradients, statistics = self._learner.gradients(as_schedule(self._settings.ent_coef)(progress_remaining))
+        require_constant_buffers(self._policy, self._buffers)
+        return Report(steps, statistics), [None if grad is None else grad.numpy() for grad in gradients]
+
+    def close(self) -> None:
+        self._env.close()
 
 
 def run_worker(

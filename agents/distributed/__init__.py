@@ -1,0 +1,58 @@
+"""Workers that play for one learner: in its own process, or as Ray actors on any number of machines."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal
+
+from ...common.output import stage
+from .fleet import Fleet, LocalFleet
+
+Launcher = Literal["local", "ray"]
+
+
+def start_fleet(launcher: Launcher, *args: Any) -> Fleet:
+    """Start workers.
+
+    :param args: of ``LocalFleet`` or ``RayFleet``
+    :raises ValueError: if Ray is asked for, and not installed
+    """
+    if launcher == "local":
+        return LocalFleet(*args)
+    require_ray()
+    from .ray_fleet import RayFleet  # which imports Ray
+
+    return RayFleet(*args)
+
+
+def connect(address: str | None, n_workers: int) -> None:
+    """Connect this process to a Ray cluster, unless it is: to that of an address or of RAY_ADDRESS, or else to a new
+    one on this machine, which ends with this process.
+
+    :param address: host:port, or auto: that which runs on this machine
+    :param n_workers: for which a new one has room, however few processors there are
+    :raises ValueError: if Ray is not installed, or there is no cluster
+    """
+    require_ray()
+    import ray
+
+    if ray.is_initialized():
+        return
+    new = {} if address or os.environ.get("RAY_ADDRESS") else {"num_cpus": n_workers, "include_dashboard": False}
+    try:
+        with stage("connecting to Ray"):
+            ray.init(address, logging_level="ERROR", log_to_driver=False, **new)  # type: ignore[arg-type]
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        sentence = " ".join(str(error).split())
+        raise ValueError(f"cannot connect to a Ray cluster at '{address or 'RAY_ADDRESS'}': {sentence}") from error
+
+
+def require_ray() -> None:
+    """:raises ValueError: if Ray is not installed"""
+    try:
+        import ray  # noqa: F401
+    except ImportError as error:
+        raise ValueError("launcher 'ray' needs the extra [ray]: pip install 'relmem[ray]'") from error
+
+
+__all__ = ["Fleet", "Launcher", "LocalFleet", "connect", "require_ray", "start_fleet"]

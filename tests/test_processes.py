@@ -1,0 +1,133 @@
+"""PPO in two processes, as torchrun starts them, is PPO in one with all their environments."""
+
+import csv
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+
+import pytest
+import torch
+from stable_baselines3.common.callbacks import BaseCallback
+
+from relmem.agents import MemoryPPO, load, ppo
+from relmem.agents.processes import ParallelPPO, join, place_of_process
+from relmem.cli import main
+from relmem.envs import make_vec_env
+from relmem.experiment.folder import RunFolder
+
+ENVS = 16  # eight for each: fewer rows are multiplied by another routine, which rounds otherwise
+OPTIONS = {
+    "n_steps": 32,
+    "bptt_length": 16,
+    "batch_size": 16 * ENVS // 2,
+    "n_epochs": 2,
+    "learning_rate": 3e-3,
+    "target_kl": 0.02,  # it ends some of the passes
+    "seed": 3,
+}
+CORES = {
+    "lstm": {"hidden_size": 16},
+    "stm": {"queries": 2, "item_size": 8, "relation_size": 4},
+    "rmc": {"slots": 2, "heads": 2, "head_size": 4},
+}
+
+
+def torchrun(*command):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*launch, *map(str, command)], check=True, env=environment)
+
+
+class Episodes(BaseCallback):
+    def __init__(self):
+        super().__init__()
+        self.ended = []
+
+    def _on_step(self):
+        ended = [info["episode"]["r"] for info in self.locals["infos"] if "episode" in info]
+        self.ended += [(self.num_timesteps, reward) for reward in ended]
+        return True
+
+
+def trained(core):
+    """What a training comes to, in this process or in one of several."""
+    place, episodes = place_of_process(), Episodes()
+    if place.count > 1:
+        join(place)
+    env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // place.count)
+    kind = MemoryPPO if place.count == 1 else ParallelPPO
+    model = kind("MemoryPolicy", env, policy_kwargs={"core": core, "core_kwargs": CORES[core]}, **OPTIONS)
+    model.learn(3 * 32 * ENVS, callback=episodes)
+    return {
+        "weights": torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach(),
+        "episodes": episodes.ended,
+        "steps": model.num_timesteps,
+        "updates": model._n_updates,
+        "next number": torch.rand(1),
+        "clip_fraction": model.logger.name_to_value["train/clip_fraction"],
+        "approx_kl": model.logger.name_to_value["train/approx_kl"],
+        "explained_variance": model.logger.name_to_value["train/explained_variance"],
+    }
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory):
+    """By core, what the first of two processes has, and the second."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun(__file__, folder)
+    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in CORES}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORES)
+def test_two_processes_do_what_one_does_with_all_environments(core, in_two, monkeypatch):
+    first, second = in_two[core]
+    weights = first.pop("weights")
+    assert torch.equal(weights, second.pop("weights")) and first == second
+
+    alone = trained(core)
+    assert len(first["episodes"]) > 20
+    for name in ("episodes", "steps", "updates", "next number", "clip_fraction"):
+        assert first[name] == alone[name]
+    torch.testing.assert_close(weights, alone["weights"], rtol=0, atol=2e-6)
+
+    # To the bit, where it takes its minibatches in two parts too.
+    monkeypatch.setattr(ppo, "halves_pay", lambda policy: True)
+    monkeypatch.setattr(ppo, "mapping", lambda n: nullcontext(lambda *args: list(map(*args))))  # but on one thread
+    halved = trained(core)
+    assert torch.equal(weights, halved.pop("weights")) and first == halved
+
+
+@pytest.mark.slow
+def test_two_processes_keep_one_run_which_one_process_goes_on_with(tmp_path):
+    train = ["-m", "relmem.cli", "train"]
+    options = ["--config", "cartpole/masked_lstm", "--eval.episodes", "1", "--total_timesteps", "2000"]
+    torchrun(*train, *options, "--run_dir", tmp_path / "run")
+    results = RunFolder(tmp_path / "run").read_results()
+    assert results["outcome"] == "finished" and results["steps"] == 2048 and len(results["commands"]) == 1
+    with (tmp_path / "run" / "episodes.csv").open(encoding="utf-8") as file:
+        assert len({int(row["step"]) for row in csv.DictReader(file)}) > 20
+    assert type(load(tmp_path / "run")) is MemoryPPO
+    assert main(["train", "--resume", str(tmp_path / "run"), "--total_timesteps", "3000"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--config", "cartpole/masked_lstm_impala"], "train algo.name ppo"),
+        (["--config", "cartpole/masked_lstm", "--env.n_envs", "9"], "env.n_envs must be a multiple of 2"),
+        (["--config", "tasks/copy_stm"], "the processes of torchrun train agents"),
+    ],
+)
+def test_what_processes_cannot_share_is_refused(options, message, monkeypatch, capsys):
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["train", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
+if __name__ == "__main__":  # in the processes of torchrun
+    torch.set_num_threads(1)
+    for core in CORES:
+        torch.save(trained(core), f"{sys.argv[1]}/{core}_{place_of_process().rank}.pt")
