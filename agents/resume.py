@@ -102,11 +102,11 @@ def set_generators(states: dict[str, Any]) -> None:
 
 def pending(logger: Logger) -> list[dict[str, Any]]:
     """What was recorded for the log, and not written yet."""
-    excluded = {name: list(formats or ()) for name, formats in logger.name_to_excluded.items()}
-    plain = {
-        name: value for name, value in logger.name_to_value.items() if isinstance(value, int | float | str | np.generic)
-    }
-    return [plain, dict(logger.name_to_count), excluded]
+    kinds = (int, float, str, np.generic)
+    values = {name: value for name, value in logger.name_to_value.items() if isinstance(value, kinds)}
+    counts = {name: logger.name_to_count[name] for name in values if name in logger.name_to_count}
+    excluded = {name: list(logger.name_to_excluded.get(name) or ()) for name in values}
+    return [values, counts, excluded]
 
 
 def set_pending(logger: Logger, recorded: list[dict[str, Any]]) -> None:
