@@ -29,13 +29,14 @@ class Agent:
         self.starts: np.ndarray | None = None  # [N], true where an episode begins with the next observation; None: all
         self.n_envs: int | None = None  # of the observations so far; None: single ones
 
-    def act(self, obs: Observation, deterministic: bool = True) -> np.ndarray:
+    def act(self, obs: Observation, deterministic: bool = True, action_masks: np.ndarray | None = None) -> np.ndarray:
         """The action for one observation, or the actions [N, ...] for a batch of N.
 
         :param obs: what the environment shows now, one or a batch; of parts by name where the space is a dictionary
         :param deterministic: whether to take the most probable action instead of a sampled one
-        :raises ValueError: if observations do not have the shape that the model was trained on, or are of another
-            number of environments than before
+        :param action_masks: which actions are allowed, as the environments' ``action_masks()`` says; None: all
+        :raises ValueError: if masks or observations do not have the shape that the model was trained on, or are of
+            another number of environments than before
         """
         n_envs = self._count(obs)
         if self.starts is not None and n_envs != self.n_envs:
@@ -45,7 +46,8 @@ class Agent:
             )
         self.n_envs = n_envs
         starts = np.ones(n_envs or 1, dtype=bool) if self.starts is None else self.starts
-        actions, self.state = self.model.predict(obs, self.state, starts, deterministic)
+        masks = {} if action_masks is None else {"action_masks": action_masks}
+        actions, self.state = self.model.predict(obs, self.state, starts, deterministic, **masks)
         self.starts = np.zeros(n_envs or 1, dtype=bool)
         return actions
 

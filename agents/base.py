@@ -7,18 +7,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
+import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info, update_learning_rate
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from ..common.options import Count, require_options
 from ..common.output import say
 from .finite import require_finite_weights
 from .guard import UpdateGuard
+from .normalization import Normalization, frozen, normalization_of
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .resume import Moment, pending, set_generators, set_pending, take_moment
@@ -62,6 +64,7 @@ class MemoryAlgorithm(BaseAlgorithm):
     saved_at: Moment | None = None  # of what was loaded, where ``take_up`` goes on
     _moment: Moment | None = None  # at the beginning of the rollout or update under way
     _to_take_up: Moment | None = None  # when learning begins
+    normalization: Normalization | None = None  # of the environments that it has learned in; saved with it
 
     def _require_setup(self, kind: type[BaseAlgorithm]) -> None:
         """Check what the algorithm was made of, or loaded with.
@@ -92,6 +95,24 @@ class MemoryAlgorithm(BaseAlgorithm):
         self.policy = policy.to(self.device)
         self.policy.set_precision(self.precision)
         self.guard = UpdateGuard(self.policy, self.max_skipped)
+
+    def predict(  # type: ignore[override]
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Action for one observation or a batch, and the state to pass with the next one: see the policy's."""
+        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+
+    def normalized(self, env: VecEnv) -> VecEnv:
+        """Environments as the model knows them: if it learns under a ``VecNormalize``, or did before it was saved, the
+        observations are normalised by its statistics as they are now; else nothing is done to them."""
+        learns_in = self.get_vec_normalize_env()
+        normalization = self.normalization if learns_in is None else normalization_of(learns_in)
+        return env if normalization is None or unwrap_vec_normalize(env) is not None else frozen(env, normalization)
 
     def continued_seed(self) -> int | None:
         """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
@@ -172,12 +193,14 @@ class MemoryAlgorithm(BaseAlgorithm):
         :raises Diverged: if its weights are not finite, and of no use to anyone
         """
         require_finite_weights(self.policy)
+        if (learns_in := self.get_vec_normalize_env()) is not None:
+            self.normalization = normalization_of(learns_in)
         excluded = {*self._excluded_save_params(), *(exclude or ())} - {*(include or ())}
         data = {name: value for name, value in vars(self).items() if name not in excluded}
         write_agent(path, data, self.get_parameters() | {MOMENT: self.moment()._asdict()})
 
     @classmethod
-    def load(  # type: ignore[override]
+    def load(
         cls,
         path: Any,
         env: GymEnv | None = None,
@@ -209,7 +232,7 @@ class MemoryAlgorithm(BaseAlgorithm):
             env = cls._wrap_env(env, data.get("verbose", 0))
             check_for_correct_spaces(env, data["observation_space"], data["action_space"])
             data["n_envs"] = env.num_envs
-        model = cls(data["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg,arg-type]
+        model = cls(data["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
         vars(model).update(data | {"policy_kwargs": policy_kwargs} | kwargs)
         model._setup_model()
         model.set_parameters(parts, exact_match=True, device=device)

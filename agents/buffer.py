@@ -23,6 +23,7 @@ class SequenceBatch(NamedTuple):
     returns: Tensor  # [L, S]
     starts: Tensor  # [L, S]
     state: State  # of the core before the first step, [S, ...]
+    action_masks: Tensor | None  # [L, S, M], true where a choice was allowed; None: all were
 
 
 class SequenceBuffer:
@@ -48,6 +49,7 @@ class SequenceBuffer:
         self.starts = starts.bool()
         self.obs: Any = None  # like those of the rollout's first step: under `VecNormalize`, not like the space
         self.actions: Any = None
+        self.action_masks: Tensor | None = None
         self.state = MemoryCore.initial_state(core, self.n_sequences)  # zeros, whatever the core begins with
 
     def _room_for(self, given: Tensor) -> Tensor:
@@ -61,11 +63,15 @@ class SequenceBuffer:
         return row, slice(chunk * self.n_envs, (chunk + 1) * self.n_envs)
 
     @torch.no_grad()
-    def begin_step(self, t: int, obs: Any, starts: Tensor, state: State) -> None:
-        """Store what is known before step t: obs [N, ...], starts [N] and, if a sequence begins here, the state."""
+    def begin_step(self, t: int, obs: Any, starts: Tensor, state: State, action_masks: Tensor | None = None) -> None:
+        """Store what is known before step t: obs [N, ...], starts [N], action masks [N, M] of environments that have
+        some and, if a sequence begins here, the state."""
         row, columns = self._at(t)
         if t == 0:
             self.obs = map_obs(self._room_for, obs)
+            self.action_masks = None if action_masks is None else self._room_for(action_masks)
+        if self.action_masks is not None:
+            self.action_masks[row, columns] = action_masks
         map_obs(lambda stored, given: stored[row, columns].copy_(given), self.obs, obs)
         self.starts[row, columns] = starts
         if row == 0:
@@ -122,6 +128,7 @@ class SequenceBuffer:
             returns=pick(self.returns),
             starts=pick(self.starts),
             state=type(self.state)(*(leaf.index_select(0, columns) for leaf in self.state)),
+            action_masks=None if self.action_masks is None else pick(self.action_masks),
         )
 
 

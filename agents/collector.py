@@ -16,6 +16,7 @@ from torch import Tensor
 from .buffer import SequenceBuffer
 from .cores import State
 from .finite import LARGEST, LARGEST_LEARNED, Diverged, require_numbers
+from .masks import mask_reader
 from .policy import MemoryActorCriticPolicy
 from .spaces import map_obs
 
@@ -37,6 +38,7 @@ class Step(NamedTuple):
     dones: np.ndarray  # [N], true where an episode ended with this step
     infos: list[dict[str, Any]]
     next_state: State  # of the core, [N, ...]
+    action_masks: Tensor | None  # [N, M], true where a choice was allowed (see ``relmem.agents.masks``)
 
 
 def collect(
@@ -51,6 +53,8 @@ def collect(
 ) -> Iterator[Step]:
     """Play one rollout into the buffer, and hand out each step as soon as the environments have answered.
 
+    Environments with a method ``action_masks`` are asked before each step which actions they allow.
+
     Who does not ask for the next step ends the rollout, and the buffer is of no use.
 
     :param obs: [N, ...], observations to begin with
@@ -59,27 +63,31 @@ def collect(
     :param gamma: discount of the value that stands for the rest of an episode which a time limit cut
     :param clip_reward: store rewards clipped to [-clip_reward, clip_reward]; None: as they are
     :raises FloatingPointError: if an environment gives numbers that are not finite, before anything is made of them
+    :raises ValueError: if an environment's action mask has the wrong shape or allows nothing
     """
     policy.set_training_mode(False)
+    read_masks = mask_reader(env)
     _require_observations(env, obs)
     obs_tensor, episode_starts = to_tensors(policy, obs, starts)
     for t in range(buffer.n_steps):
+        read = read_masks()
+        masks = None if read is None else torch.as_tensor(read, device=policy.device)
         try:
             with torch.no_grad():
                 seen = policy.prepare(obs_tensor)
-                actions, values, log_probs, next_state = policy.act(seen, state, episode_starts)
+                actions, values, log_probs, next_state = policy.act(seen, state, episode_starts, action_masks=masks)
         except Diverged:
             require_numbers("observation", obs, LARGEST_LEARNED)  # which may be to blame
             raise
         clipped_actions = to_env(policy.action_space, actions)
         env.step_async(clipped_actions)
-        buffer.begin_step(t, seen, episode_starts, state)  # while the environments step
+        buffer.begin_step(t, seen, episode_starts, state, masks)  # while the environments step
         obs, rewards, dones, infos = env.step_wait()
         _require_observations(env, obs)
         require_numbers("reward", rewards, LARGEST_LEARNED if clip_reward is None else LARGEST)
         yield Step(
             t, obs_tensor, episode_starts, actions, values, log_probs,
-            clipped_actions, obs, rewards, dones, infos, next_state,
+            clipped_actions, obs, rewards, dones, infos, next_state, masks,
         )  # fmt: skip
         clipped = rewards if clip_reward is None else rewards.clip(-clip_reward, clip_reward)
         learned = torch.as_tensor(clipped, dtype=torch.float32, device=policy.device)

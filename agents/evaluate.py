@@ -12,7 +12,9 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.options import Count, Positive, require_options
 from .agent import Agent
+from .base import MemoryAlgorithm
 from .finite import require_numbers
+from .masks import mask_reader
 
 
 class Evaluation(NamedTuple):
@@ -33,6 +35,12 @@ def evaluate(
 ) -> Evaluation:
     """Play episodes to their end.
 
+    A model that was trained under a ``VecNormalize`` sees environments without one as it knows them, normalised by the
+    statistics of its training; returns are of the rewards as they are.
+
+    Environments with a method ``action_masks`` are asked which actions they allow, and an algorithm of ours plays no
+    others.
+
     :param model: what acts
     :param env: is reset first. Each environment plays its share of the episodes, so that short ones do not come to
         count more than long ones
@@ -41,6 +49,7 @@ def evaluate(
     :param progress: called with the number of episodes that have ended and of all, whenever one ends
     :param deterministic: whether to take the most probable actions, or to sample them
     :raises FloatingPointError: if an environment gives numbers that are not finite
+    :raises ValueError: if an environment's action mask has the wrong shape or allows nothing
     """
     require_options(evaluate, {"episodes": episodes, "seconds": seconds})
     total = env.num_envs if episodes is None else episodes
@@ -49,10 +58,12 @@ def evaluate(
     returns: list[float] = []
     lengths: list[int] = []
     deadline = time.monotonic() + (np.inf if seconds is None else seconds)
+    env = model.normalized(env) if isinstance(model, MemoryAlgorithm) else env
+    read_masks = mask_reader(env) if isinstance(model, MemoryAlgorithm) else lambda: None
     agent, obs = Agent(model), env.reset()
     while left.any() and time.monotonic() < deadline:
         require_numbers("observation", obs)
-        obs, rewards, ended, _ = env.step(agent.act(obs, deterministic))  # type: ignore[arg-type]
+        obs, rewards, ended, _ = env.step(agent.act(obs, deterministic, read_masks()))  # type: ignore[arg-type]
         require_numbers("reward", rewards)
         sums, steps = sums + rewards, steps + 1
         for i in (ended & (left > 0)).nonzero()[0].tolist():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ from stable_baselines3.common.preprocessing import get_flattened_obs_dim, is_ima
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor
 from torch import Tensor, nn
 
+from ..common.imports import imported
+from ..common.options import Import
 from ..envs.last import LAST_ACTION, LAST_REWARD, OBSERVATION
 from .block_conv import BlockConv2d
 
@@ -214,7 +216,7 @@ class FeaturesAndLast(BaseFeaturesExtractor):
     :param features: name of the extractor of the rest; None: the one that goes with it
     """
 
-    def __init__(self, observation_space: spaces.Dict, features: FeaturesName | None = None) -> None:
+    def __init__(self, observation_space: spaces.Dict, features: FeaturesName | Import | None = None) -> None:
         self.last = last_parts(observation_space)
         rest = {name: space for name, space in observation_space.spaces.items() if name not in self.last}
         self.in_parts = rest.keys() != {OBSERVATION}
@@ -265,16 +267,21 @@ def _looks_like_images(space: spaces.Space) -> bool:
     return len(space.shape) == 3 or space.dtype == np.uint8
 
 
-def features_class(name: FeaturesName | None, observation_space: spaces.Space) -> Any:
-    """The extractor of that name; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for the rest. Where
-    observations show the last action or reward, it is that of the rest of them.
+def features_class(name: FeaturesName | Import | None, observation_space: spaces.Space) -> Any:
+    """The extractor of that name or in that module; None: ``nature`` for images, ``dict`` for dictionaries, ``mlp`` for
+    the rest. Where observations show the last action or reward, it is that of the rest of them.
 
-    :raises ValueError: if it is one for another kind of observations; without a name, if observations look like images
-        but are none that the default extractors read
+    :raises ValueError: if it is one for another kind of observations, or a module holds no such extractor; without a
+        name, if observations look like images but are none that the default extractors read
     """
     parts = dict(observation_space.spaces) if isinstance(observation_space, spaces.Dict) else None
     if last_parts(observation_space):
         return functools.partial(FeaturesAndLast, features=name)
+    if name is not None and ":" in name:
+        own = imported(name, "features")
+        if not (isinstance(own, type) and issubclass(own, BaseFeaturesExtractor)):
+            raise ValueError(f"features '{name}' must be a class derived from SB3's BaseFeaturesExtractor, got {own!r}")
+        return own
     if name is not None and (parts is None) == (name == "dict"):
         raise ValueError(f"features '{name}' do not fit the observations {observation_space}")
     for key, space in (parts or {}).items():
@@ -296,4 +303,4 @@ def features_class(name: FeaturesName | None, observation_space: spaces.Space) -
                 "them in the environment, or choose features 'mlp'"
             )
         name = "dict" if parts is not None else "nature" if images else "mlp"
-    return FEATURES[name]
+    return FEATURES[cast(FeaturesName, name)]

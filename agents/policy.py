@@ -7,6 +7,7 @@ A3C, which carry the core's own structured state, and stock ``sb3_contrib.Recurr
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,12 +23,14 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtr
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
 
-from ..common.checks import unknown
-from ..common.options import Count, require_options
+from ..common.checks import require_choice, unknown
+from ..common.options import Count, Import, require_options
 from ..envs.last import OBSERVATION
 from .cores import State, make_core, registered_cores
+from .cores.weights import require_same_tensors
 from .features import ConvFeatures, FeaturesName, convolutions, features_class
 from .finite import Diverged
+from .masks import masked_distribution, require_masks
 from .precision import Precision, autocast_dtype
 from .spaces import map_obs, require_spaces
 
@@ -41,10 +44,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
 
     :param core: name of a registered memory core, or module:name of one that the import of a module registers
     :param core_kwargs: the core's options; null (None): its defaults
-    :param features: feature extractor; null (None): nature for images, dict for dictionaries, mlp for the rest
+    :param features: feature extractor, or module:name of a class of your own, derived from SB3's BaseFeaturesExtractor;
+        null (None): nature for images, dict for dictionaries, mlp for the rest
     :param bypass: whether the heads read the features too, beside the core's output: what can be played without memory
         then need not be learned through it
-    :param net_arch: sizes of hidden layers between core and heads, also as {"pi": [64], "vf": [64]}; null (None): none
+    :param net_arch: sizes of hidden layers between core and heads, also as {pi: [64], vf: [64]}; null (None): none
     :param features_extractor_class: an extractor class of your own, instead of ``features``
     :param options: others of ``ActorCriticPolicy``, such as ``activation_fn``
     :raises ValueError: if a space is one that no policy can have, or the core, one of its options or the features are
@@ -58,7 +62,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         lr_schedule: Schedule,
         core: str = "lstm",
         core_kwargs: dict[str, Any] | None = None,
-        features: FeaturesName | None = None,
+        features: FeaturesName | Import | None = None,
         bypass: bool = False,
         net_arch: list[Count] | dict[str, list[Count]] | None = None,
         features_extractor_class: type[BaseFeaturesExtractor] | None = None,
@@ -75,6 +79,8 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
             "net_arch": net_arch,
         }
         require_options(MemoryActorCriticPolicy, own_options)
+        for part in net_arch if isinstance(net_arch, dict) else ():
+            require_choice("part of net_arch", part, ("pi", "vf"))
         if ":" not in core and core not in registered_cores():  # as where a model is loaded in a new process
             hint = "(A core of your own is known once its module is imported; 'module:core' imports it.)"
             raise ValueError(f"{unknown('core', core, registered_cores())} {hint}")
@@ -130,6 +136,15 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         """Where the policy computes. (SB3 goes through its parameters to find out, at every step.)"""
         return self.core._like.device
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take over weights.
+
+        :raises ValueError: if they are of another configuration, naming the first tensor that differs
+        """
+        if strict:
+            require_same_tensors(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
     def set_precision(self, precision: Precision) -> None:
         """Choose what features are computed in. Trainers do; a saved policy does not keep it.
 
@@ -168,7 +183,12 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         return self.core.initial_state(n_envs)
 
     def act(
-        self, obs: PyTorchObs, state: State, starts: Tensor, deterministic: bool = False
+        self,
+        obs: PyTorchObs,
+        state: State,
+        starts: Tensor,
+        deterministic: bool = False,
+        action_masks: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, State]:
         """Choose one action per environment.
 
@@ -176,6 +196,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :param state: state of the core
         :param starts: [B], true where the observation is the first of an episode
         :param deterministic: whether to take the most probable action instead of a sampled one
+        :param action_masks: [B, M], true where a choice is allowed (see ``relmem.agents.masks``); None: all are
         :return: actions [B, ...], values [B], log-probabilities [B], next state
         """
         latent, state = self._remember(obs, state, starts.unsqueeze(0))  # [B, O]
@@ -183,12 +204,25 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         own = slice(rank * len(latent), (rank + 1) * len(latent))
         if count > 1:  # the others' actions are drawn too, so that all processes go on with the same numbers
             latent = nn.functional.pad(latent, (0, 0, own.start, (count - 1 - rank) * len(latent)))
-        distribution = self._distribution(latent)
+            if action_masks is not None:
+                everything = action_masks.new_ones(len(latent), action_masks.shape[1])
+                everything[own] = action_masks
+                action_masks = everything
+        distribution = self._distribution(latent, action_masks)
         actions = distribution.get_actions(deterministic=deterministic)
         return actions[own], self._values(latent)[own], distribution.log_prob(actions)[own], state
 
+    def outputs(self, obs: PyTorchObs, state: State, starts: Tensor) -> tuple[Tensor, Tensor, State]:
+        """What the heads compute of one step, as ``act`` takes it: without a choice among actions, for those who export
+        the policy or look at it.
+
+        :return: logits of actions, of continuous ones their means [B, A], values [B], next state
+        """
+        latent, state = self._remember(obs, state, starts.unsqueeze(0))  # [B, O]
+        return self.action_net(self.mlp_extractor.forward_actor(latent)), self._values(latent), state
+
     def evaluate_sequence(
-        self, obs: PyTorchObs, actions: Tensor, state: State, starts: Tensor
+        self, obs: PyTorchObs, actions: Tensor, state: State, starts: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None, State]:
         """Evaluate the actions of whole sequences, with gradients through time.
 
@@ -196,11 +230,12 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         :param actions: actions taken [T, B, ...]
         :param state: state of the core before the first step
         :param starts: [T, B], true where an observation is the first of an episode
+        :param action_masks: [T, B, M], true where a choice was allowed; None: all were
         :return: values [T, B], log-probabilities [T, B], entropies [T, B] (None where the distribution has no
             closed form), state after the last step
         """
         latent, state = self._remember(map_obs(lambda o: o.flatten(0, 1), obs), state, starts)  # [T * B, O]
-        distribution = self._distribution(latent)
+        distribution = self._distribution(latent, None if action_masks is None else action_masks.flatten(0, 1))
         log_prob = distribution.log_prob(actions.flatten(0, 1))
         entropy = distribution.entropy()
         shape = starts.shape
@@ -246,9 +281,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
                 return self.features_extractor(obs).float()
             return self.extract_features(obs).float()  # type: ignore[union-attr]
 
-    def _distribution(self, latent: Tensor) -> Distribution:
+    def _distribution(self, latent: Tensor, action_masks: Tensor | None = None) -> Distribution:
         parameters = self.mlp_extractor.forward_actor(latent)
         try:
+            if action_masks is not None:
+                return masked_distribution(self.action_space, self.action_net(parameters), action_masks)
             return self._get_action_dist_from_latent(parameters)
         except ValueError as error:  # torch's, whose distributions want finite parameters
             raise Diverged(
@@ -304,11 +341,11 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         return self._values(latent).unsqueeze(-1), distribution.log_prob(actions), distribution.entropy()
 
     def get_distribution(  # type: ignore[override]
-        self, obs: PyTorchObs, lstm_states: Halves, episode_starts: Tensor
+        self, obs: PyTorchObs, lstm_states: Halves, episode_starts: Tensor, action_masks: Tensor | None = None
     ) -> tuple[Distribution, Halves]:
         """The action distribution and the next state."""
         latent, halves = self._process_sequence(self._features(obs), lstm_states, episode_starts)
-        return self._distribution(latent), halves
+        return self._distribution(latent, action_masks), halves
 
     def predict_values(self, obs: PyTorchObs, lstm_states: Halves, episode_starts: Tensor) -> Tensor:  # type: ignore[override]
         """Values [B, 1]."""
@@ -321,21 +358,25 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Action for one observation or a batch, and the state to pass with the next one.
 
         :param state: what the last call returned; None: episodes begin here
         :param episode_start: [n], true where an observation is the first of its episode
         :param deterministic: the most probable action instead of a sampled one
+        :param action_masks: [n, M], true where a choice is allowed, as an environment's ``action_masks()`` says (see
+            ``relmem.agents.masks``); None: all are
         :raises ValueError: if the state is of another number of environments or another core, or ``episode_start`` of
-            another number
+            another number, or masks have the wrong shape or allow nothing
         """
-        tensors, _ = self.obs_to_tensor(observation)
+        self.set_training_mode(False)
+        tensors, batched = self.obs_to_tensor(observation)
         n_envs = len(next(iter(tensors.values())) if isinstance(tensors, dict) else tensors)
-        if state is None:
-            episode_start = np.ones(n_envs, dtype=bool)  # the parent's zeros then give way to the initial state
+        expected = (1, n_envs, self.lstm_actor.hidden_size)
+        if state is None:  # these zeros give way to the initial state
+            state, episode_start = (np.zeros(expected), np.zeros(expected)), np.ones(n_envs, dtype=bool)
         else:
-            expected = (1, n_envs, self.lstm_actor.hidden_size)
             if len(state) != 2 or any(np.shape(half) != expected for half in state):
                 raise ValueError(
                     f"the state to predict from must be two arrays of shape {expected}, as returned by the last call "
@@ -346,4 +387,19 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
                     f"episode_start must have one entry for each of {n_envs} environments, got the shape "
                     f"{np.shape(episode_start)}"
                 )
-        return super().predict(observation, state, episode_start, deterministic)
+        masks = None if action_masks is None else require_masks(action_masks, self.action_space, n_envs)
+        starts = np.zeros(n_envs, dtype=bool) if episode_start is None else np.reshape(episode_start, n_envs)
+        with torch.no_grad():
+            halves = tuple(torch.as_tensor(half, dtype=torch.float32, device=self.device) for half in state)
+            distribution, halves = self.get_distribution(
+                tensors,
+                halves,
+                torch.as_tensor(starts, dtype=torch.bool, device=self.device),
+                None if masks is None else torch.as_tensor(masks, device=self.device),
+            )
+            drawn = distribution.get_actions(deterministic=deterministic)
+        space = self.action_space
+        actions = drawn.cpu().numpy().reshape(-1, *(space.shape or ()))
+        if isinstance(space, spaces.Box):
+            actions = self.unscale_action(actions) if self.squash_output else np.clip(actions, space.low, space.high)
+        return actions if batched else actions.squeeze(axis=0), tuple(half.cpu().numpy() for half in halves)

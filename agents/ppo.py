@@ -323,7 +323,9 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """
         policy, columns, advantages = part
         batch = self.buffer.sequences(columns)
-        *evaluated, _ = policy.evaluate_sequence(batch.obs, batch.actions, batch.state, batch.starts)
+        *evaluated, _ = policy.evaluate_sequence(
+            batch.obs, batch.actions, batch.state, batch.starts, batch.action_masks
+        )
         return ppo_loss(settings, whole, tuple(evaluated), batch.values, batch.log_probs, advantages, batch.returns)
 
     def _not_finite(self, columns: Tensor, parts: Mapping[str, Tensor]) -> str:

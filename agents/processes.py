@@ -133,6 +133,7 @@ class ParallelPPO(MemoryPPO):
 
         :return: False if a callback of the first process asked to stop
         :raises FloatingPointError: in all processes, if an environment of one gives numbers that are not finite
+        :raises ValueError: likewise, if an action mask has the wrong shape or allows nothing
         """
         assert self._own_buffer is not None and self._last_obs is not None and self._last_episode_starts is not None
         self.guard.begin()
@@ -143,13 +144,13 @@ class ParallelPPO(MemoryPPO):
                 self._state = self.policy.initial_state(env.num_envs)
         place = self._last_obs, self._last_episode_starts, self._state
         steps: list[PlayedStep] = []
-        failure: FloatingPointError | None = None
+        failure: FloatingPointError | ValueError | None = None
         try:
             with threads_of_rollout(env.num_envs):
                 for step in collect(self.policy, env, self._own_buffer, *place, self.gamma, self.clip_reward):
                     self._last_obs, self._last_episode_starts, self._state = step.new_obs, step.dones, step.next_state
                     steps.append(played(step))
-        except FloatingPointError as error:
+        except (FloatingPointError, ValueError) as error:  # ValueError: of an action mask
             failure = error
         found = gathered_objects((steps, failure))
         for rank, (_, error) in enumerate(found):
@@ -218,6 +219,7 @@ def gather(own: SequenceBuffer, whole: SequenceBuffer) -> None:
     whole.obs = map_obs(beside, own.obs)
     for name in ("actions", "rewards", "values", "log_probs", "starts"):
         setattr(whole, name, beside(getattr(own, name)))
+    whole.action_masks = None if own.action_masks is None else beside(own.action_masks)
     whole.state = type(own.state)(*(beside(leaf, dim=0) for leaf in own.state))
     last_values, last_starts = own._after
     whole.end_rollout(torch.cat(gathered(last_values)), torch.cat(gathered(last_starts)))

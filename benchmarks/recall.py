@@ -217,6 +217,7 @@ def report(rows: dict[str, Any]) -> str:
         + ", ".join(f"{task.updates:,} updates ({name})" for name, task in TASKS.items())
         + ".",
         "A miss says that this small layer did not learn the task by this recipe; it is no proof that it cannot.",
+        "Parameters are those in parity, with two inputs and two outputs.",
         "",
         "| core | parameters | state, floats | delay | pairs | parity |",
         "| --- | --- | --- | --- | --- | --- |",

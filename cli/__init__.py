@@ -19,6 +19,7 @@ COMMANDS = {  # each the module of that name, whose `prepare(argv)` checks all i
     "sweep": "train every combination of options and seeds, then draw them",
     "tune": "look for good settings",
     "plot": "draw runs in one picture, with a table beside it",
+    "export": "write an agent as ONNX or for torch.export, to be run without relmem",
     "cores": "list the memory cores: parameters, state, cost",
     "configs": "list the experiments that come with relmem",
     "envs": "list the environments",

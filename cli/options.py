@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from ..agents.cores.registry import core_options, registered_cores
 from ..common.checks import unknown
@@ -26,7 +26,7 @@ FLAGS = {
     "config": "a YAML file, or the name of a shipped config such as pong/stm",
     "run_dir": "folder of the run; unless given, runs/<what is trained>_<time>",
     "resume": "run folder to continue",
-    "trusted": "with --resume: load a model that may run code, as those of relmem 0.1 may (docs/security.md)",
+    "trusted": "with --resume or --init_from: load what may run code, as models of relmem 0.1 may (docs/security.md)",
     "smoke": "cut the run down to a few seconds, to see whether it works",
     "help": "list the options",
 }
@@ -70,6 +70,8 @@ def parse(argv: Sequence[str]) -> Invocation:
     for key, text in words.items():
         if key not in known:
             raise ValueError(_unknown("option", key, [*FLAGS, *known], groups))
+        if not text and bool in (known[key].hint, *get_args(known[key].hint)):  # may stand alone: --track
+            text = "true"
         text = _given(key, text)
         with _naming(key):
             on_flags[key] = read(text)
@@ -77,8 +79,8 @@ def parse(argv: Sequence[str]) -> Invocation:
     if not file and not {"env.id", "task.name"} & words.keys():
         raise ValueError("name an experiment: a --config such as pong/stm, an --env.id or a --task.name")
     run_dir, resume = (Path(flags[name]) if name in flags else None for name in ("run_dir", "resume"))
-    if "trusted" in flags and not resume:
-        raise ValueError("trusted goes with --resume: nothing is loaded without it")
+    if "trusted" in flags and not resume and not config.flat().get("init_from"):
+        raise ValueError("trusted goes with --resume or --init_from: nothing is loaded without them")
     return Invocation(job, config, run_dir, resume, "smoke" in flags, "trusted" in flags)
 
 

@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..common.columns import columns, markdown
-from ..common.files import replacing
+from ..common.columns import columns
 from ..common.output import say, stage, warn
-from ..experiment.compare import (
-    Comparison,
-    Interval,
-    Trained,
-    compare,
-    find_runs,
-    interquartile_means,
-    normalised,
-    spread,
-)
-from ..experiment.pictures import SCALES, Panel, draw_panels
+from ..experiment.compare import Comparison, Trained, compare, find_runs
+from ..experiment.pictures import SCALES
+from ..experiment.report import Report
 from .arguments import Arguments
 
 ENDINGS = (".png", ".svg", ".pdf")
@@ -89,88 +78,15 @@ def show(comparison: Comparison, left_out: Mapping[Path, str], x: str, picture: 
     for folder, why in left_out.items():
         warn(f"{folder} is left out: {why}")
     with stage("drawing"):
-        draw_panels(picture, panels(comparison, x), "")
-    means = over_tasks(comparison)
-    sections = [(task, lines(rows)) for task, rows in comparison.tables.items()]
-    if means:
-        heads = ["", "interquartile mean (95 % interval)", "runs on each task"]
-        over = [[row, str(interval), str(seeds)] for row, (interval, seeds) in means.items()]
-        sections.append((f"All {len(comparison.tables)} tasks, scores from 0 (worst run) to 1 (best)", [heads, *over]))
-    with replacing(picture.with_suffix(".md")) as file:
-        parts = [
-            f"![Learning curves]({picture.name})",
-            *(f"## {title}\n\n{markdown(table)}" for title, table in sections),
-        ]
-        file.write(("\n\n".join(parts) + "\n").encode())
+        report = Report.of(comparison)
+        report.write(picture, x)
+    for row in report.without_mean:
+        warn(f"'{row}' has no run on some tasks: it has no mean over tasks")
     if as_json:
-        say(json.dumps(as_data(comparison, left_out, means, picture), indent=1))
+        files = {"picture": str(picture), "table": str(picture.with_suffix(".md"))}
+        say(json.dumps(report.as_data() | {"left_out": {str(k): why for k, why in left_out.items()}} | files, indent=1))
         return 0
-    for title, (heads, *rows) in sections:
+    for title, (heads, *rows) in report.tables.items():
         say(f"\n{title}\n\n{columns(heads, rows)}")
     say(f"\nWrote {picture} and {picture.with_suffix('.md').name}.")
     return 0
-
-
-def panels(comparison: Comparison, x: str) -> list[Panel]:
-    """A panel for each task."""
-    found = []
-    for task, rows in comparison.tables.items():
-        first = next(iter(rows.values()))[0]
-        label = {"steps": first.unit, "minutes": "minutes", "frames": "million frames"}[x]
-        curves = {row: [run.curve for run in runs] for row, runs in rows.items()}
-        found.append(Panel(curves, x, label, first.metric, task))
-    return found
-
-
-def lines(rows: Mapping[str, Sequence[Trained]]) -> list[list[str]]:
-    """What the runs on one task reached: mean and range over seeds."""
-    first = next(iter(rows.values()))[0]
-    agent = "env.id" in first.config
-    heads = ["", "seeds", first.metric if agent else f"best validation {first.metric}"]
-    heads += ["final evaluation" if agent else "test", first.unit, "minutes"]
-    small = all(abs(run.final) < 10 for runs in rows.values() for run in runs)
-    form = ".3g" if not agent else "z.2f" if small else "z.1f"
-    table = [heads]
-    for row, runs in rows.items():
-        ends = [run.curve for run in runs]
-        minutes = [None if math.isnan(end.minutes[-1]) else float(end.minutes[-1]) for end in ends]
-        ended = spread([float(end.steps[-1]) for end in ends], ",.0f"), spread(minutes, ".1f")
-        scores = spread([run.final for run in runs], form), spread([run.tested for run in runs], form)
-        table.append([row, str(len(runs)), *scores, *ended])
-    return table
-
-
-def over_tasks(comparison: Comparison) -> dict[str, tuple[Interval, int]]:
-    """The interquartile mean of each row that was trained on every task, and its runs on each; none of one task."""
-    if len(comparison.tables) < 2:
-        return {}
-    scores = normalised(comparison)
-    for row in comparison.rows:
-        if row not in scores:
-            warn(f"'{row}' has no run on some tasks: it has no mean over tasks")
-    return {row: (interval, len(scores[row])) for row, interval in interquartile_means(scores).items()}
-
-
-def as_data(
-    comparison: Comparison, left_out: Mapping[Path, str], means: Mapping[str, tuple[Interval, int]], picture: Path
-) -> dict[str, Any]:
-    """The same for scripts, with each run."""
-    rows = [
-        {
-            "task": task,
-            "row": row,
-            "metric": run.metric,
-            "run": str(run.folder),
-            "seed": run.config["seed"],
-            "final": run.final,
-            "tested": run.tested,
-            "steps": int(run.curve.steps[-1]),
-            "minutes": None if math.isnan(run.curve.minutes[-1]) else float(run.curve.minutes[-1]),
-        }
-        for task, of_task in comparison.tables.items()
-        for row, runs in of_task.items()
-        for run in runs
-    ]
-    over = {row: {**interval._asdict(), "runs": seeds} for row, (interval, seeds) in means.items()}
-    files = {"picture": str(picture), "table": str(picture.with_suffix(".md"))}
-    return {"runs": rows, "interquartile_means": over, "left_out": {str(k): v for k, v in left_out.items()}, **files}

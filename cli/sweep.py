@@ -46,7 +46,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     lists = {**options, "seed": args.seeds}
     fixed = ["--config", args.config, *["--smoke"] * args.smoke]
     trainings = [training(out, fixed, lists, values) for values in itertools.product(*lists.values())]
-    if len(set(trainings)) < len(trainings):
+    if len({training.folder for training in trainings}) < len(trainings):
         raise ValueError("the sweep has a training twice: a value stands twice in one of its lists")
     todo = [training for training in trainings if is_due(training)]
     launch = launcher(args.launcher, args.processes)
@@ -66,7 +66,7 @@ def training(out: Path, fixed: Sequence[str], lists: Mapping[str, Sequence[str]]
         for (name, texts), text in zip(lists.items(), values, strict=True)
         if len(texts) > 1 and name != "seed"
     ]
-    stem = re.sub(r"[^\w.+-]+", "-", "_".join([*named, f"s{values[-1]}"]))
+    stem = re.sub(r"[^\w.+-]+", "-", re.sub(r"[][{}\"']", "", "_".join([*named, f"s{values[-1]}"])))
     flags = [word for name, text in zip(lists, values, strict=True) for word in (f"--{name}", text)]
     return Training(out / stem, (*fixed, *flags))
 

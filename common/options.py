@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,24 @@ class Range:
             words = f"{'above' if self.above else 'of at least'} {self.low:.10g}"
         return words + (self.why and f" ({self.why})")
 
+
+@dataclass(frozen=True)
+class Form:
+    """The texts that an option may have, for ``Annotated``.
+
+    :param pattern: a regular expression that the whole text matches
+    :param words: what such a text looks like
+    """
+
+    pattern: str
+    words: str
+
+    def __contains__(self, text: str) -> bool:
+        return re.fullmatch(self.pattern, text) is not None
+
+
+Import = Annotated[str, Form(r"[\w.]+:\w+", "module:name")]
+"""Something of the user's own, in a module."""
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
@@ -139,7 +158,11 @@ def fits(hint: Any, value: Any) -> bool:
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         number = _number(value)
-        return fits(args[0], value) and (math.isnan(number) or all(number in limit for limit in _ranges(args)))
+        ranges = [limit for limit in args[1:] if isinstance(limit, Range)]
+        forms = [form for form in args[1:] if isinstance(form, Form)]
+        if not fits(args[0], value) or any(value not in form for form in forms):
+            return False
+        return math.isnan(number) or all(number in limit for limit in ranges)
     if origin in (Union, types.UnionType):
         return any(fits(member, value) for member in args)
     if origin is Literal:
@@ -160,6 +183,8 @@ def fits(hint: Any, value: Any) -> bool:
             return len(value) == len(args) and all(map(fits, args, value))
         return all(fits(args[0], item) for item in value)
     kind = origin or hint
+    if kind is dict and args and isinstance(value, dict):
+        return all(fits(args[0], key) and fits(args[1], item) for key, item in value.items())
     return isinstance(value, kind) if isinstance(kind, type) else True
 
 
@@ -171,6 +196,9 @@ def adapt(hint: Any, value: Any) -> Any:
     if isinstance(value, list):
         items = [get_args(member)[0] for member in _members(hint) if get_origin(member) in SEQUENCES]
         return [adapt(items[0], item) for item in value] if items else value
+    if isinstance(value, dict):
+        items = [get_args(member)[1] for member in _members(hint) if get_origin(member) is dict]
+        return {key: adapt(items[0], item) for key, item in value.items()} if items else value
     if isinstance(value, float) and value.is_integer() and fits(hint, int(value)):
         return int(value)
     return value
@@ -180,7 +208,10 @@ def describe(hint: Any) -> str:
     """A type in plain words."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        limits = " ".join(map(str, _ranges(args)))
+        limits = " ".join(str(limit) for limit in args[1:] if isinstance(limit, Range))
+        for form in args[1:]:
+            if isinstance(form, Form):
+                return form.words
         if Schedule in get_args(args[0]):
             return f"a number {limits}, or a schedule such as lin_3e-4"
         return f"{describe(args[0])} {limits}".strip()
@@ -192,11 +223,9 @@ def describe(hint: Any) -> str:
         return f"{len(args)} values in a list, each {describe(args[0])}"
     if origin in SEQUENCES:
         return f"a list such as [64, 64], each of it {describe(args[0])}"
+    if origin is dict and args[1:] != (Any,):
+        return f"a mapping to {describe(args[1])}"
     return WORDS.get(origin or hint, str(getattr(hint, "__name__", hint)))
-
-
-def _ranges(args: tuple[Any, ...]) -> list[Range]:
-    return [limit for limit in args[1:] if isinstance(limit, Range)]
 
 
 def _members(hint: Any) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ it by itself.
 
 import gymnasium
 
+from .allowed import RepeatFirstAllowed
 from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
 from .flicker import Flicker
@@ -23,6 +24,7 @@ __all__ = [
     "LastActionReward",
     "MemoryChain",
     "RepeatFirst",
+    "RepeatFirstAllowed",
     "TMaze",
     "make_atari_env",
     "make_vec_env",
@@ -44,6 +46,7 @@ gymnasium.register(
 )
 for _name in ("RepeatFirst", "TMaze", "MemoryChain"):
     gymnasium.register(id=f"relmem/{_name}-v0", entry_point=f"relmem.envs.memory:{_name}")
+gymnasium.register(id="relmem/RepeatFirstAllowed-v0", entry_point="relmem.envs.allowed:RepeatFirstAllowed")
 for _name, _version, _velocities in (("CartPole", 1, [1, 3]), ("Pendulum", 1, [2])):
     _spec = gymnasium.spec(f"{_name}-v{_version}")
     if (_id := f"{_name}NoVel-v{_version}") not in gymnasium.registry:  # rl_zoo3, where it was imported first, has it

@@ -6,7 +6,7 @@ import importlib
 import inspect
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ale_py
 import gymnasium
@@ -14,16 +14,18 @@ from gymnasium import spaces
 from gymnasium.envs.registration import EnvSpec, load_env_creator
 from stable_baselines3.common import env_util
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecEnvWrapper, VecFrameStack, VecTransposeImage
 
 from ..common.checks import require_choice
-from ..common.options import Count, Fraction, Natural, require_options
+from ..common.imports import imported
+from ..common.options import Count, Fraction, Import, Natural, require_options
 from .atari import make_atari_env
 from .atari_vec import AtariVecEnv
 from .checks import Crop, ImageSize, nearest
 from .flicker import Flicker
 from .frame_skip import FrameSkip, frames_per_step
 from .last import LastActionReward
+from .processes import ProcessVecEnv
 from .suites import import_suite, wrap_suite
 
 ATARI_ENTRY_POINT = "relmem.envs.atari:make_atari_env"
@@ -49,12 +51,16 @@ def make_vec_env(
     flicker: Fraction | None = None,
     crop: Crop | None = None,
     n_threads: Count | None = None,
+    wrapper: Import | list[Import] | None = None,
+    frame_stack: Count | None = None,
+    backend: Literal["auto", "dummy", "subproc"] = "auto",
     render: bool = False,
 ) -> VecEnv:
     """Make ``n_envs`` copies of an environment that report episode statistics and have channel-first images.
 
     All ids of one Atari game mean the same: its ROM with the frame skip given here and no sticky actions, whatever
-    the id stands for elsewhere (see ``AtariVecEnv``). Other environments run one after the other in this process.
+    the id stands for elsewhere (see ``AtariVecEnv``). Other environments run one after the other in this process, or
+    each in one of its own.
     ``get_attr("frames_per_step")`` of the result tells how many frames an action lasts.
 
     :param id: Gymnasium id of the environment, or package:id where the import of a package registers it
@@ -70,6 +76,11 @@ def make_vec_env(
     :param flicker: probability with which each observation is blank, all zeros; null: what the id says, else 0
     :param crop: rows of an Atari game's frames that are shown, such as [34, 194], Pong's court; null: all 210
     :param n_threads: threads that step Atari games; null: one for each processor
+    :param wrapper: module:name of a wrapper, or several in a list, the innermost first: of Gymnasium's kind or a
+        function, around each environment behind its frame skip, or of SB3's VecEnvWrapper kind, around all
+    :param frame_stack: how many last observations are shown as one (SB3's VecFrameStack); null: 1
+    :param backend: dummy steps environments one after the other in this process, subproc each in a process of its own,
+        which pays where a step takes milliseconds; auto is dummy. Atari games have their own threads
     :param render: whether ``get_images`` shows Atari games in colour and of native size, as films want them: the same
         episodes, stepped more slowly. Others always do where they can
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
@@ -85,10 +96,17 @@ def make_vec_env(
     if last_action and spec.id.startswith("popgym-"):
         raise ValueError(f"observations of '{id}' show the last action already: leave last_action out")
     options: dict[str, Any] = {"frame_skip": frame_skip, "max_frames": max_frames, "flicker": flicker}
+    wrappers = [imported(path, "wrapper") for path in ([wrapper] if isinstance(wrapper, str) else wrapper or [])]
+    around_all = [made for made in wrappers if isinstance(made, type) and issubclass(made, VecEnvWrapper)]
+    around_each = [made for made in wrappers if made not in around_all]
     of_games = {"image_size": image_size, "crop": crop, "n_threads": n_threads}
     if spec.id in ALE_GAMES or spec.entry_point == ATARI_ENTRY_POINT:
         if env_kwargs:
             raise ValueError(f"'{id}' is an Atari game, which takes no env_kwargs")
+        if around_each:
+            raise ValueError(f"'{id}' is an Atari game, whose wrappers must be of SB3's VecEnvWrapper kind")
+        if backend != "auto":
+            raise ValueError(f"'{id}' is an Atari game, which ALE steps in threads: leave backend at auto")
         env = _games(id, spec, n_envs, seed, options | of_games, render)
     else:
         for name in ("image_size", "crop"):
@@ -98,7 +116,17 @@ def make_vec_env(
             raise ValueError(
                 f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn"
             )
+        options |= {"wrappers": around_each, "vec_env": ProcessVecEnv if backend == "subproc" else DummyVecEnv}
         env = _copies(id, spec, n_envs, seed, env_kwargs or {}, **options)
+    for around in around_all:
+        env = around(env)
+    if frame_stack:
+        space = env.observation_space
+        if not all(
+            isinstance(part, spaces.Box) for part in (space.values() if isinstance(space, spaces.Dict) else [space])
+        ):
+            raise ValueError(f"frame_stack is for observations that are arrays, not for {space}")
+        env = VecFrameStack(env, frame_stack)
     return LastActionReward(env, last_action, last_reward) if last_action or last_reward else env
 
 
@@ -117,7 +145,8 @@ def _games(id: str, spec: EnvSpec, n_envs: int, seed: int | None, options: dict[
 
 def _copies(
     id: str, spec: EnvSpec, n_envs: int, seed: int | None, env_kwargs: dict[str, Any],
-    frame_skip: int | None, max_frames: int | None, flicker: float | None,
+    frame_skip: int | None, max_frames: int | None, flicker: float | None, wrappers: list[Any],
+    vec_env: type[DummyVecEnv] | type[ProcessVecEnv],
 ) -> VecEnv:  # fmt: skip
     """Any other environment, copy by copy."""
     frames = frames_per_step(frame_skip or 0)
@@ -127,13 +156,19 @@ def _copies(
         _require_known(creator, env_kwargs)
         options = _render_options(creator) | {"max_episode_steps": max_frames} | env_kwargs
         env: gymnasium.Env = FrameSkip(wrap_suite(spec.id, gymnasium.make(spec, **options)), frames)
+        for wrap in wrappers:
+            env = wrap(env)
+        if not isinstance(env, gymnasium.Env):
+            raise ValueError(f"a wrapper made {env!r} of it, which is no Gymnasium environment")
         if flicker:
             env = Flicker(env, flicker)
         _require_holdable(env)
         return env
 
     try:
-        env: VecEnv = env_util.make_vec_env(make_env, n_envs, seed)
+        if vec_env is ProcessVecEnv:
+            make_env().close()  # what is wrong is then said here, and not by a process that dies of it
+        env: VecEnv = env_util.make_vec_env(make_env, n_envs, seed, vec_env_cls=vec_env)
     except Exception as error:  # which is up to the environment's constructor
         given_kwargs = f" (env_kwargs: {env_kwargs})" if env_kwargs else ""
         raise ValueError(f"cannot make '{id}': {_sentence(error)}{given_kwargs}") from error

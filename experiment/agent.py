@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from ..agents import A3C, IMPALA, MemoryActorCriticPolicy, MemoryPPO
+from ..agents import A3C, IMPALA, MemoryActorCriticPolicy, MemoryPPO, load
 from ..agents.cores.registry import core_options, registered_cores
 from ..agents.distributed import Launcher, connect
 from ..agents.evaluate import Evaluation, evaluate
 from ..agents.features import convolutions
+from ..agents.normalization import normalize, take_statistics
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
 from ..agents.processes import ParallelPPO, join, place_of_process
@@ -48,6 +49,11 @@ NO_OPTIONS = {
 RAY_ADDRESS = "host:port, or auto, that which runs on this machine; null: RAY_ADDRESS, or a new one on this machine"
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
+NORMALIZE = (
+    "observations and rewards to unit variance by their running statistics, which are saved with the model and stay \
+as they are in evaluations; also a mapping of options of SB3's VecNormalize"
+)
+INIT_FROM = "a run folder or saved model whose weights training begins with; all other settings are this run's"
 EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far
 
 
@@ -59,13 +65,18 @@ class AgentJob(Job):
     may_change = (
         *("total_timesteps", "device", "precision", "threads", "keep", "env.n_threads"),
         *("eval.every", "eval.episodes", "eval.memory", "algo.workers", "algo.min_workers", "algo.max_lag"),
-        *("launcher", "ray.address"),
+        *("launcher", "ray.address", "track"),
     )
     learner: Algorithm
     episodes: EpisodeFile
 
     def __init__(self, config: Config, smoke: bool = False, trusted: bool = False) -> None:
+        self._env: VecEnv | None = None  # that PPO learns in
         self.ppo = config["algo.name"] == "ppo"
+        if config["env.normalize"] and not self.ppo:
+            raise ValueError(
+                "env.normalize goes with algo.name ppo: each worker of others would normalize by statistics of its own"
+            )
         if self.ppo:  # the whole run, also where it is cut down
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
@@ -103,10 +114,12 @@ class AgentJob(Job):
         for name, default in (("id", "PongNoFrameskip-v4"), ("n_envs", 16)):
             if name in env:
                 env[name] = env[name]._replace(default=default)
+        env["normalize"] = Option("normalize", bool | dict[str, Any], False, NORMALIZE)
         policy, trainer = options_of(MemoryActorCriticPolicy), options_of(ALGORITHMS[algorithm], skip=NO_OPTIONS)
         return {
             "": run_options(
                 Option("total_timesteps", Count, 1_000_000, "agent steps, summed over environments"),
+                Option("init_from", str | None, None, INIT_FROM),
                 Option(
                     "launcher", Launcher, "local", "where workers of a3c and impala run: on this machine, or by ray"
                 ),
@@ -150,14 +163,23 @@ class AgentJob(Job):
         return make_vec_env(self.config["env.id"], n_envs, seed=seed % 2**31, render=render, **self._env_kwargs())
 
     def _own_envs(self, seed: int) -> VecEnv:
-        """Those of all environments that this process plays."""
+        """Those of all environments that PPO plays in this process; ``close`` closes them."""
         n_envs = self.config["env.n_envs"] // self.place.count
-        return self.make_env(n_envs, seed + self.place.rank * n_envs)
+        env = self._env = self.make_env(n_envs, seed + self.place.rank * n_envs)
+        if asked := self.config["env.normalize"]:
+            settings = asked if isinstance(asked, dict) else {}
+            env = self._env = normalize(env, **{"gamma": self.config["algo.gamma"], **settings})
+        return env
+
+    def close(self) -> None:
+        if self._env is not None:
+            self._env.close()
+            self._env = None
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
         options["env_kwargs"] = options.pop("kwargs")
-        return {name: value for name, value in options.items() if name not in ("id", "n_envs")}
+        return {name: value for name, value in options.items() if name not in ("id", "n_envs", "normalize")}
 
     def _evaluation_env(self, n_envs: int | None = None) -> VecEnv:
         n_envs = n_envs or min(EVALUATION_ENVS, self.config["eval.episodes"])
@@ -169,13 +191,27 @@ class AgentJob(Job):
 
     def _new_model(self) -> Algorithm:
         config = self.config
+        earlier = load(config["init_from"], self.trusted) if config["init_from"] else None
         arguments = config.group("algo") | {"policy_kwargs": self._policy_kwargs()}
         arguments |= {name: config[name] for name in ("precision", "seed", "device")}
+        env: Any = config["env.id"]
         if self.ppo:
+            env = self._own_envs(config["seed"])
             kind = MemoryPPO if self.place.count == 1 else ParallelPPO
-            return kind(MemoryActorCriticPolicy, self._own_envs(config["seed"]), **arguments)
-        arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
-        return ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, config["env.id"], **arguments)
+            model: Algorithm = kind(MemoryActorCriticPolicy, env, **arguments)
+        else:
+            arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
+            model = ALGORITHMS[config["algo.name"]](MemoryActorCriticPolicy, env, **arguments)
+        if earlier is not None:
+            try:
+                model.policy.load_state_dict(earlier.policy.state_dict())
+            except ValueError as error:
+                raise ValueError(f"cannot begin with {config['init_from']}: {error}") from error
+            if earlier.normalization and isinstance(env, VecNormalize):
+                take_statistics(env, earlier.normalization)
+            elif bool(earlier.normalization) != isinstance(env, VecNormalize):
+                warn(f"{config['init_from']} was trained with env.normalize {bool(earlier.normalization)}, unlike this")
+        return model
 
     def _loaded_model(self, checkpoint: Path) -> Algorithm:
         config = self.config
@@ -194,6 +230,8 @@ class AgentJob(Job):
         env: Any = config["env.id"]
         if self.ppo:
             env = self._own_envs(config["seed"] + model.num_timesteps)  # new episodes
+            if model.normalization:
+                take_statistics(env, model.normalization)
         try:
             model.set_env(env)
         except ValueError as error:
@@ -214,9 +252,11 @@ class AgentJob(Job):
         if options["image_size"]:
             height, width = np.broadcast_to(options["image_size"], 2).tolist()
             require_room({f"images of {height} x {width}": 4.0 * height * width * n_envs})
-        with closing(self.make_env(1, config["seed"])) as env:
+        in_processes = options["backend"] == "subproc"
+        here = {"backend": "auto"}  # also of those that are to have processes of their own
+        with closing(make_vec_env(config["env.id"], 1, seed=config["seed"], **self._env_kwargs() | here)) as env:
             spaces_ = env.observation_space, env.action_space
-            one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT
+            one = ATARI if isinstance(env.unwrapped, AtariVecEnv) else ENVIRONMENT + in_processes * PROCESS
         arguments = self._policy_kwargs() | {"optimizer_kwargs": {}}  # not fused, which needs numbers
         policy = without_content(lambda: MemoryActorCriticPolicy(*spaces_, lambda _: 0.0, **arguments))
         if policy is None:

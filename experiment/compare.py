@@ -8,10 +8,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+import gymnasium
 import numpy as np
 
 from ..common.checks import require_choice
 from ..common.values import read, shown
+from ..envs.make import ALE_GAMES
 from .episodes import read_episodes
 from .folder import RunFolder
 from .pictures import WINDOW, Curve, running_mean
@@ -35,6 +37,7 @@ class Trained(NamedTuple):
     higher_is_better: bool
     final: float  # mean return of the last 100 episodes, or best score on the validation set
     tested: float | None  # mean return of the final evaluation, or score on the test set
+    levels: Mapping[str, float]  # that trivial strategies reach on a task, by name
 
     @property
     def subject(self) -> str:
@@ -88,11 +91,19 @@ def read_run(folder: Path) -> Trained | str:
     means = running_mean(returns)
     first = min(WINDOW, max(1, len(steps) // 10)) - 1  # the mean of a few lucky first episodes is no mean
     kept = np.unique(np.linspace(first, len(steps) - 1, POINTS).astype(int))
-    frames = results.get("frames_per_step") or max(config.get("env.frame_skip") or 1, 1)
+    frames = results.get("frames_per_step") or _frames_per_step(config)
     curve = Curve(str(config["core.name"]), steps[kept], seconds[kept] / 60, means[kept], frames)
     evaluation = results.get("evaluation") or {}
     metric = f"mean return of {WINDOW} episodes"
-    return Trained(folder, config, curve, metric, True, float(means[-1]), evaluation.get("mean"))
+    return Trained(folder, config, curve, metric, True, float(means[-1]), evaluation.get("mean"), {})
+
+
+def _frames_per_step(config: Mapping[str, Any]) -> int:
+    """Of a run without results yet: what was asked for, or what the id says."""
+    id, frames = str(config["env.id"]), config.get("env.frame_skip")
+    if frames is None and id in gymnasium.registry:
+        frames = 4 if id in ALE_GAMES else gymnasium.registry[id].kwargs.get("frame_skip")
+    return max(int(frames or 1), 1)
 
 
 def _model(folder: Path, config: Mapping[str, Any], results: Mapping[str, Any]) -> Trained | str:
@@ -105,7 +116,8 @@ def _model(folder: Path, config: Mapping[str, Any], results: Mapping[str, Any]) 
     higher = bool(results["higher_is_better"])
     best = float((np.max if higher else np.min)(curve.scores))
     tested = ((results.get("test") or {}).get("test") or {}).get(metric)
-    return Trained(folder, config, curve, metric.replace("_", " "), higher, best, tested)
+    levels = (results.get("trivial") or {}).get("valid", {})
+    return Trained(folder, config, curve, metric.replace("_", " "), higher, best, tested, levels)
 
 
 def _flat(config: Any) -> dict[str, Any]:

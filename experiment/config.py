@@ -26,6 +26,7 @@ def run_options(*own: Option) -> Group:
         Option("seed", Annotated[int, Range(0, 2**31 - 1)], 0, "of weights, samples, actions and environments"),
         Option("device", str, "auto", "auto, cpu, cuda or cuda:N"),
         Option("precision", Literal["auto", "fp32", "bf16"], "auto", PRECISION),
+        Option("track", bool, False, "show curves and options in Weights & Biases too (extra [track])"),
         Option("keep", Count, 3, "newest checkpoints that are kept, beside the best model"),
         Option("threads", Annotated[int, processors] | None, None, "threads to compute on; null is what PyTorch takes"),
     )

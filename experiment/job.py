@@ -71,6 +71,9 @@ class Job(ABC):
         :raises ValueError: if options do not go with each other or with the checkpoint, or are too large
         """
 
+    def close(self) -> None:  # noqa: B027  (most have nothing to let go of)
+        """Let go of the processes that ``prepare`` started."""
+
     @abstractmethod
     def plan(self) -> str:
         """What an update learns from, in words."""

@@ -102,4 +102,4 @@ def section(found: Overall) -> str:
 
 def draw(path: Path, found: Overall) -> None:
     """Save the means at the end with their intervals as a picture."""
-    draw_intervals(path, {model: tuple(interval) for model, interval in found.at_end.items()}, "interquartile mean")
+    draw_intervals(path, found.at_end, "interquartile mean")

@@ -174,7 +174,7 @@ def draw_panels(path: Path, panels: Sequence[Panel], title: str, columns: int = 
     figure.savefig(path, dpi=110)
 
 
-def draw_intervals(path: Path, intervals: Mapping[str, tuple[float, float, float]], x: str) -> None:
+def draw_intervals(path: Path, intervals: Mapping[str, Sequence[float]], x: str) -> None:
     """Save estimates, each in its interval, the best at the top.
 
     :param intervals: by name, the estimate and the ends of the interval

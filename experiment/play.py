@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from ..agents import A3C, Agent, MemoryPPO
 from ..agents.finite import require_numbers
 from ..agents.insight import Insight, look
+from ..agents.masks import mask_reader
 
 FRAMES_PER_SECOND = 30.0  # where an environment does not say
 ATARI_FRAMES_PER_SECOND = 60.0  # of the console, where ALE says 30
@@ -45,7 +46,8 @@ def play(
     """
     if env.num_envs != 1:
         raise ValueError(f"one environment is played at a time, got {env.num_envs}")
-    agent, obs = Agent(model), env.reset()
+    env = model.normalized(env)
+    agent, read_masks, obs = Agent(model), mask_reader(env), env.reset()
     frames: list[np.ndarray] = []
     all_frames = False
     if camera:
@@ -56,7 +58,7 @@ def play(
         require_numbers("observation", obs)
         memory = agent.state
         insight = look(model.policy, obs, memory, start) if inside else None
-        action = agent.act(obs, deterministic)  # type: ignore[arg-type]
+        action = agent.act(obs, deterministic, read_masks())  # type: ignore[arg-type]
         frames.clear()
         following, rewards, dones, _ = env.step(action)
         require_numbers("reward", rewards)

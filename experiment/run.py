@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from .config import Config
 from .folder import RunFolder, make_default_path
 from .job import Job
 from .stop import StopRequest
+from .tracking import require_tracking, tracked
 
 
 class Run:
@@ -45,11 +46,17 @@ class Run:
             checkpoint = folder.newest_checkpoint()
         elif run_dir:
             folder.require_free()
-        with stage(f"preparing {job.name}"), _one_sentence():
-            job.prepare(checkpoint)
-        if not saved:
-            folder = RunFolder(run_dir or make_default_path(job.name), job.ending, job.config["keep"])
-            folder.create(write(job.config.as_dict()), argv)
+        if job.config["track"]:
+            require_tracking()
+        try:
+            with stage(f"preparing {job.name}"), _one_sentence():
+                job.prepare(checkpoint)
+            if not saved:
+                folder = RunFolder(run_dir or make_default_path(job.name), job.ending, job.config["keep"])
+                folder.create(write(job.config.as_dict()), argv)
+        except BaseException:
+            job.close()
+            raise
         self.folder = folder
 
     def execute(self) -> int:
@@ -59,7 +66,7 @@ class Run:
             number of the signal that ended the run early
         """
         try:
-            with self.stop:
+            with self.stop, tracked(self.folder, self.job.config) if self.job.config["track"] else nullcontext():
                 return self._execute()
         except FloatingPointError as error:  # of the loss or of an environment: no fault of the program
             warn(str(error))
@@ -73,6 +80,7 @@ class Run:
                 "the environment, or something else that the training called, ended the program"
             ) from error
         finally:
+            self.job.close()
             self.folder.release()
 
     def _execute(self) -> int:

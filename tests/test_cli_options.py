@@ -47,7 +47,8 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path):
     config = parse(["--config", str(file), "--env.n_envs", "6", "--core.hidden_size=48"]).config
     assert (config["seed"], config["total_timesteps"]) == (3, 1_000_000)
     env = {"id": "PongNoFrameskip-v4", "n_envs": 6, "frame_skip": 16}
-    assert config.as_dict()["env"] == env | {"last_action": False, "last_reward": False}
+    unchanged = {"last_action": False, "last_reward": False, "backend": "auto", "normalize": False}
+    assert config.as_dict()["env"] == env | unchanged
     assert config.as_dict()["core"] == {"name": "lstm", "hidden_size": 48, "layers": 1, "residual": False}
     assert config.group("algo") == parse(PLAIN).config.group("algo")
 

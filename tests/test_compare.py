@@ -8,6 +8,7 @@ import yaml
 from rliable import metrics
 
 from relmem.cli import main
+from relmem.cli.sweep import training
 from relmem.experiment.compare import compare, find_runs, interquartile_means, middle_half, normalised, read_run
 from relmem.experiment.launch import is_over
 
@@ -94,6 +95,15 @@ def test_a_picture_a_table_and_what_is_left_out(cores, capsys, monkeypatch, tmp_
     assert list(found["left_out"]) == ["runs/new"] and found["picture"] == "again.svg"
 
 
+@pytest.mark.parametrize(
+    ("id", "skip", "frames"),
+    [("CartPole-v1", None, 1), ("CartPole-v1", 3, 3), ("ALE/Pong-v5", None, 4), ("relmem/PongSkip16-v0", None, 16)],
+)
+def test_frames_are_known_before_a_run_is_over(tmp_path, id, skip, frames):
+    make_run(tmp_path / "run", env__id=id, env__frame_skip=skip)
+    assert read_run(tmp_path / "run").curve.frames_per_step == frames
+
+
 def test_models_of_tasks_are_compared_too(tmp_path, capsys):
     for core, score in (("lstm", 4.0), ("gru", 2.0)):
         make_model(tmp_path / core, score, core)
@@ -169,6 +179,21 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(argv, sentence, tmp_pa
     assert main(argv) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"relmem: {sentence}")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_runs_of_a_sweep_are_named_after_what_differs(tmp_path):
+    lists = {
+        "core.name": ["gru", "my:own"],
+        "algo.gamma": ["0.9"],
+        "policy.net_arch": ["[]", "[64, 64]"],
+        "seed": ["7"],
+    }
+    made = training(tmp_path, ["--config", "own.yaml"], lists, ["my:own", "0.9", "[64, 64]", "7"])
+    assert made.folder == tmp_path / "my-own_net_arch_64-64_s7"
+    assert made.options == (
+        *("--config", "own.yaml", "--core.name", "my:own", "--algo.gamma", "0.9"),
+        *("--policy.net_arch", "[64, 64]", "--seed", "7"),
+    )
 
 
 SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "2", "--core.hidden_size", "4", "--algo.gamma", "0.9", "0.98",

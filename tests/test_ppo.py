@@ -479,7 +479,7 @@ def test_the_policy_is_in_training_mode_for_updates_alone():
     modes = set()
 
     def note(name, method):
-        return lambda *args: modes.add((name, model.policy.training)) or method(*args)
+        return lambda *args, **kwargs: modes.add((name, model.policy.training)) or method(*args, **kwargs)
 
     for name in ("act", "evaluate_sequence"):
         setattr(model.policy, name, note(name, getattr(model.policy, name)))

@@ -1,6 +1,7 @@
 """Tuning: real studies of Optuna over trainings of a moment."""
 
 import signal
+import sys
 import threading
 import time
 
@@ -143,6 +144,14 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(words, sentence, here,
     assert main(["tune", "cartpole/masked_lstm", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"relmem: {sentence}")
     assert sorted(here.rglob("*")) == before
+
+
+def test_without_optuna_the_extra_is_named(here, monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "relmem.experiment.tune", raising=False)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    assert main(["tune", "cartpole/masked_lstm", "--trials", "1"]) == 2
+    assert "needs the extra [tune]: pip install 'relmem[tune]'" in capsys.readouterr().err
+    assert not (here / "runs").exists()
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ class SegmentLearner:
         policy.set_training_mode(True)
         # The whole segment at once is cheaper than to keep the graph of the single steps, even with one environment.
         values, log_prob, entropy, _ = policy.evaluate_sequence(
-            buffer.obs, buffer.actions, buffer.state, buffer.starts
+            buffer.obs, buffer.actions, buffer.state, buffer.starts, buffer.action_masks
         )  # each [T, B]
         policy_loss = -(buffer.advantages * log_prob).mean()
         value_loss = F.mse_loss(values, self._returns)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...common.options import Count, require_options
 from .scan import loop
+from .weights import require_same_tensors
 
 State = Any
 """A NamedTuple of tensors, each [B, ...]; every core declares its own class."""
@@ -135,6 +136,15 @@ class MemoryCore(nn.Module):
         y, state = super().__call__(x, state, starts, **options)
         return y[first_output(since, len(y)) :], state
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take over weights.
+
+        :raises ValueError: if they are of another configuration, naming the first tensor that differs
+        """
+        if strict:
+            require_same_tensors(self, state_dict)
+        return super().load_state_dict(state_dict, strict, assign)
+
     @functools.cached_property
     def _forward_takes_since(self) -> bool:
         return "since" in inspect.signature(self.forward).parameters
@@ -147,7 +157,7 @@ class MemoryCore(nn.Module):
         """Replace the state by the initial one where starts [B] is true, by selection: a state that has overflowed
         does not leak, and an initial state may be anything."""
         starts = starts.bool()
-        initial = self.initial_state(len(starts))
+        initial = self.initial_state(starts.shape[0])
         return type(state)(
             *(
                 torch.where(starts.view(-1, *[1] * (old.dim() - 1)), new, old)

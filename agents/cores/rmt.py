@@ -251,7 +251,7 @@ class ARMTCore(SegmentCore):
         return cast(Association, self.associations[layer])
 
     def _close(self, state: ARMTState) -> ARMTState:
-        h = self.memory.expand(len(state.length), -1, -1)  # [B, m, D]
+        h = self.memory.expand(state.length.shape[0], -1, -1)  # [B, m, D]
         memories = []
         for number, (layer, context) in enumerate(zip(self.layers, state.context.unbind(1), strict=True)):
             h = self._recall(number, h, state)
@@ -309,7 +309,7 @@ def dpfp(x: Tensor, shifts: int = 3) -> Tensor:
 
 def causal(h: Tensor) -> Tensor:
     """Each token sees itself and those before it: h [B, T, D] -> bool [B, T, T]."""
-    return torch.ones(h.shape[1], h.shape[1], dtype=torch.bool, device=h.device).tril().expand(len(h), -1, -1)
+    return torch.ones(h.shape[1], h.shape[1], dtype=torch.bool, device=h.device).tril().expand(h.shape[0], -1, -1)
 
 
 def after_all(rows: Tensor, h: Tensor) -> Tensor:

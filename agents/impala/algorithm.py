@@ -191,9 +191,12 @@ class IMPALA(WorkerAlgorithm):
         state = self.policy.initial_state(starts.shape[1])
         state = type(state)(*map(to_tensor, unroll.state))
         self.policy.set_training_mode(True)
+        masks = None if unroll.action_masks is None else to_tensor(unroll.action_masks)
+        if masks is not None:
+            masks = torch.cat([masks, torch.ones_like(masks[-1:])])
         # Through the observations behind the last step too, whose actions are never taken: any will do.
         values, log_prob, entropy, _ = self.policy.evaluate_sequence(
-            map_obs(to_tensor, unroll.obs), torch.cat([actions, actions[-1:]]), state, starts
+            map_obs(to_tensor, unroll.obs), torch.cat([actions, actions[-1:]]), state, starts, masks
         )  # each [T + 1, B]
         log_prob, entropy = log_prob[:-1], None if entropy is None else entropy[:-1]
         discounts = self.gamma * (~starts[1:]).float()
@@ -228,8 +231,9 @@ class IMPALA(WorkerAlgorithm):
 def joined(unrolls: Sequence[Unroll]) -> Unroll:
     """Several unrolls beside each other: B environments are those of all."""
 
-    def beside(*arrays: np.ndarray) -> np.ndarray:
-        return np.concatenate(arrays, axis=1)
+    def beside(*arrays: np.ndarray | None) -> Any:
+        given = [array for array in arrays if array is not None]
+        return np.concatenate(given, axis=1) if given else None
 
     first = unrolls[0]
     return Unroll(

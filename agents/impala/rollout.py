@@ -25,6 +25,7 @@ class Unroll(NamedTuple):
     actions: np.ndarray  # [T, N, ...]
     log_probs: np.ndarray  # [T, N], when the actions were taken
     rewards: np.ndarray  # [T, N], clipped, with the value of the rest of an episode that a time limit cut
+    action_masks: np.ndarray | None  # [T, N, M], true where a choice was allowed; None: all were
     state: tuple[np.ndarray, ...]  # of the core before the first step, each [N, ...]
 
 
@@ -76,6 +77,7 @@ class RolloutWorker:
             actions=buffer.actions.numpy().copy(),
             log_probs=buffer.log_probs.numpy().copy(),
             rewards=buffer.rewards.numpy().copy(),
+            action_masks=None if buffer.action_masks is None else buffer.action_masks.numpy().copy(),
             state=state,
         )
         return Report(steps, {}), unroll
