@@ -10,7 +10,7 @@ from .cores import MemoryCore, StackedCore, check_core, make_core, register_core
 from .evaluate import Evaluation, evaluate
 from .finite import Diverged
 from .impala import IMPALA
-from .load import load
+from .load import Algorithm, load
 from .policy import MemoryActorCriticPolicy
 from .ppo import MemoryPPO
 
@@ -21,6 +21,7 @@ __all__ = [
     "A3C",
     "IMPALA",
     "Agent",
+    "Algorithm",
     "Diverged",
     "Evaluation",
     "MemoryActorCriticPolicy",

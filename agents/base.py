@@ -96,7 +96,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         self.policy.set_precision(self.precision)
         self.guard = UpdateGuard(self.policy, self.max_skipped)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
         state: tuple[np.ndarray, ...] | None = None,

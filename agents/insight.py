@@ -28,26 +28,31 @@ class Insight(NamedTuple):
 
 
 @torch.no_grad()
-def look(policy: MemoryActorCriticPolicy, obs: Any, state: Sequence[np.ndarray] | None, start: bool) -> Insight:
+def look(
+    policy: MemoryActorCriticPolicy,
+    obs: Any,
+    state: Sequence[np.ndarray] | None,
+    start: bool,
+    action_masks: np.ndarray | None = None,
+) -> Insight:
     """Look into a policy at an observation. It is left as it was.
 
     :param obs: of one environment [1, ...], as ``predict`` takes it
     :param state: what ``predict`` returned before; None: an episode begins
     :param start: whether an episode begins with the observation
+    :param action_masks: [1, M], which actions are allowed; None: all are
     """
-    with _playing(policy):
-        return _look(policy, obs, state, start)
-
-
-def _look(policy: MemoryActorCriticPolicy, obs: Any, state: Sequence[np.ndarray] | None, start: bool) -> Insight:
-    tensors, _ = policy.obs_to_tensor(obs)
     starts = torch.tensor([start or state is None], device=policy.device)
-    features = policy._features(tensors)  # [1, F]
-    before = policy.core.reset(as_state(policy, state), starts)
-    gates = policy.core.gates(features, before)
-    outputs, after = policy.core(features.unsqueeze(0), before, torch.zeros_like(starts).unsqueeze(0))
-    latent = policy._read_by_heads(outputs[0], features)
-    distribution: Any = policy._distribution(latent).distribution
+    masks = None if action_masks is None else torch.as_tensor(action_masks, device=policy.device)
+    with _playing(policy):
+        features = policy._features(policy.obs_to_tensor(obs)[0])  # [1, F]
+        before = policy.core.reset(as_state(policy, state), starts)
+        gates = policy.core.gates(features, before)
+        outputs, after = policy.core(features.unsqueeze(0), before, torch.zeros_like(starts).unsqueeze(0))
+        latent = policy._read_by_heads(outputs[0], features)
+        value = float(policy._values(latent)[0])
+        actions: Any = policy._distribution(latent, masks)
+    distribution = getattr(actions, "distributions", None) or actions.distribution  # several ones of masked parts
     probabilities, mean, deviation = [], None, None
     if isinstance(distribution, torch.distributions.Normal):
         mean, deviation = _array(distribution.mean), _array(distribution.stddev)
@@ -58,7 +63,7 @@ def _look(policy: MemoryActorCriticPolicy, obs: Any, state: Sequence[np.ndarray]
         probabilities = [_array(choice.probs) for choice in each]
     leaves = {name: _array(leaf) for name, leaf in after._asdict().items()}
     found = {name: _array(gate) for name, gate in gates.items()}
-    return Insight(leaves, found, float(policy._values(latent)[0]), probabilities, mean, deviation)
+    return Insight(leaves, found, value, probabilities, mean, deviation)
 
 
 @contextmanager

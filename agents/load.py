@@ -12,8 +12,10 @@ from .impala import IMPALA
 from .ppo import MemoryPPO
 from .saved import described
 
+Algorithm = MemoryPPO | A3C | IMPALA
 
-def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> MemoryPPO | A3C | IMPALA:
+
+def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> Algorithm:
     """Load an agent that ``MemoryPPO``, ``A3C`` or ``IMPALA`` saved.
 
     :param path: the saved file, with or without its ending ``.zip``, or a run folder: see ``saved_file``
@@ -25,7 +27,7 @@ def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> 
     """
     file = saved_file(path)
     saved = described(file)
-    algorithms: dict[str, type[MemoryPPO | A3C | IMPALA]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
+    algorithms: dict[str, type[Algorithm]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
     name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
     if name not in algorithms:
         raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO, A3C and IMPALA")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, MlpExtractor
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from ..common.checks import require_choice, unknown
@@ -32,6 +33,7 @@ from .features import ConvFeatures, FeaturesName, convolutions, features_class
 from .finite import Diverged
 from .masks import masked_distribution, require_masks
 from .precision import Precision, autocast_dtype
+from .saved import DATA, NotAgent, read_agent, write_agent
 from .spaces import map_obs, require_spaces
 
 Halves = tuple[Tensor, ...]
@@ -130,6 +132,30 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
             "bypass": self.bypass,
         }
         return super()._get_constructor_parameters() | own
+
+    def save(self, path: Any) -> None:
+        """Save the policy by itself, as a file that is safe to load (see ``saved``)."""
+        arguments = {key: value for key, value in self._get_constructor_parameters().items() if key != "lr_schedule"}
+        write_agent(path, {"policy_kwargs": arguments}, {"policy": self.state_dict()})
+
+    @classmethod
+    def load(cls, path: Any, device: torch.device | str = "auto", trusted: bool = False) -> Self:
+        """Load a policy that ``save`` wrote.
+
+        :param trusted: as in ``relmem.agents.load``
+        :raises ValueError: if the file is damaged, something else, or to be loaded only where it is trusted
+        """
+        try:
+            parts = read_agent(path, trusted)
+        except NotAgent:
+            if not trusted:
+                raise
+            return super().load(path, device)  # SB3 saved it, or version 0.1
+        if "policy" not in parts:
+            raise ValueError(f"'{path}' is not a saved policy")
+        policy = cls(**parts[DATA]["policy_kwargs"], lr_schedule=lambda _: 0.0)
+        policy.load_state_dict(parts["policy"])
+        return policy.to(get_device(device))
 
     @property
     def device(self) -> torch.device:

@@ -323,10 +323,11 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """
         policy, columns, advantages = part
         batch = self.buffer.sequences(columns)
-        *evaluated, _ = policy.evaluate_sequence(
+        values, log_prob, entropy, _ = policy.evaluate_sequence(
             batch.obs, batch.actions, batch.state, batch.starts, batch.action_masks
         )
-        return ppo_loss(settings, whole, tuple(evaluated), batch.values, batch.log_probs, advantages, batch.returns)
+        evaluated = values, log_prob, entropy
+        return ppo_loss(settings, whole, evaluated, batch.values, batch.log_probs, advantages, batch.returns)
 
     def _not_finite(self, columns: Tensor, parts: Mapping[str, Tensor]) -> str:
         """What was not finite first in the update from the minibatch in these columns."""

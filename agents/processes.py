@@ -27,7 +27,7 @@ class Place(NamedTuple):
     """Which of the processes of a training this is."""
 
     rank: int
-    count: int
+    size: int  # how many there are
     local_rank: int  # among those of this machine
 
 
@@ -153,9 +153,9 @@ class ParallelPPO(MemoryPPO):
         except (FloatingPointError, ValueError) as error:  # ValueError: of an action mask
             failure = error
         found = gathered_objects((steps, failure))
-        for rank, (_, error) in enumerate(found):
-            if error is not None:
-                raise type(error)(f"process {rank}: {error}")
+        for rank, (_, failed) in enumerate(found):
+            if failed is not None:
+                raise type(failed)(f"process {rank}: {failed}")
         begun_at = self.num_timesteps
         go_on = self._show(beside_each_other([part for part, _ in found]), callback)
         if not self._first_ones(go_on):

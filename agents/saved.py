@@ -26,6 +26,10 @@ from ..common.saved import NotSealed, pack, require_seal, unpack
 DATA, SYSTEM, MOMENT = "data", "system", "moment"  # parts of a file that are no state of a module
 
 
+class NotAgent(ValueError):
+    """A file of something else than an agent."""
+
+
 def write_agent(path: Any, data: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     """Write the file of an agent.
 
@@ -54,7 +58,7 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
     :raises FileNotFoundError: if there is none
     :raises Damaged: if it is not as it was written
     :raises NotPlain: if it holds anything that could run, and is not trusted
-    :raises ValueError: if it holds something else
+    :raises NotAgent: if it holds something else
     """
     skip = skip or {}
     content, name = _content(path)
@@ -64,13 +68,13 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
         if not trusted:
             raise NotPlain(
                 f"'{name}' was saved by an older version of relmem or by SB3, whose files run whatever code they hold: "
-                "load it with trusted=True if you know who wrote it"
+                "load it with trusted=True (--trusted) if you know who wrote it"
             ) from None
         data, parameters, _ = load_from_zip_file(BytesIO(content), custom_objects=dict(skip), device="cpu")
         parts = {DATA: data, **parameters}
     if not isinstance(parts.get(DATA), dict):
-        raise ValueError(f"'{name}' is not a saved agent")
-    parts[DATA] |= skip
+        raise NotAgent(f"'{name}' is not a saved agent")
+    parts[DATA] |= {key: value for key, value in skip.items() if key in parts[DATA]}
     if not trusted:
         _require_known_modules(name, parts[DATA].get("policy_kwargs"))
     return parts

@@ -229,6 +229,8 @@ def report(rows: dict[str, Any]) -> str:
     for task in TASKS:
         missed = [f"`{label}`" for label, figures in rows.items() if not Result(**figures[task]).solved]
         lines.append(f"Missed {task}: {', '.join(missed)}.\n")
+    if untrained := [f"`{label}`" for label in ROWS if label not in rows]:
+        lines.append(f"Not trained yet: {', '.join(untrained)}.\n")
     return "\n".join(lines)
 
 
@@ -241,14 +243,20 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=ROWS, metavar="ROW", help="rows of the table to train anew")
     known = json.loads(FILE.read_text())["rows"] if FILE.exists() else {}
     chosen = parser.parse_args().only or [label for label in ROWS if label not in known]
-    FILE.parent.mkdir(parents=True, exist_ok=True)
+    write(known)
     for label in chosen:
         known[label] = row(label)
         print(f"{label:30}", *(f"{task} {_cell(Result(**known[label][task])):>6}" for task in TASKS), flush=True)
-        rows = {label: known[label] for label in ROWS if label in known}
-        FILE.write_text(json.dumps({"settings": SETTINGS, "rows": rows}, indent=2) + "\n")
-        FILE.with_name("README.md").write_text(report(rows))
+        write(known)
     return 0
+
+
+def write(known: dict[str, Any]) -> None:
+    """Keep the figures, and the table that is made of them, in the order of ``ROWS``."""
+    rows = {label: known[label] for label in ROWS if label in known}
+    FILE.parent.mkdir(parents=True, exist_ok=True)
+    FILE.write_text(json.dumps({"settings": SETTINGS, "rows": rows}, indent=2) + "\n")
+    FILE.with_name("README.md").write_text(report(rows))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import a3c, cores, features, ppo, rmc, stm, trees
+from benchmarks import a3c, cores, features, ppo, rmc, scale, stm, trees
 from benchmarks.measure import ROOT, Group, Table, Target, number
 from relmem.experiment.provenance import PACKAGES, commit, processor
 
@@ -33,6 +33,7 @@ GROUPS: dict[str, Callable[[bool, int], Group]] = {
     "features": features.measure,
     "ppo": ppo.measure,
     "a3c": a3c.measure,
+    "scale": scale.measure,
 }
 READING = (
     "A figure is the median over rounds, each of which runs all contestants in turn; in brackets stand the lowest and "

@@ -44,7 +44,9 @@ def memory(quick: bool) -> Target:
     return Target(f"STM n=8 d=96 r=96, T={T} B={B}, fwd+bwd, peak memory: {REFERENCE} over {FP32}", ratio, 10, 20)
 
 
-def training(contestant: str, outputs: str, T: int, B: int, quick: bool) -> Callable[[], list[Tensor]]:
+def training(
+    contestant: str, outputs: str, T: int, B: int, quick: bool, device: torch.device | str = "cpu"
+) -> Callable[[], list[Tensor]]:
     """The work of a contestant: outputs of all steps or of the last one, and gradients.
 
     :return: does the work and returns the outputs [T or 1, B, O] and the gradient of the inputs [T, B, F]
@@ -52,9 +54,9 @@ def training(contestant: str, outputs: str, T: int, B: int, quick: bool) -> Call
     torch.manual_seed(0)
     # The preset's alphas start at 0, where the relational memory would have no part in what is compared; large ones
     # make the recurrence chaotic, and rounding errors grow beyond comparison.
-    core = STMCore(INPUT_SIZE, preset="released", alpha_start=0.03, **SMALL if quick else SIZES)
+    core = STMCore(INPUT_SIZE, preset="released", alpha_start=0.03, **SMALL if quick else SIZES).to(device)
     products = torch.bfloat16 if contestant == BF16 else torch.float32
-    x = torch.randn(T, B, INPUT_SIZE, requires_grad=True)
+    x = torch.randn(T, B, INPUT_SIZE, device=device, requires_grad=True)
     ours = partial(core_outputs, core, outputs, products)
     forward = partial(released_stm, core) if contestant == REFERENCE else ours
 
@@ -75,7 +77,7 @@ def core_outputs(core: STMCore, outputs: str, products: torch.dtype, x: Tensor) 
 
     :param products: format of the large matrix products
     """
-    starts = torch.zeros(x.shape[:2], dtype=torch.bool)
+    starts = torch.zeros(x.shape[:2], dtype=torch.bool, device=x.device)
     starts[0] = True
-    with torch.autocast("cpu", torch.bfloat16, enabled=products == torch.bfloat16):
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=products == torch.bfloat16):
         return core(x, core.initial_state(x.shape[1]), starts, since=-1 if outputs == "last" else 0)[0]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryPPO, load
+from ..agents import Algorithm, load
 from ..agents.load import saved_file
 from ..common.options import require_option
 from ..common.output import stage
@@ -26,7 +26,7 @@ class Player(NamedTuple):
 
     file: Path
     folder: RunFolder | None  # of its run; None where the file lies elsewhere
-    model: MemoryPPO | A3C
+    model: Algorithm
     env: VecEnv
     name: str  # of the environment
     seed: int
@@ -88,7 +88,7 @@ def open_player(asked: Any, overrides: Mapping[str, Sequence[str]], n_envs: int,
     )
 
 
-def require_same_spaces(model: MemoryPPO | A3C, env: VecEnv, file: str, name: str) -> None:
+def require_same_spaces(model: Algorithm, env: VecEnv, file: str, name: str) -> None:
     """An agent can play where it sees and does what it was trained on.
 
     :raises ValueError: naming what differs

@@ -49,7 +49,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
 def execute(player: Player, episodes: int, as_json: bool) -> int:
     """Play, tell, and write down."""
     try:
-        with closing(player.env) as env, stage(f"playing {episodes} episodes"):
+        with closing(player.env) as env, stage("playing"):
             result = _play(player, env, episodes, as_json)
     except FloatingPointError as error:  # of the environment: no fault of the program
         warn(str(error))

@@ -58,7 +58,8 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
         require_new(Path(asked.stills))
     if asked.video:
         require_film(asked.video)
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")  # or SDL complains where there is no sound
+    for driver in ("SDL_VIDEODRIVER", "SDL_AUDIODRIVER"):  # or SDL complains where there is no display, and no sound
+        os.environ.setdefault(driver, "dummy")
     player = open_player(asked, overrides, 1, render=True)
     if asked.video:
         player.env.reset()

@@ -26,7 +26,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     saved = parse(["--resume", str(asked.resume)]).config if asked.resume else None
     job = asked.job(asked.config, asked.smoke, asked.trusted)
     place = place_of_process()
-    if place.count > 1 and not isinstance(job, AgentJob):
+    if place.size > 1 and not isinstance(job, AgentJob):
         raise ValueError("the processes of torchrun train agents: a task is trained by one process")
     if place.rank:
         return Follower(job).execute

@@ -81,13 +81,8 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     if args.launcher == "local" and args.processes == 1:
         return lambda: run(tuning, args.trials)
     launch = launcher(args.launcher, args.processes)
-    mine = [
-        "--trials",
-        str(args.trials),
-        "--out",
-        str(out.resolve()),
-        *(["--space", str(args.space)] * bool(args.space)),
-    ]
+    mine = ["--trials", str(args.trials), "--out", str(out)]
+    mine += ["--space", str(args.space)] if args.space else []
     words = (word for name, (text,) in options.items() for word in (f"--{name}", text))
     helpers = [Helper(out / f"process_{k}", (args.config, *mine, *words)) for k in range(args.processes)]
     return lambda: launch(helpers, lambda *_: None) or run(tuning, args.trials)

@@ -82,7 +82,7 @@ def make_vec_env(
     :param backend: dummy steps environments one after the other in this process, subproc each in a process of its own,
         which pays where a step takes milliseconds; auto is dummy. Atari games have their own threads
     :param render: whether ``get_images`` shows Atari games in colour and of native size, as films want them: the same
-        episodes, stepped more slowly. Others always do where they can
+        episodes, stepped more slowly. Others always do where they can, and then run in this process
     :raises ValueError: if the id is unknown (naming the nearest one), a package or ROM that it needs is missing, an
         argument is out of range, or the environment cannot be made or has spaces that SB3 cannot hold
     """
@@ -116,7 +116,8 @@ def make_vec_env(
             raise ValueError(
                 f"n_threads above 1 is for Atari games, and '{id}' is none: its copies are stepped in turn"
             )
-        options |= {"wrappers": around_each, "vec_env": ProcessVecEnv if backend == "subproc" else DummyVecEnv}
+        in_processes = backend == "subproc" and not render
+        options |= {"wrappers": around_each, "vec_env": ProcessVecEnv if in_processes else DummyVecEnv}
         env = _copies(id, spec, n_envs, seed, env_kwargs or {}, **options)
     for around in around_all:
         env = around(env)

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from ..agents import A3C, IMPALA, MemoryActorCriticPolicy, MemoryPPO, load
+from ..agents import A3C, IMPALA, Algorithm, MemoryActorCriticPolicy, MemoryPPO, load
 from ..agents.cores.registry import core_options, registered_cores
 from ..agents.distributed import Launcher, connect
 from ..agents.evaluate import Evaluation, evaluate
@@ -39,7 +39,6 @@ from .room import ADAM, ATARI, ENVIRONMENT, FLOAT, PROCESS, require_room, weight
 from .stop import StopRequest
 from .tensorboard_log import log_settings, tensorboard_logger
 
-Algorithm = MemoryPPO | A3C | IMPALA
 ALGORITHMS: dict[str, type[Algorithm]] = {"ppo": MemoryPPO, "a3c": A3C, "impala": IMPALA}
 WORKERS = ("workers", "min_workers", "max_lag", "launcher")  # options that say how they run, not what is learned
 NO_OPTIONS = {
@@ -81,10 +80,10 @@ class AgentJob(Job):
             shape = (config[f"algo.{name}"] for name in ("bptt_length", "batch_size"))
             minibatch_shape(config["algo.n_steps"], config["env.n_envs"], *shape)
         self.place = place_of_process()
-        if self.place.count > 1 and (not self.ppo or config["env.n_envs"] % self.place.count):
+        if self.place.size > 1 and (not self.ppo or config["env.n_envs"] % self.place.size):
             raise ValueError(
-                f"the {self.place.count} processes of torchrun train algo.name ppo, not a3c or impala, and share its "
-                f"environments equally: env.n_envs must be a multiple of {self.place.count}"
+                f"the {self.place.size} processes of torchrun train algo.name ppo, not a3c or impala, and share its "
+                f"environments equally: env.n_envs must be a multiple of {self.place.size}"
             )
         self.on_ray = config["launcher"] == "ray"
         if self.on_ray and self.ppo:
@@ -151,7 +150,7 @@ class AgentJob(Job):
         self._require_room()
         if self.on_ray:
             connect(self.config["ray.address"], self.config["algo.workers"] or available_processors())
-        if self.place.count > 1:
+        if self.place.size > 1:
             join(self.place)
         self.learner = self._new_model() if checkpoint is None else self._loaded_model(checkpoint)
 
@@ -164,7 +163,7 @@ class AgentJob(Job):
 
     def _own_envs(self, seed: int) -> VecEnv:
         """Those of all environments that PPO plays in this process; ``close`` closes them."""
-        n_envs = self.config["env.n_envs"] // self.place.count
+        n_envs = self.config["env.n_envs"] // self.place.size
         env = self._env = self.make_env(n_envs, seed + self.place.rank * n_envs)
         if asked := self.config["env.normalize"]:
             settings = asked if isinstance(asked, dict) else {}
@@ -197,7 +196,7 @@ class AgentJob(Job):
         env: Any = config["env.id"]
         if self.ppo:
             env = self._own_envs(config["seed"])
-            kind = MemoryPPO if self.place.count == 1 else ParallelPPO
+            kind = MemoryPPO if self.place.size == 1 else ParallelPPO
             model: Algorithm = kind(MemoryActorCriticPolicy, env, **arguments)
         else:
             arguments |= {"env_kwargs": self._env_kwargs(), "launcher": config["launcher"]}
@@ -219,7 +218,7 @@ class AgentJob(Job):
         if not self.ppo:
             known = config.group("algo") | {"launcher": config["launcher"]}
             changed |= {name: known[name] for name in WORKERS if name in known}
-        kind = ALGORITHMS[config["algo.name"]] if self.place.count == 1 else ParallelPPO
+        kind = ALGORITHMS[config["algo.name"]] if self.place.size == 1 else ParallelPPO
         model = kind.load(checkpoint, trusted=self.trusted, **changed)
         core, options, saved = config["core.name"], config.group("core"), model.policy
         if _spelt_out(saved.core_name, saved.core_kwargs) != _spelt_out(core, options):
@@ -288,7 +287,7 @@ class AgentJob(Job):
         if self.ppo:
             n_steps, n_envs = algo["n_steps"], self.config["env.n_envs"]
             length, sequences = minibatch_shape(n_steps, n_envs, algo["bptt_length"], algo["batch_size"])
-            processes = f" in {self.place.count} processes" if self.place.count > 1 else ""
+            processes = f" in {self.place.size} processes" if self.place.size > 1 else ""
             rollouts = f"rollouts of {n_envs} environments x {n_steps} steps{processes}"
             return f"{rollouts}, minibatches of {sequences} x {length}"
         workers = algo["workers"] or available_processors()
@@ -308,7 +307,7 @@ class AgentJob(Job):
         if not self.done:
             log_settings(self.learner.logger, self.config, "rollout/ep_rew_mean", "eval/mean_reward")
         total = self.config["total_timesteps"]
-        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop, self.place.count == 1)
+        watch = Watch(folder, self.episodes, total, self._frames_per_step(), stop, self.place.size == 1)
         callbacks = [
             watch,
             Evaluations(folder, self._evaluation_env, evaluated=self.evaluated, **self.config.group("eval")),

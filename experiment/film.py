@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryPPO
+from ..agents import Algorithm
 from ..common.files import require_new
 from ..common.options import Count, Positive, require_options
 from .play import action_names, frame_rate, play
@@ -43,7 +43,7 @@ class Film(NamedTuple):
 
 
 def film(
-    model: MemoryPPO | A3C,
+    model: Algorithm,
     env: VecEnv,
     path: str | os.PathLike[str],
     memory: bool = False,
@@ -93,7 +93,7 @@ def film(
 
 
 def scenes(
-    model: MemoryPPO | A3C,
+    model: Algorithm,
     env: VecEnv,
     kind: str,
     memory: bool,
@@ -109,7 +109,7 @@ def scenes(
     first = next(moments)
     frame = first.frames[0]
     nearest = min(SCALES, key=lambda factor: abs(np.log(frame.shape[0] * factor / KINDS[kind].height)))
-    scene = Scene(env.observation_space, env.action_space, frame, scale or nearest, memory, action_names(env))
+    scene = Scene(env.observation_space, env.action_space, frame, scale or nearest, action_names(env))
     number, earlier = itertools.count(), frame
     for moment in itertools.chain([first], moments):
         background = scene.draw(moment)

@@ -9,7 +9,7 @@ import numpy as np
 from ale_py.env import AtariEnv
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, Agent, MemoryPPO
+from ..agents import Agent, Algorithm
 from ..agents.finite import require_numbers
 from ..agents.insight import Insight, look
 from ..agents.masks import mask_reader
@@ -33,11 +33,12 @@ class Moment(NamedTuple):
 
 
 def play(
-    model: MemoryPPO | A3C, env: VecEnv, deterministic: bool = True, inside: bool = False, camera: bool = False
+    model: Algorithm, env: VecEnv, deterministic: bool = True, inside: bool = False, camera: bool = False
 ) -> Iterator[Moment]:
-    """Episodes without end of the first environment, which is reset first.
+    """Episodes without end, each step as it comes. The environment is reset first; normalised observations and action
+    masks are as in ``evaluate``.
 
-    :param env: of one environment
+    :param env: one environment
     :param deterministic: whether to take the most probable actions
     :param inside: whether to look into the agent
     :param camera: whether to film, frame by frame where the environment skips frames
@@ -57,8 +58,9 @@ def play(
     while True:
         require_numbers("observation", obs)
         memory = agent.state
-        insight = look(model.policy, obs, memory, start) if inside else None
-        action = agent.act(obs, deterministic, read_masks())  # type: ignore[arg-type]
+        masks = read_masks()
+        insight = look(model.policy, obs, memory, start, masks) if inside else None
+        action = agent.act(obs, deterministic, masks)  # type: ignore[arg-type]
         frames.clear()
         following, rewards, dones, _ = env.step(action)
         require_numbers("reward", rewards)

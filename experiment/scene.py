@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -22,6 +22,16 @@ STOPS = np.array([(190, 238, 255), (48, 128, 232), PAPER, (222, 112, 28), (255, 
 HISTORY = 120  # steps in the line of values
 
 
+class Row(NamedTuple):
+    """A band on an axis from 0 to 1."""
+
+    name: str
+    begin: float
+    end: float
+    mark: float | None = None  # in it or near it
+    warm: bool = False  # its colour
+
+
 class Scene:
     """Draws pictures of one size.
 
@@ -29,7 +39,6 @@ class Scene:
     :param actions: space of actions
     :param frame: the game's first picture [H, W, 3]
     :param scale: size of the game in the picture; a native pixel is so many wide and high
-    :param memory: whether to show what goes on inside of the agent
     :param names: of actions, where they have any
     """
 
@@ -39,10 +48,9 @@ class Scene:
         actions: spaces.Space,
         frame: np.ndarray,
         scale: float,
-        memory: bool,
         names: Sequence[str] | None = None,
     ) -> None:
-        self.space, self.actions, self.memory, self.names = space, actions, memory, names
+        self.space, self.actions, self.names = space, actions, names
         height, width = frame.shape[:2]
         self.game = (round(width * scale), round(height * scale))
         self.height = max(self.game[1], 160)
@@ -66,7 +74,8 @@ class Scene:
                 panels.append(self._leaves(pictures))
             panels.append(self._charts(insight, moment.action))
         width = sum(panel.width + self.gap for panel in panels) + self.gap
-        whole = Image.new("RGB", (width + width % 2, self._even(self.height + self.line + 2 * self.gap)), PAPER)
+        height = self.height + self.line + 2 * self.gap
+        whole = Image.new("RGB", (width + width % 2, height + height % 2), PAPER)  # even, as formats of video ask for
         x = self.gap
         for panel in panels:
             whole.paste(panel, (x, self.gap))
@@ -78,10 +87,6 @@ class Scene:
         whole = scene.copy()
         whole.paste(fit(frame, *self.game), (self.gap, self.gap + self.line))
         return np.asarray(whole)
-
-    @staticmethod
-    def _even(number: int) -> int:
-        return number + number % 2  # as the usual formats of video ask for
 
     # ---------------------------------------------------------------- panels
 
@@ -193,13 +198,14 @@ class Scene:
             self._write(draw, 0, y, "gates")
             y += self.line
             for name, gate in insight.gates.items():
-                low, mean, high = np.quantile(gate, 0.1), gate.mean(), np.quantile(gate, 0.9)
-                self._row(draw, y, panel.width, name.replace("_", " ").removesuffix(" gate"), (low, high), mean, COLD)
+                label = name.replace("_", " ").removesuffix(" gate")
+                row = Row(label, float(np.quantile(gate, 0.1)), float(np.quantile(gate, 0.9)), float(gate.mean()))
+                self._row(draw, y, panel.width, row)
                 y += self.line
         self._write(draw, 0, y, "actions")
         y += self.line
-        for name, band, mark, chosen in rows:
-            self._row(draw, y, panel.width, name, band, mark, WARM if chosen else COLD)
+        for row in rows:
+            self._row(draw, y, panel.width, row)
             y += self.line
         return panel
 
@@ -216,47 +222,33 @@ class Scene:
         if len(values) > 1:
             draw.line([*zip(x.tolist(), heights.tolist(), strict=True)], fill=WARM, width=max(1, self.text // 7))
 
-    def _row(
-        self,
-        draw: ImageDraw.ImageDraw,
-        y: int,
-        width: int,
-        name: str,
-        band: tuple[float, float],
-        mark: float | None,
-        ink: Any,
-    ) -> None:
-        """A name, and on an axis from 0 to 1 a band and a mark."""
+    def _row(self, draw: ImageDraw.ImageDraw, y: int, width: int, row: Row) -> None:
         label = round(0.45 * width)
-        self._write(draw, 0, y, name, width=label - 4)
+        self._write(draw, 0, y, row.name, width=label - 4)
         axis, low, high = width - label - 1, y + 2, y + self.line - 4
         draw.rectangle((label, low, width - 1, high), outline=FAINT)
-        begin, end = (label + float(np.clip(share, 0, 1)) * axis for share in band)
+        begin, end = (label + float(np.clip(share, 0, 1)) * axis for share in (row.begin, row.end))
         if end - begin >= 1:
-            draw.rectangle((begin, low, end, high), fill=ink)
-        if mark is not None:
-            at = label + float(np.clip(mark, 0, 1)) * axis
+            draw.rectangle((begin, low, end, high), fill=WARM if row.warm else COLD)
+        if row.mark is not None:
+            at = label + float(np.clip(row.mark, 0, 1)) * axis
             draw.line((at, low, at, high), fill=INK, width=max(2, self.text // 5))
 
-    def _action_rows(
-        self, insight: Insight, action: np.ndarray
-    ) -> list[tuple[str, tuple[float, float], float | None, bool]]:
-        """For each action its name, a band and a mark on an axis from 0 to 1, and whether it is taken."""
-        rows: list[tuple[str, tuple[float, float], float | None, bool]] = []
+    def _action_rows(self, insight: Insight, action: np.ndarray) -> list[Row]:
+        """Of actions that are chosen their probabilities, the chosen one warm; of numbers the mean plus and minus a
+        deviation, between the bounds of the action, with a mark at what is taken."""
+        rows: list[Row] = []
         taken = np.ravel(action)
+        several = len(insight.probabilities) > 1
         for i, probabilities in enumerate(insight.probabilities):
             for number, p in enumerate(probabilities):
-                alone = len(insight.probabilities) == 1
-                name = self.names[number] if alone and self.names else str(number) if alone else f"{i + 1}: {number}"
-                rows.append((name, (0.0, float(p)), None, number == int(taken[i])))
+                name = f"{i + 1}: {number}" if several else self.names[number] if self.names else str(number)
+                rows.append(Row(name, 0.0, float(p), warm=number == int(taken[i])))
         if insight.mean is not None and insight.deviation is not None and isinstance(self.actions, spaces.Box):
             low, high = self.actions.low.ravel(), self.actions.high.ravel()
-            span = np.maximum(high - low, 1e-9)
-            begin, end, at = (
-                (values - low) / span
-                for values in (insight.mean - insight.deviation, insight.mean + insight.deviation, taken)
-            )
-            rows += [(str(i + 1), (float(begin[i]), float(end[i])), float(at[i]), False) for i in range(len(span))]
+            numbers = insight.mean - insight.deviation, insight.mean + insight.deviation, taken
+            places = zip(*((values - low) / np.maximum(high - low, 1e-9) for values in numbers), strict=True)
+            rows += [Row(str(i), float(begin), float(end), float(at)) for i, (begin, end, at) in enumerate(places, 1)]
         return rows
 
 

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryPPO
+from ..agents import Algorithm
 from ..agents.insight import Insight, numerical_rank, relational_ranks, saliency
 from ..common.options import Count, require_options
 from .play import Moment, play
@@ -34,7 +34,7 @@ class Stills(NamedTuple):
     facts: dict[str, Any]  # the numbers behind them, as JSON holds them
 
 
-def look_back(model: MemoryPPO | A3C, env: VecEnv, deterministic: bool = True, steps: Count = STEPS) -> Stills:
+def look_back(model: Algorithm, env: VecEnv, deterministic: bool = True, steps: Count = STEPS) -> Stills:
     """Play an episode, and draw what the memory did in it.
 
     ``facts`` holds, for each leaf of the memory, its ``norms`` and, of matrices, its numerical ``ranks`` (of several
@@ -76,7 +76,7 @@ def look_back(model: MemoryPPO | A3C, env: VecEnv, deterministic: bool = True, s
 
 
 def draw_stills(
-    model: MemoryPPO | A3C, env: VecEnv, folder: str | os.PathLike[str], deterministic: bool = True
+    model: Algorithm, env: VecEnv, folder: str | os.PathLike[str], deterministic: bool = True
 ) -> list[Path]:
     """Save what ``look_back`` draws as pictures, and its facts as ``facts.json``, in a new folder.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from ..agents import A3C, MemoryPPO
+from ..agents import Algorithm
 from ..common.options import Count, Positive, require_options
 from .film import require_extra, scenes
 
@@ -17,7 +17,7 @@ DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of them is s
 
 
 def watch(
-    model: MemoryPPO | A3C,
+    model: Algorithm,
     env: VecEnv,
     memory: bool = False,
     episodes: Count = 1,

@@ -82,3 +82,21 @@ def test_one_group_runs_alone_and_writes_both_files(tmp_path):
     assert {"processor", "threads", "torch", "commit", "command"} <= found["conditions"].keys()
     assert found["rmc"]["targets"][0]["ratio"]["median"] > 0
     assert "RMC 8 slots x 128" in (tmp_path / "bench.md").read_text()
+
+
+def test_the_report_of_a_gpu_is_made_on_a_cpu_too(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.gpu", "--quick", "--device", "cpu", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=measure.ROOT, capture_output=True)
+    report, found = (tmp_path / "gpu.md").read_text(), json.loads((tmp_path / "gpu.json").read_text())
+    assert [len(table["rows"]) > 0 for table in found["tables"]] == [True] * 5
+    assert "fails" not in report and "released formulation" in report
+    assert "cuda" in report  # the tests that would run
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_scale_runs_on_a_ray_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.run", "--quick", "--only", "scale", "--out", str(tmp_path)]
+    subprocess.run(command, check=True, cwd=measure.ROOT, capture_output=True)
+    rates, peers, pieces = json.loads((tmp_path / "bench.json").read_text())["scale"]["tables"]
+    assert rates["rows"][0]["agent steps/s"]["median"] > 0 and rates["rows"][0]["bytes to the learner"]["median"] > 1000
+    assert peers["rows"] and pieces["rows"][0]["MFLOP of an update"] > 0

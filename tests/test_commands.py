@@ -292,12 +292,38 @@ def test_any_observation_and_action_can_be_drawn(shown, actions):
     env = DummyVecEnv([lambda: Anything(9)])
     model = MemoryPPO("MemoryPolicy", env, policy_kwargs=POLICY, n_steps=8)
     moment = next(play(model, env, inside=True, camera=True))
-    scene = Scene(env.observation_space, actions, moment.frames[0], 2.0, memory=True)
+    scene = Scene(env.observation_space, actions, moment.frames[0], 2.0)
     picture = scene.put(scene.draw(moment), moment.frames[0])
     assert picture.shape[0] % 2 == picture.shape[1] % 2 == 0
     top = scene.gap + scene.line
     assert (picture[top : top + 120, scene.gap : scene.gap + 200] == 200).all()
     assert len(np.unique(picture[:, scene.gap + 200 :].reshape(-1, 3), axis=0)) > 20
+
+
+@pytest.mark.parametrize("actions", ["discrete", "multi_discrete", "multi_binary"])
+def test_actions_that_are_not_allowed_are_not_probable(actions):
+    env = make_vec_env("relmem/RepeatFirstAllowed-v0", 1, seed=0, env_kwargs={"actions": actions})
+    model = MemoryPPO("MemoryPolicy", env, policy_kwargs=POLICY, n_steps=8)
+    moments = [moment for moment, _ in zip(play(model, env, inside=True), range(16), strict=False)]
+    chances = [[choice.max() for choice in moment.insight.probabilities] for moment in moments]
+    sure = [min(chance) == 1 for chance in chances]
+    assert sure == ([True] * 7 + [False]) * 2  # one action is allowed on the way, all are at the end
+
+
+def test_films_of_environments_as_they_are_trained_on(tmp_path, capfd):
+    run, core = tmp_path / "run", ["--core.name", "gru", "--core.hidden_size", "8"]
+    options = ["--env.id", "CartPole-v1", "--env.frame_stack", "2", "--env.normalize", "true", "--eval.episodes", "1"]
+    assert main(["train", *options, *core, "--smoke", "--run_dir", str(run)]) == 0
+    film_ = ["--video", str(tmp_path / "film.gif"), "--seconds", "0.2", "--memory"]
+    assert main(["record", str(run), *film_, "--env.backend", "subproc"]) == 0  # in this process all the same
+    assert main(["evaluate", str(run), "--episodes", "1", "--json"]) == 0
+    model = load(run)
+    shown = next(play(model, make_vec_env("CartPole-v1", 1, frame_stack=2, seed=0))).observation
+    raw = make_vec_env("CartPole-v1", 1, frame_stack=2, seed=0).reset()
+    np.testing.assert_allclose(
+        shown, model.normalized(make_vec_env("CartPole-v1", 1, frame_stack=2)).normalize_obs(raw)
+    )
+    assert not np.allclose(shown, raw)
 
 
 # ---------------------------------------------------------------- enjoy

@@ -10,10 +10,12 @@ from sb3_contrib import RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, precision, registered_cores
 from relmem.agents.features import FEATURES, features_class, standardize
+from relmem.agents.saved import write_agent
 
 OBS, ACTIONS = spaces.Box(-1, 1, (5,)), spaces.Discrete(3)
 
@@ -133,6 +135,13 @@ def test_save_and_load_policy(tmp_path):
     loaded = MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
     obs = np.random.default_rng(0).uniform(-1, 1, (4, 5)).astype(np.float32)
     np.testing.assert_array_equal(policy.predict(obs)[1][0], loaded.predict(obs)[1][0])
+    with pytest.raises(ValueError, match="not a saved policy"):
+        write_agent(tmp_path / "policy.zip", {}, {})
+        MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
+    ActorCriticPolicy.save(policy, tmp_path / "policy.zip")
+    with pytest.raises(ValueError, match=r"trusted=True \(--trusted\) if you know"):
+        MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
+    assert MemoryActorCriticPolicy.load(tmp_path / "policy.zip", trusted=True).core_name == "gru"
 
 
 @pytest.mark.parametrize(

@@ -53,10 +53,10 @@ class Episodes(BaseCallback):
 def trained(core):
     """What a training comes to, in this process or in one of several."""
     place, episodes = place_of_process(), Episodes()
-    if place.count > 1:
+    if place.size > 1:
         join(place)
-    env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // place.count)
-    kind = MemoryPPO if place.count == 1 else ParallelPPO
+    env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // place.size)
+    kind = MemoryPPO if place.size == 1 else ParallelPPO
     model = kind("MemoryPolicy", env, policy_kwargs={"core": core, "core_kwargs": CORES[core]}, **OPTIONS)
     model.learn(3 * 32 * ENVS, callback=episodes)
     return {

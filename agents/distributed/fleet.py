@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
@@ -32,7 +32,8 @@ class Worker(Protocol):
 class Job(Protocol):
     """What all workers are given alike. It travels by value."""
 
-    n_envs: int
+    @property
+    def n_envs(self) -> int: ...
 
     def worker(self, seed: int) -> Worker: ...
 
@@ -47,8 +48,11 @@ class Fleet(Protocol):
     """Workers, each with one segment to play at a time. Used as a context: leaving it ends them all."""
 
     version: int  # of the weights published last
-    alive: int  # workers that play
     restarts: int  # of workers that were lost
+
+    @property
+    def alive(self) -> int:
+        """Workers that play."""
 
     def publish(self, weights: Weights, progress_remaining: float) -> None:
         """Let segments that begin from now on be played with these weights."""
@@ -56,7 +60,7 @@ class Fleet(Protocol):
     def results(self) -> Iterator[Result]:
         """What workers have done, without end. Who asks for the next result has no use for the last any more."""
 
-    def __enter__(self) -> Fleet: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 
@@ -71,9 +75,13 @@ class LocalFleet:
     """
 
     def __init__(self, job: Job, n_workers: int, min_workers: int, seed: int) -> None:
-        self.version, self.alive, self.restarts = 0, n_workers, 0
+        self.version, self.restarts = 0, 0
         copies: list[Job] = [cloudpickle.loads(pickled(job)) for _ in range(n_workers)]  # each with its own policy
         self._workers = [copy.worker(seed + rank * job.n_envs) for rank, copy in enumerate(copies)]
+
+    @property
+    def alive(self) -> int:
+        return len(self._workers)
 
     def publish(self, weights: Weights, progress_remaining: float) -> None:
         self.version += 1
@@ -81,9 +89,10 @@ class LocalFleet:
 
     def results(self) -> Iterator[Result]:
         for worker in itertools.cycle(self._workers):
-            yield Result(*worker.work(*self._orders), self.version)
+            report, content = worker.work(*self._orders)
+            yield Result(report, content, self.version)
 
-    def __enter__(self) -> LocalFleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import cloudpickle  # type: ignore[import-untyped]
 import ray
@@ -19,7 +19,7 @@ from .fleet import Job, Result, Weights, Worker
 
 WATCH_SECONDS = 1.0  # between looks at workers that do not report
 PATIENCE_SECONDS = 120.0  # for workers to start, or to start again, before there are too few
-SLOW_SECONDS = 10.0  # of waiting, after which it is said what for
+SLOW_SECONDS = 30.0  # of waiting, after which it is said what for
 
 
 class RayWorker:
@@ -59,6 +59,7 @@ class RayFleet:
         self._job, self._n_envs = ray.put(pickled(job)), job.n_envs
         self._min_workers, self._seed, self._starts = min(min_workers, n_workers), seed, 0
         self._orders: ray.ObjectRef | None = None
+        self._lost = ""  # how the last worker was
         self._tasks: dict[ray.ObjectRef, tuple[Any, int | None]] = {}  # worker, version; None: it starts
         self._enough, self._slow = time.monotonic(), time.monotonic() + SLOW_SECONDS
         actor = cast(Any, ray.remote(RayWorker)).options(num_cpus=1, max_restarts=-1, max_task_retries=0)
@@ -89,8 +90,9 @@ class RayFleet:
                     found = ray.get(task)
                 except RayTaskError as error:
                     raise _failure(error) from error
-                except RayError:  # the actor, its machine, or what it had played is lost
+                except RayError as error:  # the actor, its machine, or what it had played is lost
                     self.restarts += version is not None
+                    self._lost = " ".join(str(error).split())
                     self._start(worker)
                     continue
                 if version is not None and found is None:
@@ -100,7 +102,8 @@ class RayFleet:
                 # The next segment is played while the learner learns from this one.
                 self._tasks[worker.work.remote(self._orders)] = worker, self.version
                 if version is not None:
-                    yield Result(*found, version)
+                    report, content = found
+                    yield Result(report, content, version)
 
     def _start(self, worker: Any) -> None:
         seed = (self._seed + self._starts * self._n_envs) % 2**31
@@ -117,13 +120,14 @@ class RayFleet:
             self._slow = float("inf")
             warn(f"{self._state(alive)}: the others wait for processors, or start")
         if now - self._enough > PATIENCE_SECONDS:
-            raise RuntimeError(f"{self._state(alive)}, and min_workers is {self._min_workers}: the training ends")
+            lost = f" (the last one was lost by: {self._lost})" if self._lost else ""
+            raise RuntimeError(f"{self._state(alive)}, and min_workers is {self._min_workers}: the training ends{lost}")
 
     def _state(self, alive: int) -> str:
         processors = ray.cluster_resources().get("CPU", 0)
         return f"{alive} of {len(self._actors)} workers play, on a Ray cluster of {processors:.0f} processors"
 
-    def __enter__(self) -> RayFleet:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Self
 
+import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 import torch
 from stable_baselines3.common.type_aliases import MaybeCallback
@@ -16,6 +17,7 @@ from ...common.options import Count, Fraction, Natural, NonNegative, Positive, P
 from ..distributed import Launcher
 from ..distributed.fleet import Result
 from ..finite import require_finite_loss
+from ..messages import pickled
 from ..policy import MemoryActorCriticPolicy
 from ..ppo_loss import Settings, ppo_loss
 from ..precision import Precision
@@ -157,11 +159,18 @@ class IMPALA(WorkerAlgorithm):
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
+        callback.on_training_start(locals(), globals())
+        self._learn_with_workers(self.job(), self.unrolls, total_timesteps, callback, log_interval, seed)
+        callback.on_training_end()
+        return self
+
+    def job(self) -> RolloutJob:
+        """What workers are given."""
         policy = copy.copy(self.policy)
         del policy.optimizer  # of no use to a worker
         assert self._env_factory is not None
-        job = RolloutJob(
-            copy.deepcopy(policy).cpu(),
+        return RolloutJob(
+            cloudpickle.loads(pickled(policy)).cpu(),  # which no `deepcopy` can do after an update
             self.precision,
             self._env_factory,
             self.envs_per_worker,
@@ -169,10 +178,6 @@ class IMPALA(WorkerAlgorithm):
             self.gamma,
             self.clip_reward,
         )
-        callback.on_training_start(locals(), globals())
-        self._learn_with_workers(job, self.unrolls, total_timesteps, callback, log_interval, seed)
-        callback.on_training_end()
-        return self
 
     def _update(self, results: Sequence[Result], version: int) -> bool:
         """Learn from unrolls, which are played alongside each other.
@@ -235,9 +240,7 @@ def joined(unrolls: Sequence[Unroll]) -> Unroll:
         given = [array for array in arrays if array is not None]
         return np.concatenate(given, axis=1) if given else None
 
-    first = unrolls[0]
-    return Unroll(
-        map_obs(beside, *(unroll.obs for unroll in unrolls)),
-        *(beside(*(getattr(unroll, name) for unroll in unrolls)) for name in first._fields[1:-1]),
-        state=tuple(map(np.concatenate, zip(*(unroll.state for unroll in unrolls), strict=True))),
-    )
+    obs, *parts, states = zip(*unrolls, strict=True)
+    starts, actions, log_probs, rewards, masks = (beside(*part) for part in parts)
+    state = tuple(map(np.concatenate, zip(*states, strict=True)))
+    return Unroll(map_obs(beside, *obs), starts, actions, log_probs, rewards, masks, state)
