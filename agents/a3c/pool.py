@@ -139,7 +139,7 @@ class WorkerPool:
             self.places[rank] = message
         elif isinstance(message, EOFError):
             self._replace(rank, self._death(rank))
-        elif message is not None:
+        elif isinstance(message, Exception):
             raise message
 
     def _replace_silent(self) -> None:
