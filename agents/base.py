@@ -79,7 +79,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         self.policy = policy.to(self.device)
         self.policy.set_precision(self.precision)
 
-    def predict(  # type: ignore[override]
+    def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
         state: tuple[np.ndarray, ...] | None = None,

@@ -70,7 +70,7 @@ class SequenceBuffer:
         if t == 0:
             self.obs = map_obs(self._room_for, obs)
             self.action_masks = None if action_masks is None else self._room_for(action_masks)
-        if self.action_masks is not None:
+        if self.action_masks is not None and action_masks is not None:
             self.action_masks[row, columns] = action_masks
         map_obs(lambda stored, given: stored[row, columns].copy_(given), self.obs, obs)
         self.starts[row, columns] = starts

@@ -29,6 +29,7 @@ from .policy import MemoryActorCriticPolicy
 
 OLDEST_OPSET, OPSET, NEWEST_OPSET = 18, 20, 24
 Opset = Annotated[int, Range(OLDEST_OPSET, NEWEST_OPSET, why="what PyTorch writes")]
+LARGEST_ONNX = 2**31 - 2**24  # bytes, of weights
 DESCRIPTION = "relmem"  # the entry of a file's metadata that describes it
 STEPS, BATCH, RESETS = 50, 3, 0.1  # of the check: steps, environments, probability that an episode begins
 TOLERANCE = 1e-3  # relative to the largest number of an output, or to 1
@@ -124,7 +125,9 @@ def export_onnx(model: MemoryAlgorithm | MemoryActorCriticPolicy, path: str | Pa
     require_new(path)
     onnx, runtime = onnx_packages()
     graph, program = _traced(model)
-    with _quiet():
+    if 4 * sum(parameter.numel() for parameter in graph.parameters()) > LARGEST_ONNX:
+        raise ValueError("a file of ONNX holds at most 2 GB, and the weights are more: export with torch instead")
+    with _quiet(), _possible("write as ONNX", graph.policy):
         onnx_program = torch.onnx.export(
             program, dynamo=True, verbose=False, opset_version=opset,
             input_names=list(graph.inputs), output_names=list(graph.outputs),
@@ -207,7 +210,7 @@ def _traced(model: MemoryAlgorithm | MemoryActorCriticPolicy) -> tuple[StepGraph
     inputs = _first_inputs(graph, BATCH, np.random.default_rng(0))
     batch = torch.export.Dim("batch", min=1, max=2**31 - 1)
     shapes = (tuple({0: batch} for _ in graph.inputs),)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _possible("trace", policy):
         return graph, torch.export.export(graph, tuple(map(torch.as_tensor, inputs.values())), dynamic_shapes=shapes)
 
 
@@ -259,6 +262,19 @@ def _differences(graph: StepGraph, run: Run, batch: int, steps: int) -> dict[str
 
 def _next_state(outputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name.removeprefix("next_"): value for name, value in outputs.items() if name.startswith("next_state.")}
+
+
+@contextmanager
+def _possible(what: str, policy: MemoryActorCriticPolicy) -> Iterator[None]:
+    """What PyTorch's exporters refuse, as a core or features of somebody's own may have it, is said in one sentence."""
+    try:
+        yield
+    except Exception as error:  # they raise many kinds, over many lines
+        reason = str(error).strip().partition("\n")[0][:200]
+        raise ValueError(
+            f"PyTorch cannot {what} this policy with the core '{policy.core_name}' ({type(error).__name__}: {reason}): "
+            "step must not branch on values, and must take its batch size from x.shape[0]"
+        ) from error
 
 
 @contextmanager

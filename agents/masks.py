@@ -6,6 +6,7 @@ MultiDiscrete those of all its numbers in a row, of MultiBinary two for each bit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,7 +73,7 @@ def choices(space: spaces.Space) -> list[int]:
     if isinstance(space, spaces.MultiDiscrete):
         return space.nvec.tolist()
     if isinstance(space, spaces.MultiBinary):
-        return [2] * int(space.n)
+        return [2] * math.prod(space.shape)
     raise ValueError(
         f"{EXPECTED_METHOD_NAME} are for actions of Discrete, MultiDiscrete and MultiBinary, not for {space}"
     )

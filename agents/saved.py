@@ -68,13 +68,13 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
         if not trusted:
             raise NotPlain(
                 f"'{name}' was saved by an older version of relmem or by SB3, whose files run whatever code they hold: "
-                "load it with trusted=True if you know who wrote it"
+                "load it with trusted=True (--trusted) if you know who wrote it"
             ) from None
         data, parameters, _ = load_from_zip_file(BytesIO(content), custom_objects=dict(skip), device="cpu")
         parts = {DATA: data, **parameters}
     if not isinstance(parts.get(DATA), dict):
         raise NotAgent(f"'{name}' is not a saved agent")
-    parts[DATA] |= skip
+    parts[DATA] |= {key: value for key, value in skip.items() if key in parts[DATA]}
     if not trusted:
         _require_known_modules(name, parts[DATA].get("policy_kwargs"))
     return parts

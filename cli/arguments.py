@@ -73,7 +73,12 @@ class Arguments(argparse.ArgumentParser):
         raise ValueError(f"{self.prog}: {message}")
 
     def _refuse(self, rest: Sequence[str], others: Sequence[str] = ()) -> None:
-        flags = [flag.removeprefix("--") for action in self._actions for flag in action.option_strings]
+        flags = [
+            flag.removeprefix("--")
+            for action in self._actions
+            for flag in action.option_strings
+            if flag.startswith("--")
+        ]
         for token in rest:
             if token.startswith("-"):
                 raise ValueError(

@@ -94,7 +94,7 @@ def unpack(
 
     :param file: what messages call it
     :param trusted: whether pickles may be loaded, which runs whatever code they hold
-    :param skip: keys of dictionaries among the parts that are not read
+    :param skip: keys of dictionaries among the parts that are not read, and None instead
     :raises Damaged: if the content is not as it was written
     :raises NotSealed: if ``pack`` did not write it
     :raises NotPlain: naming what was pickled, unless the file is trusted
@@ -112,7 +112,7 @@ def unpack(
                 if f"{name}{TENSORS}" in entries:
                     tensors = safetensors.torch.load(archive.read(f"{name}{TENSORS}"))
                 if isinstance(plain, dict):
-                    plain = {key: value for key, value in plain.items() if key not in skip}
+                    plain = {key: None if key in skip else value for key, value in plain.items()}
                 decoder = Decoder(tensors, trusted)
                 parts[name] = decoder.decode(plain)
                 pickled += decoder.pickled
@@ -121,7 +121,7 @@ def unpack(
     if pickled:
         raise NotPlain(
             f"'{file}' holds pickles ({', '.join(pickled)}), and pickles run whatever code they hold: load it with "
-            "trusted=True if you know who wrote it"
+            "trusted=True (--trusted) if you know who wrote it"
         )
     return parts
 

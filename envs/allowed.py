@@ -39,10 +39,12 @@ class RepeatFirstAllowed(RepeatFirst):
         n_choices = 2 if actions == "multi_binary" else n_choices
         self.n_choices, self.n_parts = n_choices, PARTS[actions]
         super().__init__(n_choices**self.n_parts, length)
-        if actions == "multi_discrete":
-            self.action_space = spaces.MultiDiscrete([n_choices] * self.n_parts)
-        elif actions == "multi_binary":
-            self.action_space = spaces.MultiBinary(self.n_parts)
+        made: dict[str, Any] = {
+            "discrete": self.action_space,
+            "multi_discrete": spaces.MultiDiscrete([n_choices] * self.n_parts),
+            "multi_binary": spaces.MultiBinary(self.n_parts),
+        }
+        self.action_space = made[actions]
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         observation, info = super().reset(seed=seed, options=options)

@@ -124,7 +124,7 @@ def read_saved(file: Any, trusted: bool = False) -> dict[str, Any]:
         require_seal(content, file)
     except NotSealed as error:
         if not trusted:
-            raise ValueError(f"{error}: load it with trusted=True if you know who wrote it") from None
+            raise ValueError(f"{error}: load it with trusted=True (--trusted) if you know who wrote it") from None
     try:
         saved = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load documents none of those that it raises

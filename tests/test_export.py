@@ -13,6 +13,7 @@ from gymnasium import spaces
 from small_cores import SMALL
 
 from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, StackedCore, make_core, registered_cores
+from relmem.agents.cores.identity import IdentityCore
 from relmem.agents.export import STEPS, TOLERANCE, export_onnx, export_torch
 from relmem.cli import main
 
@@ -113,6 +114,18 @@ def test_a_graph_that_computes_something_else_is_not_written(tmp_path, monkeypat
     ):
         export_torch(model, tmp_path / "agent.pt2")
     assert not list(tmp_path.iterdir()) and TOLERANCE < 0.1
+
+
+def test_a_core_that_cannot_be_traced_gets_a_sentence(tmp_path):
+    class Branching(IdentityCore):
+        def step(self, x, state):
+            return (x if x.sum() > 0 else -x), state
+
+    model = policy(core="identity")
+    model.core = Branching(model.core.input_size)
+    with pytest.raises(ValueError, match=r"cannot trace this policy with the core 'identity' .*branch on values"):
+        export_torch(model, tmp_path / "agent.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_policy_stays_what_it_was(tmp_path):

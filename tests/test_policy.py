@@ -139,7 +139,7 @@ def test_save_and_load_policy(tmp_path):
         write_agent(tmp_path / "policy.zip", {}, {})
         MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
     ActorCriticPolicy.save(policy, tmp_path / "policy.zip")
-    with pytest.raises(ValueError, match="trusted=True if you know"):
+    with pytest.raises(ValueError, match=r"trusted=True \(--trusted\) if you know"):
         MemoryActorCriticPolicy.load(tmp_path / "policy.zip")
     assert MemoryActorCriticPolicy.load(tmp_path / "policy.zip", trusted=True).core_name == "gru"
 

@@ -85,7 +85,7 @@ def hostile_weights():
 @pytest.mark.parametrize("sealed", [True, False])
 def test_pickles_among_the_attributes_do_not_run(way, sealed, agent):
     with_entry(agent, "data", hostile_data(agent), sealed)
-    with pytest.raises(ValueError, match="trusted=True if you know who wrote it") as error:
+    with pytest.raises(ValueError, match=r"trusted=True \(--trusted\) if you know who wrote it") as error:
         way(agent)
     assert ("ep_info_buffer" in str(error.value)) == sealed
 
