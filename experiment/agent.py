@@ -171,9 +171,10 @@ class AgentJob(Job):
         return env
 
     def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        of_workers = None if self.ppo or not hasattr(self, "learner") else self.learner.env
+        for env in (self._env, of_workers):
+            if env is not None:
+                env.close()
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")

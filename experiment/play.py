@@ -55,22 +55,26 @@ def play(
         picture(env)
         all_frames = _watch(env, lambda: frames.append(picture(env)))
     step, total, start = 0, 0.0, True
-    while True:
-        require_numbers("observation", obs)
-        memory = agent.state
-        masks = read_masks()
-        insight = look(model.policy, obs, memory, start, masks) if inside else None
-        action = agent.act(obs, deterministic, masks)  # type: ignore[arg-type]
-        frames.clear()
-        following, rewards, dones, _ = env.step(action)
-        require_numbers("reward", rewards)
-        if camera and not all_frames:
-            frames.append(picture(env))
-        done, total = bool(dones[0]), total + float(rewards[0])
-        yield Moment(step, obs, start, memory, insight, action[0], total, done, list(frames))
-        agent.reset(dones)
-        obs, start = following, done
-        step, total = (0, 0.0) if done else (step + 1, total)
+    try:
+        while True:
+            require_numbers("observation", obs)
+            memory = agent.state
+            masks = read_masks()
+            insight = look(model.policy, obs, memory, start, masks) if inside else None
+            action = agent.act(obs, deterministic, masks)  # type: ignore[arg-type]
+            frames.clear()
+            following, rewards, dones, _ = env.step(action)
+            require_numbers("reward", rewards)
+            if camera and not all_frames:
+                frames.append(picture(env))
+            done, total = bool(dones[0]), total + float(rewards[0])
+            yield Moment(step, obs, start, memory, insight, action[0], total, done, list(frames))
+            agent.reset(dones)
+            obs, start = following, done
+            step, total = (0, 0.0) if done else (step + 1, total)
+    finally:
+        if all_frames:
+            _watch(env, None)
 
 
 def picture(env: VecEnv) -> np.ndarray:

@@ -211,6 +211,12 @@ def test_every_frame_of_a_skip_is_seen_and_nothing_of_the_next_episode(pong):
         obs, *_ = plain.step(np.array([moment.action]))
 
 
+def test_nobody_films_on_when_a_film_is_over(pong, tmp_path):
+    env = make_vec_env("ALE/Pong-v5", 1, seed=3, frame_skip=16, image_size=42, render=True)
+    film(load(pong), env, tmp_path / "film.gif", seconds=0.1)
+    assert env.get_attr("_on_frame") == [None]
+
+
 def test_episodes_end_a_film(run, tmp_path):
     made = film(load(run), make_vec_env(CARTPOLE["id"], 1, seed=0), tmp_path / "film.mp4", episodes=2)
     assert len(made.returns) == 2

@@ -117,6 +117,18 @@ def test_a_run_saved_by_version_0_1_goes_on(tmp_path, capfd):
     assert json.loads((run / "results.json").read_text())["steps"] == 128
 
 
+def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_the_best_model(tmp_path, monkeypatch):
+    for name in ("CHECKPOINT_SECONDS", "FIRST_CHECKPOINT_SECONDS"):
+        monkeypatch.setattr(run_folder, name, 0.0)
+    run = tmp_path / "run"
+    assert train(run, "--keep", "1", "--eval.every", "128", "--eval.episodes", "2", steps=384) == 0
+    assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{256:012d}.zip"]
+    best = np.loadtxt(run / "evaluations.csv", delimiter=",", skiprows=1)
+    assert MemoryPPO.load(run / "best_model.zip").num_timesteps == best[best[:, 1].argmax(), 0]
+    assert main(["train", "--resume", str(run), "--total_timesteps", "512", "--keep", "2"]) == 0
+    assert len(list((run / "checkpoints").iterdir())) == 2
+
+
 def test_evaluations_while_training_keep_the_best_model(tmp_path):
     run = tmp_path / "run"
     assert train(run, "--eval.every", "128", "--eval.episodes", "3", steps=384) == 0
