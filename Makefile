@@ -15,7 +15,7 @@ FOLDERS := $(shell sed -n 's/^"relmem\.[a-z]*" = "\(.*\)"/\1/p' pyproject.toml)
 PURELIB = $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 FOLDERS_FIRST := import sys; sys.meta_path.sort(key=lambda f: getattr(f, "__name__", "") != "_EditableFinder")
 
-.PHONY: pong check test lint types docs smoke bench results trainings clean
+.PHONY: pong check test lint types docs smoke bench faults results trainings clean
 
 pong: $(INSTALLED)
 	$(BIN)/python train.py --config configs/pong/stm.yaml
@@ -44,6 +44,10 @@ smoke: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+# Some hundred faults; `make faults ARGS="--only kills"` takes one part of them.
+faults: $(INSTALLED)
+	$(BIN)/python -m benchmarks.faults $(ARGS)
 
 results: $(INSTALLED)
 	$(BIN)/python -m relmem.experiment.tables

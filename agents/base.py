@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -11,21 +13,27 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
-from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info
+from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
-from ..common.options import require_options
+from ..common.options import Count, require_options
 from ..common.output import say
 from .finite import require_finite_weights
+from .guard import UpdateGuard
 from .normalization import Normalization, frozen, normalization_of
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
-from .saved import DATA, SYSTEM, read_agent, write_agent
+from .resume import Moment, pending, set_generators, set_pending, take_moment
+from .saved import DATA, MOMENT, SYSTEM, read_agent, write_agent
 from .schedule import as_schedule
 
 # By which files of version 0.1, which do not name their algorithm, are told apart: an argument that only it has.
 MARKS = {"bptt_length": "MemoryPPO", "envs_per_worker": "A3C"}
 LEFT_TO_SB3 = ("env", "verbose", "tensorboard_log")
+COUNTERS = (
+    *("num_timesteps", "_n_updates", "_episode_num", "_current_progress_remaining"),
+    *("ep_info_buffer", "ep_success_buffer"),
+)
 
 
 class MemoryAlgorithm(BaseAlgorithm):
@@ -41,6 +49,9 @@ class MemoryAlgorithm(BaseAlgorithm):
     :param clip_reward: learn from rewards clipped to this size; reported returns stay unclipped; null (None): none
     :param precision: of the feature extractor: bf16, fp32, or auto (bf16 for nature, atari, a3c and small where the
         hardware has it). Core, heads and optimizer stay in float32
+    :param max_skipped: updates in a row that may be skipped because their loss or gradient is not finite; then the last
+        good weights are taken up again at half the learning rate, at most twice; null (None): the first one ends the
+        training
     :param policy_kwargs: arguments of the policy, such as ``dict(core="stm", core_kwargs={"preset": "default"})``
     """
 
@@ -48,6 +59,11 @@ class MemoryAlgorithm(BaseAlgorithm):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MemoryPolicy": MemoryActorCriticPolicy}
     algorithm: str  # saved, for `relmem.agents.load`
     precision: Precision
+    max_skipped: Count | None = None
+    guard: UpdateGuard
+    saved_at: Moment | None = None  # of what was loaded, where ``take_up`` goes on
+    _moment: Moment | None = None  # at the beginning of the rollout or update under way
+    _to_take_up: Moment | None = None  # when learning begins
     normalization: Normalization | None = None  # of the environments that it has learned in; saved with it
 
     def _require_setup(self, kind: type[BaseAlgorithm]) -> None:
@@ -78,6 +94,7 @@ class MemoryAlgorithm(BaseAlgorithm):
             raise ValueError(f"{name} needs a MemoryActorCriticPolicy, got {type(policy).__name__}")
         self.policy = policy.to(self.device)
         self.policy.set_precision(self.precision)
+        self.guard = UpdateGuard(self.policy, self.max_skipped)
 
     def predict(
         self,
@@ -106,7 +123,66 @@ class MemoryAlgorithm(BaseAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         if self.env is None:
             raise ValueError("this model has no environment to learn in: call set_env(env) first")
-        return super()._setup_learn(*args, **kwargs)
+        result = super()._setup_learn(*args, **kwargs)
+        if (moment := self._to_take_up) is not None:
+            self._to_take_up = None
+            set_pending(self.logger, moment.get("log"))
+            set_generators(moment.get("generators"))
+        return result
+
+    def _update_learning_rate(self, optimizers: Any) -> None:
+        """As SB3 does, at the rate that the guard has left."""
+        rate = self.lr_schedule(self._current_progress_remaining) * self.guard.rate
+        self.logger.record("train/learning_rate", rate)
+        update_learning_rate(optimizers, rate)
+
+    # ---------------------------------------------------------------- exact resumption
+
+    def moment(self) -> Moment:
+        """Where the training is, beside policy and optimizer: everything that ``take_up`` needs for the same numbers as
+        if it had gone on. Within a rollout or an update that is the place before it."""
+        return self._moment or self._take_moment()
+
+    def take_up(self, moment: Moment) -> bool:
+        """Go on where another training was, whose policy and optimizer this one has: call it before ``learn``.
+
+        :param moment: what ``moment`` of the other one returned
+        :return: whether its environments go on too; if not, new episodes begin
+        :raises ValueError: if the environments are others
+        """
+        vars(self).update(moment.get("counters"))
+        self.guard.load_state(moment.get("guard"))
+        self._to_take_up = moment
+        return self._take_up_place(moment)
+
+    def roll_back(self) -> None:
+        """Give up a rollout without its update, or an update that was broken off: policy, optimizer and counters are
+        what they were before it. Environments and generators are not: whoever goes on does so with ``take_up``."""
+        if self._moment is not None:
+            self.guard.give_up()
+            vars(self).update(self._moment.get("counters"))
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Within a callback's ``on_rollout_start``: nothing is under way, and what is saved is of one moment."""
+        yield
+
+    def _take_moment(self) -> Moment:
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        episodes = self.ep_info_buffer or ()
+        shown = [{key: info[key] for key in ("r", "l", "t") if key in info} for info in episodes]
+        counters["ep_info_buffer"] = deque(shown, maxlen=self._stats_window_size)
+        log = pending(self.logger) if hasattr(self, "_logger") else [{}, {}, {}]
+        return take_moment(*self._place(), counters=counters, guard=self.guard.state(), log=log)
+
+    def _place(self) -> tuple[VecEnv | None, Any]:
+        """The environments that are played in, and last observations, starts of episodes and memory; None before the
+        first."""
+        return None, None
+
+    def _take_up_place(self, moment: Moment) -> bool:
+        """Bring the environments to where they were, and say whether they are there."""
+        return False
 
     def save(
         self, path: Any, exclude: Iterable[str] | None = None, include: Iterable[str] | None = None, *_: Any
@@ -121,7 +197,7 @@ class MemoryAlgorithm(BaseAlgorithm):
             self.normalization = normalization_of(learns_in)
         excluded = {*self._excluded_save_params(), *(exclude or ())} - {*(include or ())}
         data = {name: value for name, value in vars(self).items() if name not in excluded}
-        write_agent(path, data, self.get_parameters())
+        write_agent(path, data, self.get_parameters() | {MOMENT: self.moment()._asdict()})
 
     @classmethod
     def load(
@@ -145,7 +221,7 @@ class MemoryAlgorithm(BaseAlgorithm):
             only where it is trusted
         """
         parts = read_agent(path, trusted, custom_objects)
-        data, system = parts.pop(DATA), parts.pop(SYSTEM, {})
+        data, system, moment = parts.pop(DATA), parts.pop(SYSTEM, {}), parts.pop(MOMENT, None)
         if print_system_info:
             say("\n".join(f"{name}: {value}" for name, value in system.items()))
             get_system_info()
@@ -160,6 +236,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         vars(model).update(data | {"policy_kwargs": policy_kwargs} | kwargs)
         model._setup_model()
         model.set_parameters(parts, exact_match=True, device=device)
+        model.saved_at = None if moment is None else Moment(**moment)
         return model
 
     def set_parameters(
@@ -171,10 +248,12 @@ class MemoryAlgorithm(BaseAlgorithm):
         """
         if not isinstance(load_path_or_dict, dict):
             parts = read_agent(load_path_or_dict)
-            load_path_or_dict = {name: part for name, part in parts.items() if name not in (DATA, SYSTEM)}
+            load_path_or_dict = {name: part for name, part in parts.items() if name not in (DATA, SYSTEM, MOMENT)}
         super().set_parameters(load_path_or_dict, exact_match, device)
         if not all(parameter.isfinite().all() for parameter in self.policy.parameters()):
             raise ValueError("these weights are not finite: whoever saved them had a training that diverged")
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "buffer", "_state", "_last_obs", "lr_schedule", "_env_factory"]
+        of_now = ("buffer", "guard", "saved_at", "_state", "_last_obs", "lr_schedule", "_env_factory")
+        of_learning = ("_moment", "_to_take_up", "_learning", "_in_hand", "_places")
+        return [*super()._excluded_save_params(), *of_now, *of_learning]

@@ -41,9 +41,14 @@ def require_numbers(
             )
 
 
+def is_finite(*numbers: Tensor) -> bool:
+    """Whether all of these are finite, each of one element."""
+    return all(bool(number.isfinite()) for number in numbers)
+
+
 def require_finite_loss(loss: Tensor, gradient_norm: Tensor, **parts: Tensor) -> None:
     """Raise ``Diverged`` naming the parts of the loss unless it and its gradient are finite."""
-    if not (loss.isfinite() & gradient_norm.isfinite()):
+    if not is_finite(loss, gradient_norm):
         values = ", ".join(f"{name} {part.item()}" for name, part in parts.items())
         raise Diverged(
             f"the loss is {loss.item()} ({values}), the norm of its gradient {gradient_norm.item()}: "
@@ -51,7 +56,12 @@ def require_finite_loss(loss: Tensor, gradient_norm: Tensor, **parts: Tensor) ->
         )
 
 
+def has_finite_weights(network: nn.Module) -> bool:
+    """Whether all weights are finite."""
+    return all(bool(parameter.isfinite().all()) for parameter in network.parameters())
+
+
 def require_finite_weights(network: nn.Module) -> None:
     """Raise ``Diverged`` unless all weights are finite."""
-    if not all(parameter.isfinite().all() for parameter in network.parameters()):
+    if not has_finite_weights(network):
         raise Diverged("the weights are not finite any more: a smaller learning_rate or max_grad_norm may help")

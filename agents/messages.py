@@ -22,6 +22,7 @@ class Report(NamedTuple):
 
     steps: list[PlayedStep]
     statistics: dict[str, float]  # by name in the log
+    fault: str = ""  # why nothing was learned from it
 
 
 def played(step: Step) -> PlayedStep:

@@ -6,6 +6,7 @@ import io
 import os
 import pathlib
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Self
 
@@ -24,11 +25,13 @@ from .base import MemoryAlgorithm
 from .buffer import SequenceBuffer, minibatch_shape
 from .collector import collect, threads_of_rollout, to_tensors
 from .cores import State
-from .finite import require_finite_loss, require_finite_weights
+from .finite import Diverged, has_finite_weights, is_finite
+from .guard import not_finite
 from .halves import Map, halves_pay, mapping, twins
 from .policy import MemoryActorCriticPolicy
 from .ppo_loss import Loss, Settings, ppo_loss
 from .precision import Precision
+from .resume import Moment, return_to_place
 from .schedule import as_schedule
 from .spaces import require_spaces
 
@@ -83,6 +86,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         max_grad_norm: Positive = 0.5,
         target_kl: Positive | None = None,
         clip_reward: Positive | None = None,
+        max_skipped: Count | None = 10,
         precision: Precision = "auto",
         stats_window_size: Count = 100,
         tensorboard_log: str | os.PathLike[str] | None = None,
@@ -121,6 +125,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         self.normalize_advantage = normalize_advantage
         self.target_kl = target_kl
         self.clip_reward = clip_reward
+        self.max_skipped = max_skipped
         self.precision = precision
         self._saved_n_envs: int | None = None
         self._state: State = None
@@ -166,6 +171,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         if self._state is None or len(self._state[0]) != env.num_envs:
             with torch.no_grad():
                 self._state = self.policy.initial_state(env.num_envs)
+        self._moment = self._take_moment()
+        self.guard.begin()
         begun_at, complete = self.num_timesteps, False
         place = self._last_obs, self._last_episode_starts, self._state
         try:
@@ -180,9 +187,14 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                         return False
                     self._update_info_buffer(step.infos, step.dones)
             complete = True
+        except Diverged as error:
+            self.guard.go_back(str(error))
         finally:
             if not complete:
                 self.num_timesteps = begun_at
+        if not complete:  # once more, with the weights that the guard has gone back to
+            self._state = None
+            return self.collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         rollout_buffer.compute_advantages(self.gamma, self.gae_lambda)
         callback.update_locals(locals() | {"n_steps": n_rollout_steps})
         callback.on_rollout_end()
@@ -193,7 +205,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
     def train(self) -> None:
         """Update the policy with the rollout just collected.
 
-        :raises Diverged: if the loss or its gradient is not finite, before it could spoil the policy, or a weight
+        :raises Diverged: if loss, gradients or weights are not finite, and ``max_skipped`` or going back to earlier
+            weights does not help
         """
         self.policy.set_training_mode(True)
         # The last rollout may reach beyond the end of the training, where no schedule is defined.
@@ -212,10 +225,15 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         parts = 2 if len(self._own_part(torch.arange(sequences))) > 1 and halves_pay(self.policy) else 1
         with mapping(parts) as map_:
             logged = self._passes(settings, sequences, parts, map_)
-        require_finite_weights(self.policy)
+        if not has_finite_weights(self.policy):
+            self.guard.go_back("the weights are not finite any more: a smaller learning_rate may help")
+        self.guard.end()
+        self._moment = None
 
         for name, values_ in logged.items():
-            self.logger.record(name, torch.stack(values_).mean().item())
+            if values_:
+                self.logger.record(name, torch.stack(values_).mean().item())
+        self.logger.record("train/skipped_updates", self.guard.skipped)
         self.logger.record(
             "train/explained_variance",
             explained_variance(self.buffer.values.flatten().cpu().numpy(), self.buffer.returns.flatten().cpu().numpy()),
@@ -244,9 +262,15 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             for columns in self.buffer.minibatches(sequences):
                 advantages = self._advantages(columns)
                 whole = advantages.numel()
-                columns, advantages = self._own_part(columns), self._own_part(advantages)
-                chunks = zip(policies, columns.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
-                losses = map_(partial(self._loss, settings, whole), list(chunks))
+                own, advantages = self._own_part(columns), self._own_part(advantages)
+                chunks = zip(policies, own.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
+                try:
+                    losses = map_(partial(self._loss, settings, whole), list(chunks))
+                except Diverged:
+                    if self.guard.skip(partial(self._not_finite, columns, {})):
+                        self._n_updates += 1
+                        return logged
+                    continue
                 measured = self._whole(Loss(*(torch.stack(same).sum(0) for same in zip(*losses, strict=True))))
                 for name, value in measured._asdict().items():
                     logged[f"train/{name}"].append(value.detach())
@@ -259,11 +283,17 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
                 self._add_gradients()
                 core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
                 logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
-                norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                require_finite_loss(
-                    measured.loss, norm, policy=measured.policy_gradient_loss, value=measured.value_loss
-                )
+                norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
+                if not is_finite(measured.loss, norm):
+                    for values in logged.values():
+                        values.pop()
+                    if self.guard.skip(partial(self._not_finite, columns, measured._asdict())):
+                        self._n_updates += 1
+                        return logged
+                    continue
+                nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
                 self.policy.optimizer.step()
+                self.guard.take()
             self._n_updates += 1
         return logged
 
@@ -298,6 +328,25 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         )
         evaluated = values, log_prob, entropy
         return ppo_loss(settings, whole, evaluated, batch.values, batch.log_probs, advantages, batch.returns)
+
+    def _not_finite(self, columns: Tensor, parts: Mapping[str, Tensor]) -> str:
+        """What was not finite first in the update from the minibatch in these columns."""
+        batch = self.buffer.sequences(columns)
+        known = {name: value for name, value in batch._asdict().items() if name != "starts"}
+        evaluate = partial(self.policy.evaluate_sequence, batch.obs, batch.actions, batch.state, batch.starts)
+        summands = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss")
+        return not_finite(self.policy, known, evaluate, {name: parts[name] for name in summands if name in parts})
+
+    def _place(self) -> tuple[VecEnv | None, Any]:
+        place = self._last_obs, self._last_episode_starts, self._state
+        return self.env, None if self._last_obs is None else place
+
+    def _take_up_place(self, moment: Moment) -> bool:
+        assert self.env is not None
+        place = return_to_place(moment, self.env, type(self.policy.initial_state(1)))
+        if place is not None:
+            self._last_obs, self._last_episode_starts, self._state = place
+        return place is not None
 
     # ---------------------------------------------------------------- SB3 plumbing
 

@@ -17,6 +17,7 @@ from .collector import collect, threads_of_rollout
 from .messages import PlayedStep, played
 from .ppo import MemoryPPO
 from .ppo_loss import Loss
+from .resume import Moment
 from .spaces import map_obs
 
 T = TypeVar("T")
@@ -116,6 +117,13 @@ class ParallelPPO(MemoryPPO):
         self.synchronise()
         return super().learn(*args, **kwargs)
 
+    def _place(self) -> tuple[None, None]:
+        """No process knows where the environments of the others are."""
+        return None, None
+
+    def _take_up_place(self, moment: Moment) -> bool:
+        return False
+
     # ---------------------------------------------------------------- collection
 
     def collect_rollouts(  # type: ignore[override]
@@ -128,6 +136,7 @@ class ParallelPPO(MemoryPPO):
         :raises ValueError: likewise, if an action mask has the wrong shape or allows nothing
         """
         assert self._own_buffer is not None and self._last_obs is not None and self._last_episode_starts is not None
+        self.guard.begin()
         callback.on_rollout_start()
         self._share_generators()
         if self._state is None or len(self._state[0]) != env.num_envs:

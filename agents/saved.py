@@ -23,7 +23,7 @@ from ..common.files import replacing
 from ..common.plain import NotPlain
 from ..common.saved import NotSealed, pack, require_seal, unpack
 
-DATA, SYSTEM = "data", "system"  # parts of a file that are no state of a module
+DATA, SYSTEM, MOMENT = "data", "system", "moment"  # parts of a file that are no state of a module
 
 
 class NotAgent(ValueError):

@@ -49,16 +49,21 @@ class WorkerAlgorithm(MemoryAlgorithm):
         :return: False if a callback asks to stop
         """
         callback.on_rollout_start()
+        go_on = self._show(reports, callback)
+        callback.on_rollout_end()
+        return go_on
+
+    def _show(self, reports: Sequence[Report], callback: BaseCallback) -> bool:
+        """All steps of segments, which have been played, whatever a callback asks for meanwhile."""
+        go_on = True
         for rewards, dones, infos in (step for report in reports for step in report.steps):
             self.num_timesteps += len(rewards)
             callback.update_locals(locals())
-            if not callback.on_step():
-                return False
+            go_on = callback.on_step() and go_on
             self._update_info_buffer(infos, dones)
         for name, value in (item for report in reports for item in report.statistics.items()):
             self.logger.record_mean(name, value)
-        callback.on_rollout_end()
-        return True
+        return go_on
 
     def _worker_seed(self) -> int:
         """What the workers' seeds are counted from."""

@@ -26,6 +26,9 @@ MAX_FRAMES = 108_000
 START_FRAMES = 30
 """An episode starts after a random number of frames of FIRE and no-ops, fewer than this."""
 
+EPISODES_PER_SEED = 100
+"""Episodes after which an environment is seeded anew: so many at most have to be begun to come to one of them again."""
+
 
 def make_atari_env(
     game: str,
@@ -74,12 +77,18 @@ class RandomStart(gymnasium.Wrapper[np.ndarray, np.int64, np.ndarray, np.int64],
         super().__init__(env)
         meanings = env.unwrapped.get_action_meanings()  # type: ignore[attr-defined]
         self._start = [meanings.index("FIRE")] if "FIRE" in meanings else []
+        self._seed: int | None = None
+        self._begun = 0  # episodes since it was seeded
         # A Mersenne twister seeded and scaled as in ALE's vector environment, whose starts are thereby repeated.
         self._random = np.random.RandomState()
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        if seed is None and self._seed is not None and self._begun == EPISODES_PER_SEED:
+            seed = next_seed(self._seed)
         if seed is not None:
-            self._random.seed(seed % 2**31)
+            self._seed, self._begun = seed % 2**31, 0
+            self._random.seed(self._seed)
+        self._begun += 1
         start_frames = int(self._random.randint(2**32, dtype=np.uint64)) * START_FRAMES >> 32
         if options is not None:
             start_frames = options.get("start_frames", start_frames)
@@ -113,6 +122,11 @@ class AreaResize(gymnasium.ObservationWrapper[np.ndarray, np.int64, np.ndarray],
     def observation(self, observation: np.ndarray) -> np.ndarray:
         image = self._rows @ (observation.astype(np.float32) @ self._columns.T)  # [H, W]
         return np.rint(image).astype(np.uint8)[np.newaxis]  # [1, H, W]
+
+
+def next_seed(seed: int) -> int:
+    """The seed after this one, far from those of neighbours."""
+    return (seed + 1_000_003) % 2**31
 
 
 def area_weights(n_in: int, n_out: int) -> np.ndarray:

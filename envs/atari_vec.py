@@ -17,8 +17,9 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvStepReturn
 
 from ..common.options import Count, Fraction, Natural, require_options
+from ..common.output import stage
 from ..common.processors import available_processors
-from .atari import MAX_FRAMES, START_FRAMES
+from .atari import EPISODES_PER_SEED, MAX_FRAMES, START_FRAMES, next_seed
 from .checks import Crop, ImageSize, crop_window, image_shape, require_rom
 from .flicker import Blanks
 from .frame_skip import frames_per_step
@@ -95,6 +96,11 @@ class AtariVecEnv(VecEnv):
         self._frames = np.zeros((n_envs, 1, height, width), dtype=np.uint8)  # the current observations
         self._returns = np.zeros(n_envs)
         self._lengths = np.zeros(n_envs, dtype=np.int64)
+        # From which each game of an environment can be played again: its last seed, the episodes begun since, and the
+        # actions of this one.
+        self._game_seeds = np.zeros(n_envs, dtype=np.int64)
+        self._begun = np.zeros(n_envs, dtype=np.int64)
+        self._played = [bytearray() for _ in range(n_envs)]
         self._start_time = time.time()
         self._n_actions = len(self._ale.ale.get_action_set())
         observation_space = spaces.Box(0, 255, (1, height, width), dtype=np.uint8)
@@ -110,6 +116,10 @@ class AtariVecEnv(VecEnv):
         self._frames = frames[:, :, self._rows]
         if seeds:
             self._blanks.seed(seeds)
+            self._game_seeds[:] = seeds
+            self._begun[:] = 0
+        self._begun += 1
+        self._played = [bytearray() for _ in range(self.num_envs)]
         self._frames[self._draw_blanks()] = 0
         self._reset_seeds()
         self.reset_infos = [env_info(ale_info, i) for i in range(self.num_envs)]
@@ -125,6 +135,8 @@ class AtariVecEnv(VecEnv):
         if self._pending:  # an interrupt came between the last two calls
             self.step_wait()
         self._ale.send(actions)
+        for played, action in zip(self._played, actions.tolist(), strict=True):
+            played.append(action)
         self._pending = True
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -138,8 +150,12 @@ class AtariVecEnv(VecEnv):
         dones = terminated | truncated
         blank = self._draw_blanks()
         final_obs: Any = (ale_info.get("final_obs"), frames)  # of games that ended, and of those to be cut off
-        if truncated.any():
-            frames, ale_info = self._ale.reset(options={"reset_mask": truncated})
+        renewed = dones & (self._begun >= EPISODES_PER_SEED)
+        if (begins := truncated | renewed).any():
+            self._game_seeds[renewed] = [next_seed(int(seed)) for seed in self._game_seeds[renewed]]
+            self._begun[renewed] = 0
+            seeds = np.where(renewed, self._game_seeds, -1)[begins]  # -1: the generator goes on
+            frames, ale_info = self._ale.reset(seed=seeds, options={"reset_mask": begins})
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for i in dones.nonzero()[0]:
             infos[i] = {
@@ -153,6 +169,8 @@ class AtariVecEnv(VecEnv):
             }
             self._returns[i] = 0.0
             self._lengths[i] = 0
+            self._begun[i] += 1
+            self._played[i].clear()
             self.reset_infos[i] = env_info(ale_info, i)
             blank[i] = self._blanks.draw(i)  # the first observation of the next episode
         self._frames = frames[:, :, self._rows]
@@ -162,6 +180,63 @@ class AtariVecEnv(VecEnv):
     def _draw_blanks(self) -> np.ndarray:
         """Which environments show nothing after this step or reset [N]."""
         return np.array([self._blanks.draw(i) for i in range(self.num_envs)])
+
+    def save_state(self) -> dict[str, Any]:
+        """Where the games are, between two steps: what they can be played again from."""
+        return {
+            "seeds": self._game_seeds,
+            "begun": self._begun,
+            "played": self._played,
+            "returns": self._returns,
+            "lengths": self._lengths,
+            "frames": self._frames,
+            "blanks": self._blanks.generators,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> bool:
+        """Play the games again, up to where those of another vector environment were: the emulator's own states cannot
+        be taken out of its threads, but nothing is sticky, so the same actions lead to the same frames.
+
+        :return: whether they do; if not, ``reset`` begins new games
+        :raises ValueError: if there are not as many environments
+        """
+        played = state["played"]
+        if len(played) != self.num_envs:
+            raise ValueError(f"the state is of {len(played)} games, and these are {self.num_envs}")
+        if self._pending:
+            self.step_wait()
+        steps = max(map(len, played))
+        shown = frames = state["frames"]
+        self._ale.reset()  # all have to have been reset once
+        with stage(f"playing {self.num_envs} games again up to where they were, {steps:,} steps"):
+            for t in range(steps + 1):
+                ready = [i for i in range(self.num_envs) if t >= steps - len(played[i])]
+                for i in ready:
+                    if t == steps - len(played[i]):  # all end at the same step
+                        frames = self._begin_game(i, int(state["seeds"][i]), int(state["begun"][i]))
+                if t == steps:
+                    break
+                actions = np.zeros(self.num_envs, dtype=np.int64)
+                for i in ready:
+                    actions[i] = played[i][t - steps + len(played[i])]
+                self._ale.send(actions)
+                frames = self._ale.recv()[0]
+        self._frames = frames[:, :, self._rows]
+        blank = ~shown.reshape(self.num_envs, -1).any(axis=1)
+        if not (self._frames[~blank] == shown[~blank]).all():
+            return False
+        self._frames[blank] = 0
+        self._game_seeds, self._begun, self._played = state["seeds"], state["begun"], played
+        self._returns, self._lengths = state["returns"], state["lengths"]
+        self._blanks.generators = state["blanks"]
+        return True
+
+    def _begin_game(self, i: int, seed: int, begun: int) -> np.ndarray:
+        """Begin the ``begun``-th game of environment i after it was seeded."""
+        mask = np.arange(self.num_envs) == i
+        for number in range(begun):
+            frames, _ = self._ale.reset(seed=np.array([seed]) if number == 0 else None, options={"reset_mask": mask})
+        return frames
 
     def close(self) -> None:
         vars(self).pop("_ale", None)  # its destructor ends the emulator threads

@@ -60,13 +60,13 @@ class Blanks:
 
     def __init__(self, probability: float, n_envs: int) -> None:
         self.probability = probability
-        self._random = [np.random.default_rng() for _ in range(n_envs)]
+        self.generators = [np.random.default_rng() for _ in range(n_envs)]
 
     def seed(self, seeds: list[int]) -> None:
         """Begin anew, one seed for each environment, of 31 bits, as ALE takes them. The 1 beside it makes these numbers
         others than those that the environment draws by the same seed."""
-        self._random = [np.random.default_rng([seed % 2**31, 1]) for seed in seeds]
+        self.generators = [np.random.default_rng([seed % 2**31, 1]) for seed in seeds]
 
     def draw(self, i: int) -> bool:
         """Whether the next observation of environment i is blank."""
-        return self.probability > 0 and self._random[i].random() < self.probability
+        return self.probability > 0 and self.generators[i].random() < self.probability

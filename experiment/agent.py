@@ -22,6 +22,7 @@ from ..agents.normalization import normalize, take_statistics
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
 from ..agents.processes import ParallelPPO, join, place_of_process
+from ..agents.resume import why_not_exact
 from ..common.checks import require_choice
 from ..common.options import Count, Option, options_of
 from ..common.output import say, stage, warn
@@ -170,9 +171,10 @@ class AgentJob(Job):
         return env
 
     def close(self) -> None:
-        if self._env is not None:
-            self._env.close()
-            self._env = None
+        of_workers = None if self.ppo or not hasattr(self, "learner") else self.learner.env
+        for env in (self._env, of_workers):
+            if env is not None:
+                env.close()
 
     def _env_kwargs(self) -> dict[str, Any]:
         options = self.config.group("env")
@@ -234,6 +236,12 @@ class AgentJob(Job):
             model.set_env(env)
         except ValueError as error:
             raise ValueError(f"checkpoint '{checkpoint}' does not go with {config['env.id']}: {error}") from error
+        if (moment := model.saved_at) is not None and not model.take_up(moment):
+            why = why_not_exact(moment)
+            warn(
+                f"{config['env.id']} cannot be taken up in the middle of an episode{why and f' ({why})'}: new episodes "
+                "begin, all else goes on as it was"
+            )
         return model
 
     def _require_room(self) -> None:
@@ -309,6 +317,7 @@ class AgentJob(Job):
             self.learner.learn(total - self.done, callbacks, reset_num_timesteps=False)
         finally:
             watch.close()
+            self.learner.roll_back()
 
     def follow(self) -> None:
         """Train along with the first process, which keeps the run."""

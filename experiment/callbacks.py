@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import closing
+from typing import cast
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure
 from stable_baselines3.common.vec_env import VecEnv
 
+from ..agents.base import MemoryAlgorithm
 from ..agents.evaluate import evaluate
 from ..common.options import Count
 from ..common.output import stage
@@ -52,7 +54,9 @@ class Watch(BaseCallback):
     def _on_rollout_start(self) -> None:
         self.stop.at_once = False
         # Not in the middle of a rollout, whose steps do not count before they are learned from.
-        self.folder.checkpoint(self.model, self.num_timesteps)
+        if self.folder.is_due():
+            with cast(MemoryAlgorithm, self.model).settled():
+                self.folder.checkpoint(self.model, self.model.num_timesteps)
 
     def _on_step(self) -> bool:
         for info in self.locals["infos"]:
@@ -102,7 +106,11 @@ class Evaluations(BaseCallback):
         self.evaluated = evaluated
 
     def _on_training_start(self) -> None:
-        self._due = self.num_timesteps + (self.every or math.inf)
+        self._due = self._next()
+
+    def _next(self) -> float:
+        """The next step at which to evaluate, wherever the training was taken up."""
+        return math.inf if self.every is None else (self.num_timesteps // self.every + 1) * self.every
 
     def _on_step(self) -> bool:
         return True
@@ -110,7 +118,7 @@ class Evaluations(BaseCallback):
     def _on_rollout_end(self) -> None:
         if self.num_timesteps < self._due:
             return
-        self._due = self.num_timesteps + (self.every or math.inf)
+        self._due = self._next()
         with stage(f"evaluating {self.episodes} episodes"), closing(self.make_env()) as env:
             mean = float(np.mean(evaluate(self.model, env, self.episodes).returns))
         self.logger.record("eval/mean_reward", mean)

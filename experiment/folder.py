@@ -128,12 +128,16 @@ class RunFolder:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
         return max(steps, key=lambda path: steps[path])
 
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return time.monotonic() >= self._due
+
     def checkpoint(self, model: Any, step: int) -> None:
         """Save a checkpoint if it is time: every few minutes, the first one soon. The newest ``keep`` are kept.
 
         :param step: of the training, for the file's name
         """
-        if time.monotonic() < self._due:
+        if not self.is_due():
             return
         self._due = time.monotonic() + FIRST_CHECKPOINT_SECONDS
         with self.attempt("a checkpoint"):

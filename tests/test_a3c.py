@@ -25,7 +25,9 @@ from stable_baselines3.common.vec_env import VecEnvWrapper, VecNormalize
 from relmem.agents import A3C
 from relmem.agents import worker_envs as environments_module
 from relmem.agents.a3c import algorithm, pool
+from relmem.agents.a3c.shared import StepBudget
 from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffers
+from relmem.agents.finite import has_finite_weights
 from relmem.envs import make_vec_env
 
 CARTPOLE = "relmem/MaskedCartPole-v0"
@@ -199,7 +201,7 @@ def test_the_default_optimizer_is_that_of_the_released_agent():
     assert defaults["amsgrad"] and defaults["eps"] == 1e-3
 
 
-def leave_a_child(rank, connection):
+def leave_a_child(rank, number, connection):
     """Die, but leave a process that holds the pipe."""
     subprocess.Popen(["sleep", "20"], pass_fds=[connection.fileno()])
     os._exit(3)
@@ -207,7 +209,8 @@ def leave_a_child(rank, connection):
 
 def test_a_dead_worker_is_noticed_though_its_pipe_is_open(monkeypatch):
     monkeypatch.setattr(pool, "GRACE_SECONDS", 1.0)
-    workers = pool.WorkerPool(torch.multiprocessing.get_context("spawn"), lambda: None)
+    context = torch.multiprocessing.get_context("spawn")
+    workers = pool.WorkerPool(context, StepBudget(0, 10, context))
     with pytest.raises(RuntimeError, match="exit code 3"), workers:
         workers.start(1, leave_a_child)
         next(workers.reports())
@@ -277,8 +280,37 @@ def test_a_failing_worker_ends_the_run_with_its_traceback():
         model.learn(10**6)
 
 
-def test_a_killed_worker_ends_the_run():
+def test_a_killed_worker_is_replaced(capfd):
     model = A3C("MemoryPolicy", CARTPOLE, **TWO_WORKERS)
+    model.learn(800, callback=act_at(200, kill_one_worker))
+    assert model.num_timesteps == 800 and has_finite_weights(model.policy)
+    assert "killed by signal 9 (Killed): another one takes its place" in capfd.readouterr().err
+
+
+class Hanging(VecEnvWrapper):
+    def reset(self):
+        return self.venv.reset()
+
+    def step_wait(self):
+        time.sleep(1000)
+
+
+def hanging_env(n_envs, seed):
+    env = make_vec_env(CARTPOLE, n_envs, seed=seed)
+    first = multiprocessing.parent_process() is not None and seed == 0
+    return Hanging(env) if first else env
+
+
+def test_a_worker_that_hangs_is_replaced(monkeypatch, capfd):
+    monkeypatch.setattr(pool, "GRACE_SECONDS", 1.0)
+    model = A3C("MemoryPolicy", hanging_env, **ONE_WORKER, worker_timeout=20.0)
+    model.learn(20)
+    assert model.num_timesteps == 20
+    assert "said nothing for 20 seconds: another one takes its place" in capfd.readouterr().err
+
+
+def test_too_many_killed_workers_end_the_run():
+    model = A3C("MemoryPolicy", CARTPOLE, **TWO_WORKERS, max_restarts=0)
     with pytest.raises(RuntimeError, match=r"worker \d was killed by signal 9"):
         model.learn(10**6, callback=act_at(200, kill_one_worker))
 

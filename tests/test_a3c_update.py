@@ -269,7 +269,8 @@ def test_each_worker_has_seeds_of_its_own_and_schedules_go_on(monkeypatch):
     context = torch.multiprocessing.get_context("spawn")
     seeds.clear()
     for rank in (0, 2):
-        job = worker.Job(policy, factory, 2, 7, settings)
-        list(worker._train(rank, job, SharedOptimizer(policy.optimizer, context), StepBudget(0, 40, context)))
+        job = worker.Job(policy, factory, 2, 7, settings, {})
+        shared, budget = SharedOptimizer(policy.optimizer, context, 3), StepBudget(0, 40, context, 3)
+        list(worker._train(rank, rank, job, shared, budget))
     assert seeds == [8, 7, 10, 11]
     assert left["rate"] == left["entropy"] == [1.0, 0.75, 0.5, 0.25] * 2

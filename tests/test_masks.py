@@ -1,5 +1,7 @@
 """Action masks: what is allowed is played, learned from and stored, with memory."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNorm
 from relmem.agents import A3C, IMPALA, MemoryPPO, evaluate
 from relmem.agents.masks import choices, mask_reader, masked_distribution, require_masks
 from relmem.envs import make_vec_env
+from relmem.experiment.play import play
 
 ID = "relmem/RepeatFirstAllowed-v0"
 KINDS = ["discrete", "multi_discrete", "multi_binary"]
@@ -154,6 +157,11 @@ def test_workers_play_and_learn_from_what_is_allowed(algorithm):
     # The learner of IMPALA knows the masks too: at the same weights, its probabilities are those of the worker.
     assert abs(model.logger.name_to_value.get("train/approx_kl", 0.0)) < 1e-5
     assert evaluate(model, make(), 8).lengths == [4] * 8
+
+
+def test_an_agent_that_is_watched_plays_what_is_allowed():
+    model = MemoryPPO("MemoryPolicy", make(), n_steps=8)
+    assert [moment.done for moment in islice(play(model, make(n_envs=1)), 8)] == [False, False, False, True] * 2
 
 
 def test_masks_reach_an_agent_through_processes_and_wrappers():

@@ -179,8 +179,8 @@ def test_a_loss_that_is_not_finite_spoils_nothing():
     model = collected(DummyVecEnv([lambda: Counter(3)]), n_steps=12)
     before = torch.nn.utils.parameters_to_vector(model.policy.parameters())
     model.buffer.returns.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="the loss is nan"):
-        model.train()
+    model.train()
+    assert model.guard.skipped == 1 and "first the returns" in model.guard.first
     assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
 
 
@@ -189,8 +189,8 @@ def test_a_gradient_that_is_not_finite_spoils_nothing():
     before = torch.nn.utils.parameters_to_vector(model.policy.parameters())
     model.buffer.advantages.fill_(1.0)
     model.buffer.log_probs.fill_(-100.0)  # the loss of a ratio that overflows is clipped, its gradient is 0 times inf
-    with pytest.raises(FloatingPointError, match="the norm of its gradient nan"):
-        model.train()
+    model.train()
+    assert "gradient of" in model.guard.first
     assert torch.equal(before, torch.nn.utils.parameters_to_vector(model.policy.parameters()))
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import os
 import pathlib
 import time
-from collections.abc import Sequence
-from typing import Any, Literal, Self, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import multiprocessing
 from torch.optim import Adam, RMSprop
@@ -19,10 +21,11 @@ from ...common.options import Count, Fraction, Natural, NonNegative, Positive, R
 from ...common.processors import available_processors
 from ..distributed import Launcher
 from ..distributed.fleet import Result
-from ..finite import require_finite_weights
-from ..messages import pickled
+from ..finite import has_finite_weights, require_finite_weights
+from ..messages import Report, pickled
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
+from ..resume import Moment, why_not_exact
 from ..worker_envs import EnvFactory
 from ..workers import WorkerAlgorithm
 from .learner import Settings
@@ -36,6 +39,16 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "rmsprop": {"optimizer_class": RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
 }
 REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
+
+
+class Learning(NamedTuple):
+    """What a call of ``learn`` has at hand."""
+
+    pool: WorkerPool
+    shared: SharedOptimizer
+    callback: BaseCallback
+    log_interval: int | None
+    total_timesteps: int
 
 
 class A3C(WorkerAlgorithm):
@@ -67,6 +80,9 @@ class A3C(WorkerAlgorithm):
     :param max_grad_norm: gradients are scaled down to this norm; null (None): they are left as they are
     :param optimizer: adam (with amsgrad and epsilon 1e-3) or rmsprop; optimizer_class and optimizer_kwargs among the
         policy's arguments have precedence
+    :param worker_timeout: seconds without a segment after which a worker is taken to hang, and replaced by another one
+        with new episodes, as those are that die; null (None): never
+    :param max_restarts: workers that may be replaced within ten minutes; one more ends the training
     :param launcher: local: processes of this machine that share parameters; ray: Ray actors, whose gradients a learner
         in this process applies one by one (docs/scale.md)
     :param min_workers: the training ends where fewer of Ray's workers are left, and none comes back within two minutes
@@ -94,6 +110,9 @@ class A3C(WorkerAlgorithm):
         max_grad_norm: Positive | None = None,
         clip_reward: Positive | None = None,
         optimizer: Literal["adam", "rmsprop"] = "adam",
+        max_skipped: Count | None = 10,
+        worker_timeout: Positive | None = 300.0,
+        max_restarts: Natural = 10,
         launcher: Launcher = "local",
         min_workers: Count = 1,
         max_lag: Natural | None = None,
@@ -121,6 +140,12 @@ class A3C(WorkerAlgorithm):
         self.max_grad_norm = max_grad_norm
         self.clip_reward = clip_reward
         self.optimizer = optimizer
+        self.max_skipped = max_skipped
+        self._learning: Learning | None = None
+        self._in_hand: list[Report] = []  # what has come, and is being shown to callbacks
+        self._places: dict[int, Moment] = {}  # where each worker is, while they wait or before they begin
+        self.worker_timeout = worker_timeout
+        self.max_restarts = max_restarts
         self.launcher = launcher
         self.min_workers = min_workers
         self.max_lag = max_lag
@@ -182,38 +207,112 @@ class A3C(WorkerAlgorithm):
             self._learn_with_workers(self._job(seed), 1, total_timesteps, callback, log_interval, seed)
             callback.on_training_end()
             return self
-        context = multiprocessing.get_context("spawn")
+        context, workers = multiprocessing.get_context("spawn"), self.workers or available_processors()
         job = torch.frombuffer(bytearray(pickled(self._job(seed))), dtype=torch.uint8).share_memory_()
-        budget = StepBudget(self.num_timesteps, total_timesteps, context)
-        shared = SharedOptimizer(self.policy.optimizer, context)
+        budget = StepBudget(self.num_timesteps, total_timesteps, context, workers)
+        shared = SharedOptimizer(self.policy.optimizer, context, workers, self.guard.rate)
         before, made_before = (self.num_timesteps, self._n_updates), shared.steps
         callback.on_training_start(locals(), globals())
 
-        refreshed = time.monotonic()
+        self.guard.begin()
+        refreshed, go_on = time.monotonic(), True
+        pool = WorkerPool(context, budget, self.worker_timeout, self.max_restarts)
         try:
-            with WorkerPool(context, ask_to_stop=budget.close) as pool:
-                pool.start(self.workers or available_processors(), run_worker, job, shared, budget)
-                for update, report in enumerate(pool.reports(), start=1):
+            with pool:
+                self._learning = Learning(pool, shared, callback, log_interval, total_timesteps)
+                pool.start(workers, run_worker, job, shared, budget)
+                for report in pool.reports():
                     if time.monotonic() - refreshed > REFRESH_SECONDS:
-                        shared.copy_to(self.policy.optimizer)
+                        self._refresh(shared)
                         refreshed = time.monotonic()
-                    if not self._take_in([report], callback):
+                    self._in_hand[:] = [report]
+                    if not (go_on := self._take_in(self._in_hand, callback)):
                         break
-                    self._n_updates += 1
-                    # The last segments may reach beyond the end of the training, where no schedule is defined.
-                    self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
-                    if log_interval is not None and update % log_interval == 0:
-                        self.dump_logs(update)
+            self._show(pool.left, callback)  # as far as the workers came
         finally:
+            self._learning = None
             shared.copy_to(self.policy.optimizer)
-            # What was learned from: also what workers learned after their last report that was read, and not what they
-            # played without coming to an update.
-            made = shared.steps - made_before
-            self.num_timesteps = before[0] + made * self.t_max * self.envs_per_worker
-            self._n_updates = before[1] + made
+            # What was played and learned: also what workers did after their last report that was read, and not what
+            # they did not come to an end with.
+            self.num_timesteps = before[0] + budget.played
+            self._n_updates = before[1] + shared.steps - made_before
+            self._places = pool.places
         require_finite_weights(self.policy)
+        if go_on:
+            self._update_current_progress_remaining(min(self.num_timesteps, total_timesteps), total_timesteps)
         callback.on_training_end()
         return self
+
+    def _show(self, reports: Sequence[Report], callback: BaseCallback) -> bool:
+        """Each segment by itself, with its update."""
+        if self._learning is None:  # with workers of Ray's
+            return super()._show(reports, callback)
+        go_on = True
+        for report in list(reports):
+            go_on = super()._show([report], callback) and go_on
+            self._count(report)
+        return go_on
+
+    def _count(self, report: Report) -> None:
+        """Count the update of a segment, or that it was skipped, and log what is due.
+
+        :raises Diverged: if too many were skipped
+        """
+        assert self._learning is not None
+        pool, shared, _, log_interval, total = self._learning
+        if report.fault:
+            if self.guard.skip(lambda: report.fault):
+                shared.take(self.policy.optimizer, self.guard.rate)
+        else:
+            self.guard.take()
+            self._n_updates += 1
+        # The last segments may reach beyond the end of the training, where no schedule is defined.
+        self._update_current_progress_remaining(min(self.num_timesteps, total), total)
+        if log_interval is not None and self._n_updates % log_interval == 0 and not report.fault:
+            self.logger.record("train/skipped_updates", self.guard.skipped)
+            self.logger.record("time/worker_restarts", pool.restarts)
+            self.dump_logs(self._n_updates)
+
+    def _refresh(self, shared: SharedOptimizer) -> None:
+        """Copy the shared parameters to the policy that callbacks see, while they are good."""
+        if self.guard.in_a_row:
+            return
+        shared.copy_to(self.policy.optimizer)
+        self.guard.end()
+        if has_finite_weights(self.policy):
+            self.guard.begin()
+
+    @contextlib.contextmanager
+    def settled(self) -> Iterator[None]:
+        """Within a callback: all workers wait between two segments, and all that they have reported is taken in."""
+        if self._learning is None:
+            yield
+            return
+        pool, shared, callback = self._learning[:3]
+        reports = [*self._in_hand, *pool.hold()]
+        self._in_hand.clear()
+        try:
+            self._show(reports, callback)
+            shared.copy_to(self.policy.optimizer)
+            self._places = dict(pool.places)
+            yield
+        finally:
+            self._places = {}
+            pool.release()
+
+    def _take_moment(self) -> Moment:
+        moment, places = super()._take_moment(), sorted(self._places.items())
+        moment.data["workers"] = {str(rank): place.data for rank, place in places}
+        for rank, place in places:
+            moment.tensors.update({f"{rank}/{name}": tensor for name, tensor in place.tensors.items()})
+        return moment
+
+    def _take_up_place(self, moment: Moment) -> bool:
+        for rank, data in moment.data.get("workers", {}).items():
+            tensors = {name: moment.tensors[name] for name in moment.tensors if name.startswith(f"{rank}/")}
+            own = {name.removeprefix(f"{rank}/"): tensor for name, tensor in tensors.items()}
+            self._places[int(rank)] = Moment(data, own)
+        return bool(self._places) and not any(why_not_exact(place) for place in self._places.values())
 
     def _job(self, seed: int) -> Job:
         """What workers are given."""
@@ -221,7 +320,9 @@ class A3C(WorkerAlgorithm):
         del policy.optimizer  # of no use to a worker
         settings = Settings(**{name: getattr(self, name) for name in Settings._fields})
         assert self._env_factory is not None
-        return Job(policy, self._env_factory, self.envs_per_worker, seed, settings)
+        places = {rank: place.to_bytes() for rank, place in self._places.items()}
+        self._places = {}
+        return Job(policy, self._env_factory, self.envs_per_worker, seed, settings, places)
 
     def _update(self, results: Sequence[Result], version: int) -> bool:
         """Apply the gradient of a worker of Ray's, unless its weights are too old."""

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from ..buffer import SequenceBuffer
 from ..collector import collect, to_tensors
-from ..finite import require_finite_loss
+from ..finite import Diverged, is_finite
+from ..guard import not_finite
 from ..messages import PlayedStep, played
 from ..policy import MemoryActorCriticPolicy
+from ..resume import Moment, return_to_place, set_generators, take_moment
 from .shared import trained
 
 
@@ -48,6 +50,22 @@ class SegmentLearner:
         with torch.no_grad():
             state = policy.initial_state(env.num_envs)
         self._place = env.reset(), np.ones(env.num_envs, dtype=bool), state  # observations, starts, memory
+
+    def moment(self) -> Moment:
+        """Where this learner is, between two segments."""
+        return take_moment(self.env, self._place)
+
+    def take_up(self, moment: Moment) -> None:
+        """Go on where another learner was; where its environments could not be taken down, new episodes have begun."""
+        place = return_to_place(moment, self.env, type(self._place[2]))
+        if place is not None:
+            self._place = place
+        set_generators(moment.get("generators"))
+
+    def forget(self) -> None:
+        """Let the memory begin anew, after weights that were of no use."""
+        with torch.no_grad():
+            self._place = *self._place[:2], self.policy.initial_state(self.env.num_envs)
 
     def play(self) -> list[PlayedStep]:
         """Play a segment into the buffer, and return its steps for the report.
@@ -101,7 +119,16 @@ class SegmentLearner:
         obs, starts = to_tensors(policy, coming_obs, last_dones)
         memory = policy.memory_statistics(obs, state, starts)
         statistics |= {f"memory/{name}": value for name, value in memory.items()}
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.settings.max_grad_norm or math.inf)
+        norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        if not is_finite(loss, norm):
+            raise Diverged(self._not_finite({"policy loss": policy_loss, "value loss": value_loss, "loss": loss}))
+        nn.utils.clip_grads_with_norm_(self.parameters, self.settings.max_grad_norm or math.inf, norm)
         statistics["train/grad_norm"] = norm
-        require_finite_loss(loss, norm, policy=policy_loss, value=value_loss)
         return [p.grad for p in self.parameters], {name: value.item() for name, value in statistics.items()}
+
+    def _not_finite(self, parts: dict[str, Tensor]) -> str:
+        """What was not finite first in the update from the segment in the buffer."""
+        buffer = self.buffer
+        known = {"observations": buffer.obs, "returns": self._returns, "advantages": buffer.advantages}
+        given = buffer.obs, buffer.actions, buffer.state, buffer.starts
+        return not_finite(self.policy, known, lambda: self.policy.evaluate_sequence(*given), parts)

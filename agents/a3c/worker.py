@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from multiprocessing import parent_process
@@ -21,14 +22,17 @@ from stable_baselines3.common.utils import set_random_seed
 from torch import Tensor, nn
 
 from ..distributed.fleet import Weights, load_weights
+from ..finite import Diverged
 from ..messages import Report
 from ..policy import MemoryActorCriticPolicy
+from ..resume import Moment
 from ..schedule import as_schedule
 from ..worker_envs import EnvFactory, build_env
 from .learner import SegmentLearner, Settings
 from .shared import SharedOptimizer, StepBudget
 
 PR_SET_PDEATHSIG = 1  # from Linux's prctl.h
+HELD_SECONDS = 0.005  # between looks whether a held worker may go on
 
 
 class Job(NamedTuple):
@@ -40,6 +44,7 @@ class Job(NamedTuple):
     n_envs: int
     seed: int
     settings: Settings
+    places: dict[int, bytes]  # by number of the worker: the ``Moment`` of an earlier one
 
     def worker(self, seed: int) -> GradientWorker:
         """A worker for a learner elsewhere, which applies its gradients."""
@@ -70,10 +75,14 @@ class GradientWorker:
         self._env.close()
 
 
-def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection) -> None:
-    """Train until the budget is used up; send a ``Report`` after each update, and at the end None or what went wrong.
+def run_worker(
+    rank: int, number: int, job: Tensor, optimizer: SharedOptimizer, budget: StepBudget, reports: Connection
+) -> None:
+    """Train until the budget is used up; send a ``Report`` after each update, the ``Moment`` where the worker is when
+    it is held and at the end, and then None or what went wrong.
 
     :param rank: number of this worker, from 0
+    :param number: of workers that were started before all of those of this rank, and of those in its place
     :param job: a pickled ``Job``, as bytes in shared memory. (What is sent along with a new process must be small:
         the main process would wait for ever for one that dies before it has read more than a pipe holds.)
     """
@@ -82,8 +91,8 @@ def run_worker(rank: int, job: Tensor, optimizer: SharedOptimizer, budget: StepB
     torch.set_num_threads(1)  # the other cores belong to the other workers
     last: Exception | None = None
     try:
-        for report in _train(rank, cloudpickle.loads(job.numpy().tobytes()), optimizer, budget):
-            reports.send(report)
+        for message in _train(rank, number, cloudpickle.loads(job.numpy().tobytes()), optimizer, budget):
+            reports.send(message)
     except FloatingPointError as error:  # of a loss or an environment: it needs no traceback
         last = type(error)(f"A3C worker {rank}: {error}")
     except Exception:
@@ -106,20 +115,49 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _train(rank: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget) -> Iterator[Report]:
+def _train(
+    rank: int, number: int, job: Job, optimizer: SharedOptimizer, budget: StepBudget
+) -> Iterator[Report | bytes]:
     settings, n_envs = job.settings, job.n_envs
-    set_random_seed(job.seed + 1 + rank)
-    with contextlib.closing(build_env(job.env_factory, n_envs, job.seed + rank * n_envs)) as env:
+    set_random_seed(job.seed + 1 + number)
+    with contextlib.closing(build_env(job.env_factory, n_envs, job.seed + number * n_envs)) as env:
         learner = SegmentLearner(job.policy, env, settings)
+        if number == rank and rank in job.places:  # who takes the place of another begins anew
+            learner.take_up(Moment.from_bytes(job.places[rank]))
         buffers = persistent_buffers(job.policy)
-        while (taken := budget.claim(settings.t_max * n_envs)) is not None:
-            progress_remaining = 1 - taken / budget.total
-            optimizer.load_into(learner.parameters)
-            steps = learner.play()
-            gradients, statistics = learner.gradients(as_schedule(settings.ent_coef)(progress_remaining))
-            require_constant_buffers(job.policy, buffers)
-            optimizer.step(gradients, settings.lr_schedule(progress_remaining))
-            yield Report(steps, statistics)
+        while True:
+            if budget.held:
+                yield learner.moment().to_bytes()
+                while budget.held:
+                    time.sleep(HELD_SECONDS)
+            taken = budget.claim(settings.t_max * n_envs, rank)
+            if taken is None:
+                break
+            report = _learn(rank, learner, 1 - taken / budget.total, optimizer, buffers)
+            budget.settle(rank)
+            yield report
+        yield learner.moment().to_bytes()
+
+
+def _learn(
+    rank: int,
+    learner: SegmentLearner,
+    progress_remaining: float,
+    optimizer: SharedOptimizer,
+    buffers: dict[str, Tensor],
+) -> Report:
+    """Play a segment, and update the shared parameters if the update is finite."""
+    settings, steps = learner.settings, []
+    optimizer.load_into(learner.parameters)
+    try:
+        steps = learner.play()
+        gradients, statistics = learner.gradients(as_schedule(settings.ent_coef)(progress_remaining))
+    except Diverged as error:
+        learner.forget()
+        return Report(steps, {}, f"A3C worker {rank}: {error}")
+    require_constant_buffers(learner.policy, buffers)
+    optimizer.step(gradients, settings.lr_schedule(progress_remaining), rank)
+    return Report(steps, statistics)
 
 
 def persistent_buffers(policy: nn.Module) -> dict[str, Tensor]:

@@ -1,0 +1,49 @@
+"""What a part of the campaign found, and the table of all parts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+HEAD = "| part | faults | survived | work lost at most | corrupted | worst message |\n|---|---:|---:|---|---:|---|\n"
+
+
+@dataclass
+class Tally:
+    """Faults of one kind, and what became of them. A fault is survived if the run goes on or can be taken up, or the
+    bad input is refused in one sentence; corrupted is what was used although it was damaged."""
+
+    part: str
+    faults: int = 0
+    survived: int = 0
+    corrupted: int = 0
+    lost: str = "-"  # at most
+    worst: str = ""
+    seconds: float = 0.0
+    failures: list[str] = field(default_factory=list)
+
+    def count(self, survived: bool, message: str = "", corrupted: bool = False) -> None:
+        """Take in one fault.
+
+        :param message: what was said about it
+        """
+        self.faults += 1
+        self.survived += survived and not corrupted
+        self.corrupted += corrupted
+        if not survived or corrupted:
+            self.failures.append(message)
+            self.worst = message
+        elif not self.failures and len(message) > len(self.worst):
+            self.worst = message
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def as_markdown(tallies: list[Tally]) -> str:
+    """The table of all parts."""
+    rows = [
+        f"| {t.part} | {t.faults:,} | {t.survived:,} | {t.lost} | {t.corrupted} | {' '.join(t.worst.split())[:160]} |\n"
+        for t in tallies
+    ]
+    return HEAD + "".join(row.replace("||", "| |") for row in rows)
