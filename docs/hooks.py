@@ -1,7 +1,7 @@
 """What the site adds to the pages of this folder, which are plain Markdown and read well without it (hooks of MkDocs).
 
 * A link to a symbol of the source, ``[text](../agents/ppo.py#MemoryPPO.train)``, leads to its line; to the first line
-  within it that holds a text, ``[text](../agents/ppo.py#MemoryPPO:clip_grad_norm_)`` (a space there is ``%20``).
+  within it that holds a text, ``[text](../agents/ppo.py#MemoryPPO:clip_grads_with_norm_)`` (a space there is ``%20``).
 * Such a link with the title "code", in a paragraph of its own, becomes the lines of the symbol themselves.
 * Whatever else of the repository is linked to becomes a part of the site, so that all links lead somewhere.
 

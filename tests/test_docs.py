@@ -139,7 +139,7 @@ def test_the_site_has_all_pages_shows_the_source_and_leads_to_its_lines(site):
     assert {page.name for page in DOCS} <= set(named)
     shown = re.sub(r"<[^>]+>", "", (site / "stm.html").read_text())
     assert "item, gate = self._write_item(write, state.item)" in shown  # the source itself
-    line, _ = lines_of("agents/ppo.py", "MemoryPPO:clip_grad_norm_")
+    line, _ = lines_of("agents/ppo.py", "MemoryPPO:clip_grads_with_norm_")
     assert f'href="source/agents/ppo.py.html#__codelineno-0-{line}"' in (site / "details.html").read_text()
     assert f'id="__codelineno-0-{line}"' in (site / "source/agents/ppo.py.html").read_text()
 
