@@ -1,6 +1,6 @@
 """What each memory can hold: every registered core on three small tasks, with one recipe.
 
-    python -m benchmarks.recall                    # whatever results/recall lacks; all of it takes a quarter of an hour
+    python -m benchmarks.recall                    # whatever results/recall lacks; all of it takes twenty minutes or so
     python -m benchmarks.recall --only stm lstm    # these rows, anew
 
     delay   a marked symbol, then 20 others: which was it? Asked at each of the 20

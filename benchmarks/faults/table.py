@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -43,7 +44,12 @@ class Tally:
 def as_markdown(tallies: list[Tally]) -> str:
     """The table of all parts."""
     rows = [
-        f"| {t.part} | {t.faults:,} | {t.survived:,} | {t.lost} | {t.corrupted} | {' '.join(t.worst.split())[:160]} |\n"
+        f"| {t.part} | {t.faults:,} | {t.survived:,} | {t.lost} | {t.corrupted} | {_short(t.worst)} |\n"
         for t in tallies
     ]
-    return HEAD + "".join(row.replace("||", "| |") for row in rows)
+    return HEAD + "".join(rows)
+
+
+def _short(message: str) -> str:
+    """A message in one line of the table, without the folder that it was in."""
+    return re.sub(r"\S*faults_\w+/", "", " ".join(message.split()))[:160].replace("|", "/")
