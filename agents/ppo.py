@@ -343,7 +343,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
 
     def _take_up_place(self, moment: Moment) -> bool:
         assert self.env is not None
-        place = return_to_place(moment, self.env, type(self.policy.initial_state(1)))
+        place = return_to_place(moment, self.env, self.policy.initial_state(1))
         if place is not None:
             self._last_obs, self._last_episode_starts, self._state = place
         return place is not None

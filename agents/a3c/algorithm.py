@@ -25,7 +25,7 @@ from ..finite import has_finite_weights, require_finite_weights
 from ..messages import Report, pickled
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
-from ..resume import Moment, why_not_exact
+from ..resume import Moment
 from ..worker_envs import EnvFactory
 from ..workers import WorkerAlgorithm
 from .learner import Settings
@@ -301,18 +301,13 @@ class A3C(WorkerAlgorithm):
             pool.release()
 
     def _take_moment(self) -> Moment:
-        moment, places = super()._take_moment(), sorted(self._places.items())
-        moment.data["workers"] = {str(rank): place.data for rank, place in places}
-        for rank, place in places:
-            moment.tensors.update({f"{rank}/{name}": tensor for name, tensor in place.tensors.items()})
+        moment = super()._take_moment()
+        moment.parts["workers"] = {rank: place.parts for rank, place in sorted(self._places.items())}
         return moment
 
     def _take_up_place(self, moment: Moment) -> bool:
-        for rank, data in moment.data.get("workers", {}).items():
-            tensors = {name: moment.tensors[name] for name in moment.tensors if name.startswith(f"{rank}/")}
-            own = {name.removeprefix(f"{rank}/"): tensor for name, tensor in tensors.items()}
-            self._places[int(rank)] = Moment(data, own)
-        return bool(self._places) and not any(why_not_exact(place) for place in self._places.values())
+        self._places = {rank: Moment(place) for rank, place in moment.parts.get("workers", {}).items()}
+        return bool(self._places) and not any(place.why_not_exact for place in self._places.values())
 
     def _job(self, seed: int) -> Job:
         """What workers are given."""
