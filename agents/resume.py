@@ -70,7 +70,8 @@ def return_to_place(moment: Moment, env: VecEnv, state: State) -> tuple[Any, np.
     if "env" not in moment.parts or not load_state(env, moment.get("env")):
         return None
     obs, starts, leaves = moment.get("place")
-    return obs, starts, leaves and type(state)(*(leaf.to(like.device) for leaf, like in zip(leaves, state, strict=True)))
+    placed = None if leaves is None else type(state)(*(leaf.to(state[0].device) for leaf in leaves))
+    return obs, starts, placed
 
 
 def generators() -> dict[str, Any]:
