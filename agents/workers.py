@@ -55,13 +55,18 @@ class WorkerAlgorithm(MemoryAlgorithm):
         callback.on_rollout_end()
         return go_on
 
-    def _show(self, reports: Sequence[Report], callback: BaseCallback) -> bool:
-        """All steps of segments, which have been played, whatever a callback asks for meanwhile."""
+    def _show(self, reports: Sequence[Report], callback: BaseCallback, to_the_end: bool = False) -> bool:
+        """The steps of segments.
+
+        :param to_the_end: all of them, also after a callback asks to stop
+        """
         go_on = True
         for rewards, dones, infos in (step for report in reports for step in report.steps):
             self.num_timesteps += len(rewards)
             callback.update_locals(locals())
             go_on = callback.on_step() and go_on
+            if not (go_on or to_the_end):
+                return False
             self._update_info_buffer(infos, dones)
         for name, value in (item for report in reports for item in report.statistics.items()):
             self.logger.record_mean(name, value)

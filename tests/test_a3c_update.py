@@ -131,7 +131,7 @@ def test_a_gradient_that_is_not_finite_stops_the_worker():
     learner = SegmentLearner(make_policy(env), env, settings())
     learner.play()
     learner.policy.value_net.weight.register_hook(lambda gradient: gradient * math.nan)
-    with pytest.raises(FloatingPointError, match="the norm of its gradient nan"):
+    with pytest.raises(FloatingPointError, match="first the gradient of"):
         learner.gradients(ent_coef=0.0)
 
 
@@ -141,7 +141,7 @@ def test_a_loss_that_is_not_finite_stops_the_worker():
     with torch.no_grad():
         learner.policy.value_net.bias.fill_(math.inf)
     learner.play()
-    with pytest.raises(FloatingPointError, match="max_grad_norm"):
+    with pytest.raises(FloatingPointError, match="first the returns"):
         learner.gradients(ent_coef=0.0)
 
 

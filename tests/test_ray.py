@@ -98,12 +98,12 @@ def learner(kind, env=CARTPOLE, **options):
 
 
 def test_impala_learns_masked_cartpole_though_a_worker_is_killed(cluster, tmp_path):
-    file, solved = tmp_path / "die", StopWhenSolved(threshold=80)
+    file, callback = tmp_path / "die", StopWhenSolved(threshold=80)
     kill = At(2000, file.touch)
     model = learner(IMPALA, functools.partial(mortal, file))
     model.set_logger(configure(str(tmp_path), ["csv"]))
-    model.learn(80_000, callback=[solved, kill])
-    assert solved.mean_return() > 80
+    model.learn(80_000, callback=[callback, kill])
+    assert callback.solved
     logged = last_row(tmp_path / "progress.csv")
     assert not file.exists() and logged["time/worker_restarts"] == 1 and logged["time/workers"] == 2
     assert model.num_timesteps == model._n_updates * 4 * 20
@@ -117,9 +117,9 @@ def test_a3c_learns_on_when_a_node_is_removed_from_four(cluster, tmp_path):
     remove = At(1500, lambda: cluster.remove_node(removed, allow_graceful=False))
     model = learner(A3C, workers=6, envs_per_worker=2)  # on all processors
     model.set_logger(configure(str(tmp_path), ["csv"]))
-    solved = StopWhenSolved(threshold=40)  # twice what random play comes to
-    model.learn(40_000, callback=[remove, solved])
-    assert solved.mean_return() > 40
+    callback = StopWhenSolved(threshold=40)  # twice what random play comes to
+    model.learn(40_000, callback=[remove, callback])
+    assert callback.solved
     logged = last_row(tmp_path / "progress.csv")
     assert logged["time/worker_restarts"] == 2 and logged["time/workers"] == 4  # there is no room for the two any more
     assert remove.steps == list(range(2, remove.steps[-1] + 1, 2))

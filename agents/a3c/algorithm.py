@@ -242,13 +242,13 @@ class A3C(WorkerAlgorithm):
         callback.on_training_end()
         return self
 
-    def _show(self, reports: Sequence[Report], callback: BaseCallback) -> bool:
-        """Each segment by itself, with its update."""
+    def _show(self, reports: Sequence[Report], callback: BaseCallback, to_the_end: bool = False) -> bool:
+        """Each segment by itself, with its update, which has been made whatever a callback asks for."""
         if self._learning is None:  # with workers of Ray's
-            return super()._show(reports, callback)
+            return super()._show(reports, callback, to_the_end)
         go_on = True
         for report in list(reports):
-            go_on = super()._show([report], callback) and go_on
+            go_on = super()._show([report], callback, to_the_end=True) and go_on
             self._count(report)
         return go_on
 
