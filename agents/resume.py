@@ -50,12 +50,11 @@ def take_moment(env: VecEnv | None, place: tuple[Any, np.ndarray, State] | None,
     :raises NotExact: if a part has no exact copy
     """
     parts["generators"] = generators()
+    taken = {name: exact_copy(part) for name, part in parts.items()}
     if env is not None and place is not None:
         obs, starts, state = place
         obs = dict(obs) if isinstance(obs, dict) else obs  # as SB3's may be ordered
-        parts["place"] = [obs, starts, None if state is None else tuple(state)]
-    taken = {name: exact_copy(part) for name, part in parts.items()}
-    if "place" in taken:
+        taken["place"] = exact_copy([obs, starts, None if state is None else tuple(state)])
         taken["env"] = save_state(env)
     return Moment(taken)
 

@@ -145,7 +145,7 @@ def _changing(layer: Any) -> list[str]:
     """Names of the attributes that say where a layer is."""
     if isinstance(layer, Monitor):
         return [*OF_MONITOR]
-    constant = OF_ENVS
+    constant: tuple[str, ...] = OF_ENVS
     if isinstance(layer, gymnasium.Wrapper):
         constant = OF_WRAPPERS
     elif isinstance(layer, VecEnvWrapper):

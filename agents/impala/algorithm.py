@@ -253,9 +253,9 @@ class IMPALA(WorkerAlgorithm):
         def to_tensor(array: Any) -> Any:
             return None if array is None else torch.as_tensor(array, device=self.device)
 
-        obs, *parts, state = unroll
+        parts = {name: to_tensor(part) for name, part in unroll._asdict().items() if name not in ("obs", "state")}
         kind = type(self.policy.initial_state(1))
-        return Unroll(map_obs(to_tensor, obs), *map(to_tensor, parts), kind(*map(to_tensor, state)))
+        return unroll._replace(obs=map_obs(to_tensor, unroll.obs), state=kind(*map(to_tensor, unroll.state)), **parts)
 
 
 def joined(unrolls: Sequence[Unroll]) -> Unroll:
