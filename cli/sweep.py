@@ -10,12 +10,12 @@ from pathlib import Path
 from ..common.files import require_writable
 from ..common.output import say, warn
 from ..experiment.compare import compare, find_runs
-from ..experiment.folder import RunFolder
-from ..experiment.launch import LAUNCHERS, Launcher, Training, is_over, launcher
+from ..experiment.folder import RunFolder, is_over
 from ..experiment.run import require_same_run
 from . import plot
 from .arguments import Arguments
 from .config_files import GROUPS, find_config
+from .launch import LAUNCHERS, Launcher, Training, launcher
 from .options import parse
 
 RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads", "keep")

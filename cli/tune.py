@@ -11,10 +11,10 @@ from ..common.files import replacing, require_writable
 from ..common.output import say, stage, warn
 from ..common.values import write
 from ..experiment.job import Job
-from ..experiment.launch import LAUNCHERS, Training, launcher
 from ..experiment.search_space import read_space, require_space, shipped_space
 from .arguments import Arguments
 from .config_files import GROUPS
+from .launch import LAUNCHERS, Training, launcher
 from .options import parse
 from .sweep import RUN_OPTIONS, name_of, positive
 

@@ -10,7 +10,7 @@ from rliable import metrics
 from relmem.cli import main
 from relmem.cli.sweep import training
 from relmem.experiment.compare import compare, find_runs, interquartile_means, middle_half, normalised, read_run
-from relmem.experiment.launch import is_over
+from relmem.experiment.folder import is_over
 
 CONFIG = {
     "total_timesteps": 1000,

@@ -8,7 +8,8 @@ import pytest
 import ray
 from filelock import FileLock
 
-from relmem.experiment.launch import Training, is_over, launcher
+from relmem.cli.launch import Training, launcher
+from relmem.experiment.folder import is_over
 
 OPTIONS = ("--config", "cartpole/masked_lstm", "--env.n_envs", "2", "--algo.n_steps", "32", "--core.hidden_size", "4",
            "--eval.episodes", "1")  # fmt: skip

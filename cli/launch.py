@@ -25,12 +25,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..agents.distributed import require_ray
-from ..cli import main as relmem
 from ..common.checks import require_choice
 from ..common.output import say, warn
 from ..common.processors import available_processors
-from .folder import RunFolder
-from .stop import StopRequest
+from ..experiment.folder import has_checkpoint
+from ..experiment.stop import StopRequest
+from . import main as relmem
 
 LAUNCHERS = {"local": f"{__name__}:local", "ray": f"{__package__}.ray_launch:on_ray"}
 """By name, each the ``module:function`` that makes one, for so many trainings at a time (None: as many as there is room
@@ -213,15 +213,3 @@ def _pass_on(stop: StopRequest, running: dict[subprocess.Popen[bytes], tuple[Tra
 def unfinished_first(trainings: Sequence[Training]) -> list[Training]:
     """Those that were begun, and otherwise the order of the list."""
     return sorted(trainings, key=lambda training: not has_checkpoint(training.folder))
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is anything to continue from."""
-    return any(folder.glob("checkpoints/*")) or any(folder.glob("model.*"))
-
-
-def is_over(folder: Path) -> bool:
-    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
-    found = RunFolder(folder).read_results()
-    outcome = found.get("outcome", "stopped")
-    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)
