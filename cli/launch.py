@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from ..agents.distributed import require_ray
 from ..common.checks import require_choice
-from ..common.output import say
+from ..common.output import say, warn
 from ..common.processors import available_processors
 from ..experiment.folder import has_checkpoint
 from ..experiment.stop import StopRequest
@@ -118,7 +118,13 @@ def in_turn(trainings: Sequence[Training], ended: Callable[[Training, int], None
     torch.set_num_threads(1)
     worst = 0
     for training in unfinished_first(trainings):
-        if (lock := training.claim()) is None:
+        try:
+            lock = training.claim()
+        except OSError as error:
+            warn(f"cannot train {training.folder}: {error}")
+            worst = max(worst, 1)
+            continue
+        if lock is None:
             continue
         try:
             say(f"\n{training.folder}: {' '.join(training.options)}")
@@ -143,8 +149,12 @@ def side_by_side(processes: int) -> Launcher:
         def start() -> None:
             while waiting and len(running) < processes:
                 training = waiting.pop(0)
-                if lock := training.claim():
-                    running[start_process(training)] = training, lock
+                try:
+                    if lock := training.claim():
+                        running[start_process(training)] = training, lock
+                except OSError as error:  # or those that run would be left alone
+                    warn(f"cannot train {training.folder}: {error}")
+                    codes.append(1)
 
         def collect() -> None:
             for process in [process for process in running if process.poll() is not None]:

@@ -33,6 +33,14 @@ def test_each_training_has_a_process_and_a_log(tmp_path, capsys):
     assert "wrong: failed with exit code 2 (unknown core 'lsmt'" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_that_cannot_be_begun_keeps_no_other_from_being_run(processes, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    bad = [Training(tmp_path / "file" / name, OPTIONS) for name in ("one", "other")]
+    assert launcher("local", processes)(bad, lambda *_: None) == 1
+    assert capsys.readouterr().err.count("cannot train") == 2
+
+
 @pytest.mark.slow
 def test_a_stop_lets_each_training_save_and_starts_no_other(tmp_path, capsys):
     one, other, third = (
