@@ -54,7 +54,7 @@ results: $(INSTALLED)
 
 # Whatever results/runs.yaml lists and no result exists for, one training per processor core; Ctrl-C saves them all.
 trainings: $(INSTALLED)
-	$(BIN)/python -m relmem.experiment.queue --processes $$(nproc) $(ARGS)
+	$(BIN)/python -m relmem.cli.queue --processes $$(nproc) $(ARGS)
 
 clean:
 	rm -rf build/lib build/bdist.* build/site dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -376,7 +376,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
         A saved ``batch_size`` that does not fit the number of environments gives way to the default one. Learning goes
-        on with new episodes, whatever ``force_reset`` is: neither the last observation nor the memory is saved.
+        on with new episodes, whatever ``force_reset`` is, unless ``take_up`` brings environments and memory back.
 
         :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
         :param kwargs: further arguments of SB3's ``load``; ``trusted``, as in ``relmem.agents.load``; and attributes to

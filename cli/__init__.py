@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import metadata
 
 from ..common.checks import require_choice
@@ -41,15 +42,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if command == "--version":
         say(f"relmem {metadata.version('relmem')}")
         return 0
-    if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
-        sys.path.append(os.getcwd())
+    with suppress(FileNotFoundError):  # of a folder that has been removed
+        if os.getcwd() not in sys.path:  # where `module:name` of the user's own is looked for, after all else
+            sys.path.append(os.getcwd())
     wait_without_spinning()
     try:
         require_choice("command", command, COMMANDS)
         with stage("loading PyTorch"):  # which takes seconds, the first time
             module = importlib.import_module(f".{command}", __package__)
         execute = module.prepare(rest)
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # OSError: of what the system refuses, such as a name that is too long
         warn(str(error))
         return 2
     except SystemExit:  # argparse, whose help is printed

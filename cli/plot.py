@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..common.columns import columns
+from ..common.files import require_new
 from ..common.output import say, stage, warn
 from ..experiment.compare import Comparison, Trained, compare, find_runs
 from ..experiment.pictures import SCALES
@@ -39,24 +40,13 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--out", type=Path, default=Path("plot.png"), metavar="FILE", help="the picture (%(default)s)")
     parser.add_argument("--json", action="store_true", help="print the table for scripts")
     args = parser.read(argv)
-    require_free(args.out)
+    if args.out.suffix not in ENDINGS:
+        raise ValueError(f"--out must end in {', '.join(ENDINGS)}, got '{args.out}'")
+    for file in (args.out, args.out.with_suffix(".md")):
+        require_new(file)
     runs, left_out = find_runs(args.runs)
     comparison = compare(drawable(runs, args.x, left_out), args.by)
     return lambda: show(comparison, left_out, args.x, args.out, args.json)
-
-
-def require_free(picture: Path) -> None:
-    """Pictures are not overwritten.
-
-    :raises ValueError: if there is one, or it cannot be written
-    """
-    if picture.suffix not in ENDINGS:
-        raise ValueError(f"--out must end in {', '.join(ENDINGS)}, got '{picture}'")
-    if not picture.parent.is_dir():
-        raise ValueError(f"there is no folder '{picture.parent}' to write {picture.name} to")
-    for file in (picture, picture.with_suffix(".md")):
-        if file.exists():
-            raise ValueError(f"'{file}' exists: choose another --out, or remove it")
 
 
 def drawable(runs: Sequence[Trained], x: str, left_out: dict[Path, str]) -> list[Trained]:
@@ -79,7 +69,11 @@ def show(comparison: Comparison, left_out: Mapping[Path, str], x: str, picture: 
         warn(f"{folder} is left out: {why}")
     with stage("drawing"):
         report = Report.of(comparison)
-        report.write(picture, x)
+        try:
+            report.write(picture, x)
+        except OSError as error:  # of a disk that is full, say
+            warn(str(error))
+            return 1
     for row in report.without_mean:
         warn(f"'{row}' has no run on some tasks: it has no mean over tasks")
     if as_json:

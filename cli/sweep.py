@@ -7,14 +7,15 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from ..common.files import require_writable
 from ..common.output import say, warn
 from ..experiment.compare import compare, find_runs
-from ..experiment.folder import RunFolder
-from ..experiment.launch import LAUNCHERS, Launcher, Training, is_over, launcher
+from ..experiment.folder import RunFolder, is_over
 from ..experiment.run import require_same_run
 from . import plot
 from .arguments import Arguments
 from .config_files import GROUPS, find_config
+from .launch import LAUNCHERS, Launcher, Training, launcher
 from .options import parse
 
 RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads", "keep")
@@ -48,6 +49,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     trainings = [training(out, fixed, lists, values) for values in itertools.product(*lists.values())]
     if len({training.folder for training in trainings}) < len(trainings):
         raise ValueError("the sweep has a training twice: a value stands twice in one of its lists")
+    require_writable(out)
     todo = [training for training in trainings if is_due(training)]
     launch = launcher(args.launcher, args.processes)
     by = [name for name, texts in options.items() if len(texts) > 1]

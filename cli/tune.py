@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..common.extras import needs_extra
-from ..common.files import replacing
+from ..common.files import replacing, require_writable
 from ..common.output import say, stage, warn
 from ..common.values import write
 from ..experiment.job import Job
-from ..experiment.launch import LAUNCHERS, Training, launcher
 from ..experiment.search_space import read_space, require_space, shipped_space
 from .arguments import Arguments
 from .config_files import GROUPS
+from .launch import LAUNCHERS, Training, launcher
 from .options import parse
 from .sweep import RUN_OPTIONS, name_of, positive
 
@@ -53,7 +53,8 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     for name, texts in options.items():
         if len(texts) > 1:
             raise ValueError(f"--{name} takes one value: what is tried stands in --space")
-    base = ["--config", args.config, *(word for name, (text,) in options.items() for word in (f"--{name}", text))]
+    fixed = [word for name, (text,) in options.items() for word in (f"--{name}", text)]
+    base = ["--config", args.config, *fixed]
     asked = parse(base)
     every = "eval.every"
     if asked.job.kind == "agent" and asked.config[every] is None:
@@ -72,6 +73,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     with needs_extra("tune", "relmem tune"), stage("loading Optuna"):
         from ..experiment.tune import Tuning, open_study
     out = args.out or Path("runs", f"tune_{name_of(args.config)}")
+    require_writable(out)
     job = make_job(base)
     by_minutes = asked.job.kind == "task" and asked.config["max_minutes"]  # nobody knows how many updates that is
     warmup = 0 if by_minutes else int(WARMUP * asked.config[job.total])
@@ -83,8 +85,8 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     launch = launcher(args.launcher, args.processes)
     mine = ["--trials", str(args.trials), "--out", str(out)]
     mine += ["--space", str(args.space)] if args.space else []
-    words = (word for name, (text,) in options.items() for word in (f"--{name}", text))
-    helpers = [Helper(out / f"process_{k}", (args.config, *mine, *words)) for k in range(args.processes)]
+    count = min(args.processes, args.trials - tuning.over)  # or each of the others would try something too
+    helpers = [Helper(out / f"process_{k}", (args.config, *mine, *fixed)) for k in range(count)]
     return lambda: launch(helpers, lambda *_: None) or run(tuning, args.trials)
 
 

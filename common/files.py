@@ -31,12 +31,25 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def require_new(path: Path) -> None:
     """Outputs are never overwritten.
 
-    :raises ValueError: if there is something at ``path``, or no folder that could hold it
+    :raises ValueError: if there is something at ``path``, or no folder that it can be written to
     """
     if path.exists() or path.is_symlink():
         raise ValueError(f"'{path}' exists already: choose another name, or remove it")
     if not path.absolute().parent.is_dir():
         raise ValueError(f"there is no folder '{path.absolute().parent}' to write '{path.name}' to")
+    require_writable(path.parent)
+
+
+def require_writable(folder: Path) -> None:
+    """Files can be made in a folder, which need not be there yet.
+
+    :raises ValueError: if the system forbids it, or something else than a folder is in the way
+    """
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"cannot write to folder '{folder}': '{there}' is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"cannot write to folder '{there}': the system does not allow it")
 
 
 def _sync_folder(folder: Path) -> None:

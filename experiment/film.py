@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import os
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import Algorithm
+from ..common.extras import needs_extra
 from ..common.files import require_new
 from ..common.options import Count, Positive, require_options
 from .play import action_names, frame_rate, play
@@ -64,8 +64,8 @@ def film(
     :param scale: width and height of a pixel of the game; None: as brings it near to 420 pixels, of a GIF to 210
     :param fps: frames per second at most; None: 60, of a GIF 15. The game keeps its own speed
     :param deterministic: whether to take the most probable actions instead of sampled ones
-    :raises ValueError: if the path has another ending or is taken, the environment cannot be filmed, or the extra
-        [video] is missing
+    :raises ValueError: if the path has another ending or is taken, the environment cannot be filmed, its pictures would
+        be larger than films can be, or the extra [video] is missing
     """
     require_options(film, locals())
     path = require_film(path)
@@ -132,24 +132,15 @@ def require_film(path: str | os.PathLike[str]) -> Path:
     if path.suffix.lower() not in KINDS:
         raise ValueError(f"a film is called something{' or something'.join(KINDS)}, got '{path}'")
     require_new(path)
-    require_extra("imageio_ffmpeg", "a film", "video")
+    with needs_extra("video", "a film"):
+        import imageio_ffmpeg  # noqa: F401
     return path
-
-
-def require_extra(module: str, what: str, extra: str) -> Any:
-    """A module that an extra installs.
-
-    :raises ValueError: if it is missing
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"{what} needs the extra [{extra}]: pip install 'relmem[{extra}]'") from error
 
 
 def _writer(path: Path, rate: float, image: np.ndarray) -> Any:
     """What takes pictures [H, W, 3] by ``send`` and writes them into a film without sound."""
-    imageio_ffmpeg = require_extra("imageio_ffmpeg", "a film", "video")
+    import imageio_ffmpeg
+
     options: dict[str, Any] = {"codec": "libx264", "pix_fmt_out": "yuv420p", "output_params": ["-crf", "18"]}
     if path.suffix == ".gif":
         options = {"codec": "gif", "pix_fmt_out": "pal8", "output_params": ["-filter_complex", PALETTE]}

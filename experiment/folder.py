@@ -270,3 +270,15 @@ def save(model: Any, path: Path) -> None:
     model.save(content)
     with replacing(path) as file:
         file.write(content.getbuffer())
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is anything to continue from."""
+    return any(folder.glob("checkpoints/*")) or any(folder.glob("model.*"))
+
+
+def is_over(folder: Path) -> bool:
+    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
+    found = RunFolder(folder).read_results()
+    outcome = found.get("outcome", "stopped")
+    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..common.columns import markdown
 from .compare import Interval, interquartile_means
 from .pictures import draw_intervals
-
-if TYPE_CHECKING:
-    from .tables import Run, Table
+from .run_list import Run, Table
 
 END, BEST = "mean_return_last_100", "best_mean_return_100"
 PICTURE = "overall.png"

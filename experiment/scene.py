@@ -19,6 +19,7 @@ from .play import Moment
 PAPER, INK, SOFT, FAINT, NOTHING = (18, 20, 26), (222, 226, 234), (144, 150, 162), (74, 80, 92), (38, 41, 50)
 COLD, WARM = (76, 152, 255), (255, 160, 64)
 STOPS = np.array([(190, 238, 255), (48, 128, 232), PAPER, (222, 112, 28), (255, 232, 160)], dtype=float)
+LARGEST = 4096  # pixels of a game's width or height, of which formats of video hold some more
 HISTORY = 120  # steps in the line of values
 
 
@@ -40,6 +41,7 @@ class Scene:
     :param frame: the game's first picture [H, W, 3]
     :param scale: size of the game in the picture; a native pixel is so many wide and high
     :param names: of actions, where they have any
+    :raises ValueError: if the game would be too large, or less than a pixel
     """
 
     def __init__(
@@ -53,6 +55,11 @@ class Scene:
         self.space, self.actions, self.names = space, actions, names
         height, width = frame.shape[:2]
         self.game = (round(width * scale), round(height * scale))
+        if not 1 <= min(self.game) <= max(self.game) <= LARGEST:
+            raise ValueError(
+                f"a scale of {scale:g} makes a game of {width} x {height} pixels {self.game[0]} x {self.game[1]}: 1 to "
+                f"{LARGEST} are possible"
+            )
         self.height = max(self.game[1], 160)
         self.text = min(15, max(9, round(self.height / 28)))
         self.line = round(1.5 * self.text)

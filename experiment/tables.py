@@ -7,101 +7,28 @@ figures. Nothing in a ``README.md`` or a picture below ``results`` is typed ther
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 
 from ..tasks import Task, make_task
-from . import overall
+from . import overall, run_list
 from .compare import spread
 from .pictures import Curve, draw_curves
 from .provenance import COMMIT
-
-RESULTS = Path(__file__).parents[1] / "results"  # in a clone of the repository
-LIST = RESULTS / "runs.yaml"
-
-Results = Mapping[str, Any]
-"""What ``results.json`` holds."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A row of a table, or one seed of it."""
-
-    table: str
-    name: str  # of its folder, below that of its table
-    row: str  # the model and its sizes
-    title: str  # the same, and the seed where the row has several
-    options: tuple[str, ...]  # of ``relmem train``, without the run folder
-    paper: str  # what the paper reports; empty where it has no such row
-    model: str = ""  # the model alone, whatever its rate
-
-    @property
-    def result(self) -> Path:
-        """Where the result is kept."""
-        return RESULTS / self.table / self.name / "results.json"
-
-
-@dataclass(frozen=True)
-class Table:
-    """Runs that are compared with each other."""
-
-    name: str  # of its folder: its kind, and its own below that
-    title: str
-    runs: tuple[Run, ...]
-    source: str = ""  # of the paper's figures
-    tests: Mapping[str, str] = field(default_factory=dict, hash=False)  # sizes of test sets that the title does not say
-    levels: Sequence[int] = field(default=(), hash=False)  # mean returns, of which it is shown when agents passed them
-    range: Sequence[float] = field(default=(), hash=False)  # the returns that are 0 and 1 in a mean over tables
-
-    def read(self) -> dict[Run, Results]:
-        """The results that exist."""
-        return {run: json.loads(run.result.read_text()) for run in self.runs if run.result.exists()}
-
-
-def read_tables() -> dict[str, Table]:
-    """The tables of the list, by name.
-
-    :raises ValueError: if there is no list, as outside of a clone
-    """
-    if not LIST.exists():
-        raise ValueError(f"there is no list of runs, '{LIST}': it is in a clone of the repository")
-    content = yaml.safe_load(LIST.read_text())
-    return {name: _table(name, table, content["models"]) for name, table in content["tables"].items()}
-
-
-def _table(name: str, table: dict, models: dict) -> Table:
-    runs = []
-    for row, own in table["runs"].items():
-        chain = [{"model": row if row in models else None} | (own or {})]
-        while model := chain[0].get("model"):
-            chain.insert(0, models[model])
-        title = ", ".join(part["title"] for part in chain if "title" in part)
-        options = shlex.split(" ".join([table["options"], *(part.get("options", "") for part in chain)]))
-        seeds = chain[-1].get("seeds")
-        for seed in seeds or [1]:
-            suffix, named = (f"_s{seed}", f", seed {seed}") if seeds else ("", "")
-            of_seed = (*options, "--seed", str(seed))
-            paper, model = chain[-1].get("paper", ""), chain[0].get("title", title)
-            runs.append(Run(name, row + suffix, title, title + named, of_seed, paper, model))
-    own = {key: value for key, value in table.items() if key not in ("options", "runs")}
-    return Table(name, runs=tuple(runs), **own)
+from .run_list import Results, Run, Table, read_tables
 
 
 def draw() -> None:
     """Write a page for each kind of run, and a picture for each table that has results."""
     tables = read_tables()
     for kind in {name.partition("/")[0] for name in tables}:
-        (RESULTS / kind).mkdir(exist_ok=True)
-        (RESULTS / kind / "README.md").write_text(page(kind))
+        (run_list.RESULTS / kind).mkdir(exist_ok=True)
+        (run_list.RESULTS / kind / "README.md").write_text(page(kind))
         if found := overall.overall(of_kind(kind)):
-            overall.draw(RESULTS / kind / overall.PICTURE, found)
+            overall.draw(run_list.RESULTS / kind / overall.PICTURE, found)
     for table in tables.values():
         if results := {run: result for run, result in table.read().items() if result.get("curve", True)}:
             draw_picture(table, results)
@@ -116,7 +43,7 @@ def draw_picture(table: Table, results: Mapping[Run, Results]) -> None:
         levels = task_of(first).trivial("valid")
         axes = "updates", comma(first["metric"].replace("_", " "), table.tests.get("test"), "validation")
     rows = {row: [curve(results[run]) for run in runs] for row, runs in by_row(results).items()}
-    draw_curves(RESULTS / table.name / "curves.png", rows, table.title, *axes, levels)
+    draw_curves(run_list.RESULTS / table.name / "curves.png", rows, table.title, *axes, levels)
 
 
 def curve(result: Results) -> Curve:
@@ -131,7 +58,7 @@ def curve(result: Results) -> Curve:
 def reference(table: Table) -> dict[str, float]:
     """What scripts reach, by their names, from ``reference.json`` of the kind of table."""
     kind, _, own = table.name.partition("/")
-    found = text(RESULTS / kind / "reference.json")
+    found = text(run_list.RESULTS / kind / "reference.json")
     return json.loads(found)["lines"].get(own, {}) if found else {}
 
 
@@ -143,7 +70,7 @@ def of_kind(kind: str) -> dict[Table, dict[Run, Results]]:
 def page(kind: str) -> str:
     """The tables of one kind that have results, and which rows have none yet."""
     found = of_kind(kind)
-    parts = [text(RESULTS / kind / "intro.md")]
+    parts = [text(run_list.RESULTS / kind / "intro.md")]
     if over_all := overall.overall(found):
         parts.append(overall.section(over_all))
     parts += [section(table, results) for table, results in found.items() if results]
@@ -160,7 +87,7 @@ def section(table: Table, results: Mapping[Run, Results]) -> str:
         f"## {table.title}",
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
         f"Paper: {table.source}." if table.source else "",
-        text(RESULTS / table.name / "note.md"),
+        text(run_list.RESULTS / table.name / "note.md"),
         f"![Learning curves]({table.name.partition('/')[2]}/curves.png)",
         "\n".join(
             f"* {run.title} ({link(run, 'learning_curve.png', 'learning curve') or 'no curve'}): {origin(result)}"

@@ -17,8 +17,8 @@ from optuna.study import MaxTrialsCallback, Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from ..common.output import say, warn
+from .folder import has_checkpoint
 from .job import Job
-from .launch import has_checkpoint
 from .run import Run
 from .search_space import Space
 

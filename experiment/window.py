@@ -10,10 +10,13 @@ from typing import Any
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents import Algorithm
+from ..common.extras import needs_extra
 from ..common.options import Count, Positive, require_options
-from .film import require_extra, scenes
+from .film import scenes
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")  # one of them is set where windows can be opened
+UNSEEN = ("offscreen", "dummy")  # drivers of SDL whose windows nobody sees
+INSTEAD = "relmem record RUN --video FILE.mp4 films the agent in its place"
 
 
 def watch(
@@ -57,9 +60,6 @@ def watch(
         pygame.display.quit()
 
 
-INSTEAD = "relmem record RUN --video FILE.mp4 films the agent in its place"
-
-
 def require_display() -> Any:
     """pygame, where there is a display.
 
@@ -68,7 +68,15 @@ def require_display() -> Any:
     if sys.platform.startswith("linux") and not any(map(os.environ.get, DISPLAYS)):
         raise ValueError(f"there is no display here to open a window on: {INSTEAD}")
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    return require_extra("pygame", "a window", "video")
+    with needs_extra("video", "a window"):
+        import pygame
+    try:
+        pygame.display.init()
+    except pygame.error as error:
+        raise ValueError(f"no window can be opened here ({error}): {INSTEAD}") from error
+    if pygame.display.get_driver() in UNSEEN and "SDL_VIDEODRIVER" not in os.environ:  # as SDL does in the last resort
+        raise ValueError(f"no window can be opened on the display that the environment names: {INSTEAD}")
+    return pygame
 
 
 def _leaves(pygame: Any, event: Any) -> bool:

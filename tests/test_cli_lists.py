@@ -69,6 +69,14 @@ def test_mistakes_are_one_sentence(argv, sentence, capsys):
     assert error[-1].startswith(f"relmem: {sentence}")
 
 
+def test_a_folder_that_is_gone_is_no_reason_to_fail(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["configs", "pong/stm"]) == 0
+    assert "pong/stm" in capsys.readouterr().out
+
+
 def test_the_version(capsys):
     assert main(["--version"]) == 0 and capsys.readouterr().out.startswith("relmem ")
 

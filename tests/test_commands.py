@@ -229,6 +229,19 @@ def test_films_that_cannot_be_made_are_refused(name, run, tmp_path, capfd):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.parametrize("scale", ["1000", "0.0001"])
+def test_a_game_that_no_film_could_hold_is_refused_before_it_fills_the_memory(scale, run, tmp_path, capfd):
+    assert main(["record", str(run), "--video", str(tmp_path / "film.mp4"), "--scale", scale]) == 2
+    assert "1 to 4096 are possible" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_first(run, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != tmp_path)  # root may write everywhere
+    for flag, name in (("--video", "film.mp4"), ("--stills", "stills")):
+        assert f"cannot write to folder '{tmp_path}'" in refused(capfd, "record", run, flag, tmp_path / name)
+
+
 def test_nothing_is_overwritten(run, tmp_path, capfd):
     (tmp_path / "film.mp4").write_text("mine")
     (tmp_path / "stills").mkdir()
@@ -340,6 +353,16 @@ def test_enjoy_without_a_display_says_what_to_do(run, capfd, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
     assert "there is no display here" in (said := refused(capfd, "enjoy", run)) and "relmem record" in said
+
+
+def test_enjoy_on_a_display_that_is_not_there_plays_for_nobody(run, capfd, monkeypatch):
+    pygame = pytest.importorskip("pygame")
+    pygame.display.quit()
+    for name in ("WAYLAND_DISPLAY", "SDL_VIDEODRIVER", "SDL_VIDEO_DRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DISPLAY", ":987")
+    monkeypatch.setattr("sys.platform", "linux")
+    assert "no window can be opened" in refused(capfd, "enjoy", run)
 
 
 def test_enjoy_plays_in_a_window_until_enough_episodes_have_ended(run, capfd, monkeypatch):

@@ -10,7 +10,7 @@ from rliable import metrics
 from relmem.cli import main
 from relmem.cli.sweep import training
 from relmem.experiment.compare import compare, find_runs, interquartile_means, middle_half, normalised, read_run
-from relmem.experiment.launch import is_over
+from relmem.experiment.folder import is_over
 
 CONFIG = {
     "total_timesteps": 1000,
@@ -152,10 +152,13 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
         (["plot", "nowhere"], "'nowhere' is no folder of a run"),
         (["plot", "empty"], "'empty' holds no run"),
         (["plot", "new"], "there is nothing to draw yet (new: no episode has ended yet)"),
-        (["plot", "run", "--out", "taken.png"], "'taken.png' exists: choose another --out, or remove it"),
+        (["plot", "run", "--out", "taken.png"], "'taken.png' exists already: choose another name, or remove it"),
         (["plot", "run", "--out", "table.png"], "'table.md' exists"),
         (["plot", "run", "--out", "plot.gif"], "--out must end in .png, .svg, .pdf, got 'plot.gif'"),
         (["plot", "run", "--by", "core.hiden_size"], "unknown option to compare by 'core.hiden_size': did you mean"),
+        (["plot", "run", "--out", "run/config.yaml/plot.png"], "there is no folder"),
+        (["plot", "run" * 100], "[Errno 36] File name too long"),
+        (["sweep", "cartpole/masked_lstm", "--out", "taken.png/runs"], "cannot write to folder 'taken.png/runs'"),
         (["sweep", "cartpole/masked_lstn"], "unknown config 'cartpole/masked_lstn': did you mean"),
         (["sweep", "cartpole/masked_lstm", "--seeds", "1", "1"], "the sweep has a training twice"),
         (

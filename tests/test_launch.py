@@ -8,7 +8,8 @@ import pytest
 import ray
 from filelock import FileLock
 
-from relmem.experiment.launch import Training, is_over, launcher
+from relmem.cli.launch import Training, launcher
+from relmem.experiment.folder import is_over
 
 OPTIONS = ("--config", "cartpole/masked_lstm", "--env.n_envs", "2", "--algo.n_steps", "32", "--core.hidden_size", "4",
            "--eval.episodes", "1")  # fmt: skip
@@ -30,6 +31,14 @@ def test_each_training_has_a_process_and_a_log(tmp_path, capsys):
     assert ended == {short: 0, wrong: 2} and is_over(short.folder) and not others.folder.exists()
     assert "1 thread(s)" in short.log.read_text()
     assert "wrong: failed with exit code 2 (unknown core 'lsmt'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_training_that_cannot_be_begun_keeps_no_other_from_being_run(processes, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    bad = [Training(tmp_path / "file" / name, OPTIONS) for name in ("one", "other")]
+    assert launcher("local", processes)(bad, lambda *_: None) == 1
+    assert capsys.readouterr().err.count("cannot train") == 2
 
 
 @pytest.mark.slow

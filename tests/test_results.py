@@ -7,11 +7,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from relmem.cli import main
+from relmem.cli import launch, main, queue
 from relmem.cli.options import parse
-from relmem.experiment import launch, pictures, queue, tables
+from relmem.experiment import pictures, run_list, tables
 
-TABLES = tables.read_tables()
+TABLES = run_list.read_tables()
 RUNS = {f"{run.table}/{run.name}": run for table in TABLES.values() for run in table.runs}
 TASK_TABLES = [table for table in TABLES.values() if table.name.startswith("tasks/")]
 KINDS = {name.partition("/")[0] for name in TABLES}
@@ -67,7 +67,7 @@ def test_tests_of_memory_have_one_recipe_and_one_other_rate_for_all_cores():
 
 
 def test_what_scripts_reach_is_the_mean_of_their_games():
-    found = json.loads((tables.RESULTS / "pong" / "reference.json").read_text())
+    found = json.loads((run_list.RESULTS / "pong" / "reference.json").read_text())
     assert {f"pong/{name}" for name in found["lines"]} <= set(TABLES)
     for name, lines in found["lines"].items():
         for script, level in lines.items():
@@ -98,7 +98,7 @@ def test_a_row_with_seeds_is_a_run_for_each():
         "lstm": {"options": "--core.hidden_size 8", "seeds": [4, 3], "paper": "9 %"},
     }
     models = {"lstm": {"title": "LSTM", "options": "--core.name lstm"}}
-    table = tables._table("tasks/own", {"title": "Own", "options": "--config own", "runs": rows}, models)
+    table = run_list._table("tasks/own", {"title": "Own", "options": "--config own", "runs": rows}, models)
     plain, *seeds = table.runs
     assert (plain.name, plain.title, plain.paper) == ("plain", "Plain", "")
     assert plain.options == ("--config", "own", "--seed", "1")
@@ -135,7 +135,7 @@ def without_nulls(config):
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A folder for results that are not ours, without texts."""
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    monkeypatch.setattr(run_list, "RESULTS", tmp_path)
     monkeypatch.setattr(queue, "RUNS", tmp_path / "runs")
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)  # which would hold for all tests that follow
     for kind in KINDS:
@@ -201,10 +201,10 @@ tables:
 
 @pytest.mark.slow
 def test_the_queue_trains_agents_and_models_and_draws_what_they_showed(kept, monkeypatch):
-    monkeypatch.setattr(tables, "LIST", kept / "runs.yaml")
-    tables.LIST.write_text(TINY)
+    monkeypatch.setattr(run_list, "LIST", kept / "runs.yaml")
+    run_list.LIST.write_text(TINY)
     assert queue.main([]) == 1  # two have diverged
-    for table in tables.read_tables().values():
+    for table in run_list.read_tables().values():
         found = {run.name: result for run, result in table.read().items()}
         assert {name for name, result in found.items() if result["outcome"] != "finished"} == {"diverging"}
         assert found.pop("diverging")["outcome"] == "diverged" and len(found) == len(table.runs) - 1
@@ -309,9 +309,9 @@ def keep_memory(table, row, finals, best=None):
 
 
 def test_models_are_averaged_over_tasks_by_their_better_whole_rows(kept, monkeypatch):
-    monkeypatch.setattr(tables, "LIST", kept / "list.yaml")
-    tables.LIST.write_text(MEMORY)
-    short, long, other = tables.read_tables().values()
+    monkeypatch.setattr(run_list, "LIST", kept / "list.yaml")
+    run_list.LIST.write_text(MEMORY)
+    short, long, other = run_list.read_tables().values()
     keep_memory(short, "LSTM", [4.0, 4.0])
     tables.draw()
     assert "Over all tasks" not in (kept / "memory" / "README.md").read_text()  # it is one only
@@ -430,11 +430,11 @@ def test_seeds_are_drawn_however_far_each_went(tmp_path):
 
 def test_the_committed_tables_are_those_of_the_committed_figures():
     for kind in KINDS:
-        assert (tables.RESULTS / kind / "README.md").read_text() == tables.page(kind)
+        assert (run_list.RESULTS / kind / "README.md").read_text() == tables.page(kind)
 
 
 def test_every_committed_result_is_a_run_of_the_list():
-    found = {path for kind in KINDS for path in (tables.RESULTS / kind).glob("*/*/results.json")}
+    found = {path for kind in KINDS for path in (run_list.RESULTS / kind).glob("*/*/results.json")}
     assert found <= {run.result for run in RUNS.values()}
 
 

@@ -123,6 +123,7 @@ def test_a_trial_that_is_broken_off_goes_on_in_its_folder(here, capsys):
     [
         ([], "relmem tune: the following arguments are required: --trials"),
         (["--trials", "0"], "relmem tune: argument --trials: invalid"),
+        (["--trials", "1", "--out", "space.yaml/study"], "cannot write to folder 'space.yaml/study'"),
         (["--trials", "1", "--core.hidden_size", "1", "2"], "--core.hidden_size takes one value"),
         (["--trials", "1", "--space", "none.yaml"], "cannot read search space none.yaml"),
         (["--trials", "1", "--space", "list.yaml"], "search space list.yaml must be a mapping"),
@@ -144,6 +145,15 @@ def test_mistakes_are_one_sentence_and_nothing_is_written(words, sentence, here,
     assert main(["tune", "cartpole/masked_lstm", *words]) == 2
     assert capsys.readouterr().err.splitlines()[-1].startswith(f"relmem: {sentence}")
     assert sorted(here.rglob("*")) == before
+
+
+def test_each_of_several_processes_has_all_options_and_a_trial_of_its_own(here, monkeypatch):
+    helpers = []
+    monkeypatch.setattr("relmem.cli.tune.launcher", lambda *_: lambda each, _: helpers.extend(each) or 130)
+    assert main([*TUNE, "--space", "space.yaml", "--trials", "3", "--processes", "8"]) == 130
+    assert len(helpers) == 3 and len({helper.options for helper in helpers}) == 1
+    assert {"--core.hidden_size", "--space", "--trials"} <= set(helpers[0].arguments())
+    assert "--processes" not in helpers[0].arguments()
 
 
 def test_without_optuna_the_extra_is_named(here, monkeypatch, capsys):

@@ -15,8 +15,8 @@ from ray.exceptions import RayError
 from ..agents.distributed import connect
 from ..common.output import say
 from ..common.processors import available_processors
+from ..experiment.stop import StopRequest
 from .launch import POLL_SECONDS, Launcher, Training, how_it_ended, start_process, unfinished_first
-from .stop import StopRequest
 
 
 class RayTraining:

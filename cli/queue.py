@@ -1,8 +1,8 @@
 """Train the runs of ``results/runs.yaml`` that have no result yet, and keep what they showed.
 
-    python -m relmem.experiment.queue                                # all, one after the other
-    python -m relmem.experiment.queue tasks/copy pong/skip_4/stm_s101   # some tables, or single runs
-    python -m relmem.experiment.queue --processes 4                  # side by side, as `make trainings` does
+    python -m relmem.cli.queue                                # all, one after the other
+    python -m relmem.cli.queue tasks/copy pong/skip_4/stm_s101   # some tables, or single runs
+    python -m relmem.cli.queue --processes 4                  # side by side, as `make trainings` does
 
 Every training works on one thread; see ``launch`` for their order and for what is left alone. Run folders are below
 runs/.
@@ -21,9 +21,10 @@ from filelock import FileLock
 from ..common.checks import require_choice
 from ..common.files import replacing
 from ..common.output import warn
-from . import tables
-from .launch import Launcher, Training, is_over, launcher
-from .tables import Run
+from ..experiment import tables
+from ..experiment.folder import is_over
+from ..experiment.run_list import Run, read_tables
+from .launch import Launcher, Training, launcher
 
 RUNS = Path("runs")
 
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def choose(names: Sequence[str]) -> list[Run]:
     """The runs of these names, in the order of the list."""
-    found = tables.read_tables()
+    found = read_tables()
     every = {f"{run.table}/{run.name}": run for table in found.values() for run in table.runs}
     for name in names:
         require_choice("table or run", name, [*found, *every])

@@ -25,12 +25,12 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..agents.distributed import require_ray
-from ..cli import main as relmem
 from ..common.checks import require_choice
-from ..common.output import say
+from ..common.output import say, warn
 from ..common.processors import available_processors
-from .folder import RunFolder
-from .stop import StopRequest
+from ..experiment.folder import has_checkpoint
+from ..experiment.stop import StopRequest
+from . import main as relmem
 
 LAUNCHERS = {"local": f"{__name__}:local", "ray": f"{__package__}.ray_launch:on_ray"}
 """By name, each the ``module:function`` that makes one, for so many trainings at a time (None: as many as there is room
@@ -118,7 +118,13 @@ def in_turn(trainings: Sequence[Training], ended: Callable[[Training, int], None
     torch.set_num_threads(1)
     worst = 0
     for training in unfinished_first(trainings):
-        if (lock := training.claim()) is None:
+        try:
+            lock = training.claim()
+        except OSError as error:
+            warn(f"cannot train {training.folder}: {error}")
+            worst = max(worst, 1)
+            continue
+        if lock is None:
             continue
         try:
             say(f"\n{training.folder}: {' '.join(training.options)}")
@@ -143,8 +149,12 @@ def side_by_side(processes: int) -> Launcher:
         def start() -> None:
             while waiting and len(running) < processes:
                 training = waiting.pop(0)
-                if lock := training.claim():
-                    running[start_process(training)] = training, lock
+                try:
+                    if lock := training.claim():
+                        running[start_process(training)] = training, lock
+                except OSError as error:  # or those that run would be left alone
+                    warn(f"cannot train {training.folder}: {error}")
+                    codes.append(1)
 
         def collect() -> None:
             for process in [process for process in running if process.poll() is not None]:
@@ -203,15 +213,3 @@ def _pass_on(stop: StopRequest, running: dict[subprocess.Popen[bytes], tuple[Tra
 def unfinished_first(trainings: Sequence[Training]) -> list[Training]:
     """Those that were begun, and otherwise the order of the list."""
     return sorted(trainings, key=lambda training: not has_checkpoint(training.folder))
-
-
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is anything to continue from."""
-    return any(folder.glob("checkpoints/*")) or any(folder.glob("model.*"))
-
-
-def is_over(folder: Path) -> bool:
-    """Whether a run has its results, and they are final: it has diverged, or a task has been tested too."""
-    found = RunFolder(folder).read_results()
-    outcome = found.get("outcome", "stopped")
-    return outcome == "diverged" or (outcome != "stopped" and found.get("test", True) is not None)
