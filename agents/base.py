@@ -110,9 +110,13 @@ class MemoryAlgorithm(BaseAlgorithm):
     def normalized(self, env: VecEnv) -> VecEnv:
         """Environments as the model knows them: if it learns under a ``VecNormalize``, or did before it was saved, the
         observations are normalised by its statistics as they are now; else nothing is done to them."""
-        learns_in = self.get_vec_normalize_env()
-        normalization = self.normalization if learns_in is None else normalization_of(learns_in)
+        normalization = self.normalization_now()
         return env if normalization is None or unwrap_vec_normalize(env) is not None else frozen(env, normalization)
+
+    def normalization_now(self) -> Normalization | None:
+        """Of the environments that it learns in or, where it has none, did before it was saved."""
+        learns_in = self.get_vec_normalize_env()
+        return self.normalization if learns_in is None else normalization_of(learns_in)
 
     def continued_seed(self) -> int | None:
         """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
@@ -193,8 +197,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         :raises Diverged: if its weights are not finite, and of no use to anyone
         """
         require_finite_weights(self.policy)
-        if (learns_in := self.get_vec_normalize_env()) is not None:
-            self.normalization = normalization_of(learns_in)
+        self.normalization = self.normalization_now()
         excluded = {*self._excluded_save_params(), *(exclude or ())} - {*(include or ())}
         data = {name: value for name, value in vars(self).items() if name not in excluded}
         write_agent(path, data, self.get_parameters() | {MOMENT: self.moment()._asdict()})

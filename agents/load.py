@@ -41,7 +41,9 @@ def saved_file(path: str | os.PathLike[str]) -> Path:
     :raises ValueError: if there is none
     """
     path = Path(path)
-    of_run = [file for file in (path / "model.zip", *sorted(path.glob("checkpoints/step_*.zip"))) if file.is_file()]
+    of_run = [
+        file for file in (path / "model.zip", *sorted(path.glob("checkpoints/step_*.zip"))[::-1]) if file.is_file()
+    ]
     if of_run:
         return (newest(of_run, steps_of) if len(of_run) > 1 else None) or of_run[0]  # whose fault `load` names
     file = next((file for file in (path, path.with_name(path.name + ".zip")) if file.is_file()), None)
