@@ -200,7 +200,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         self.normalization = self.normalization_now()
         excluded = {*self._excluded_save_params(), *(exclude or ())} - {*(include or ())}
         data = {name: value for name, value in vars(self).items() if name not in excluded}
-        write_agent(path, data, self.get_parameters() | {MOMENT: self.moment()._asdict()})
+        write_agent(path, data, self.get_parameters() | {MOMENT: self.moment().parts})
 
     @classmethod
     def load(
@@ -248,7 +248,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         vars(model).update(data | {"policy_kwargs": policy_kwargs} | changes)
         model._setup_model()
         model.set_parameters(parts, exact_match=True, device=device)
-        model.saved_at = None if moment is None else Moment(**moment)
+        model.saved_at = None if moment is None else Moment(moment)
         return model
 
     def set_parameters(
