@@ -20,7 +20,18 @@ from .pictures import WINDOW, Curve, running_mean
 
 POINTS = 500  # of a curve, at most
 TASK = ("env.id", "env.kwargs", "env.frame_skip", "env.flicker", "task.")  # options that say what is trained on
-HARDWARE = ("seed", "device", "precision", "threads", "env.n_threads", "env.backend", "algo.workers")
+HARDWARE = (
+    "seed",
+    "device",
+    "precision",
+    "threads",
+    "launcher",
+    "ray.",
+    "env.n_threads",
+    "env.backend",
+    "algo.workers",
+)
+KEPT = ("track", "keep")  # what is shown and kept of a training
 LENGTH = ("total_timesteps", "total_updates", "max_minutes", "eval.")
 SHORT = {"core": "core.name", "algo": "algo.name", "env": "env.id", "task": "task.name"}
 BOOTSTRAPS = 2000
@@ -157,7 +168,7 @@ def compare(runs: Sequence[Trained], by: Sequence[str] = ()) -> Comparison:
     for run in runs:
         tasks[", ".join([run.subject, *_words(run, of_task)])].append(run)
     if not keys:
-        passed_over = (*TASK, *HARDWARE, *LENGTH)
+        passed_over = (*TASK, *HARDWARE, *KEPT, *LENGTH)
         found = dict.fromkeys(key for of_one in tasks.values() for key in _differing(of_one))
         keys = [key for key in found if not key.startswith(passed_over)]
         if len({run.config["core.name"] for run in runs}) > 1:

@@ -97,6 +97,11 @@ def test_evaluate_shows_a_table_and_every_episode(run, capfd):
     assert "returns  " + " ".join(f"{value:g}" for value in found["returns"]) in shown
 
 
+def test_options_of_the_environment_may_stand_before_the_run(run, capfd):
+    assert main(["evaluate", "--env.max_frames", "3", str(run), "--episodes", "1", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["options"] == {"env.max_frames": "3"}
+
+
 def test_evaluate_in_another_environment_than_the_run_s(run, capfd):
     assert main(["evaluate", str(run), "--episodes", "2", "--env.max_frames", "4", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)

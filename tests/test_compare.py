@@ -27,7 +27,7 @@ def make_run(folder, level=10.0, episodes=200, seconds=True, **changes):
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in CONFIG.items()}
     for key, value in changes.items():
         group, _, name = key.rpartition("__")
-        (config[group] if group else config)[name] = value
+        (config.setdefault(group, {}) if group else config)[name] = value
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [f"{10 * (i + 1)},{level},10" + f",{i + 1}" * seconds for i in range(episodes)]
@@ -66,6 +66,11 @@ def test_rows_are_what_differs_but_for_seeds(cores, tmp_path):
     assert rows_of(cores) == {"CartPole-v1": table}
     assert rows_of(cores, "core") == {"CartPole-v1": {"gru": 2, "lstm": 3}}
     assert rows_of(cores, "core.hidden_size") == {"CartPole-v1": {"hidden_size 8": 4, "hidden_size 16": 1}}
+
+
+def test_how_a_run_was_kept_and_where_it_was_trained_makes_no_row(cores):
+    make_run(cores / "ray", seed=3, launcher="ray", track=True, keep=9, ray__workers=4)
+    assert rows_of(cores) == {"CartPole-v1": {"gru": 2, "lstm": 3}}
 
 
 def test_environments_and_their_arguments_are_tasks_of_their_own(tmp_path):
@@ -205,6 +210,12 @@ SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "2", "--core.hidden_si
 
 
 @pytest.mark.slow
+def test_a_sweep_over_tasks_is_compared_over_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("relmem.cli.sweep.run", lambda out, trainings, todo, launch, by: len(todo) * 100 + len(by))
+    lists = ["--env.id", "CartPole-v1", "Acrobot-v1", "--core.name", "lstm", "gru", "--track", "false"]
+    assert main(["sweep", "--processes", "1", "cartpole/masked_lstm", *lists, "--out", str(tmp_path / "out")]) == 401
+
+
 def test_a_sweep_trains_the_product_once_and_draws_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(SWEEP) == 0
