@@ -391,7 +391,7 @@ def test_pictures_of_the_memory_in_tensorboard(tmp_path):
     options = ["--core.name", "stm", "--core.item_size", "6", "--core.queries", "2", "--core.relation_size", "3"]
     argv = ["train", "--env.id", CARTPOLE["id"], "--env.n_envs", "2", "--algo.n_steps", "32", *options]
     evaluation = ["--eval.every", "64", "--eval.episodes", "1", "--eval.memory", "true"]
-    assert main([*argv, *evaluation, "--total_timesteps", "128", "--run_dir", str(tmp_path / "run")]) == 0
+    assert main([*argv, *evaluation, "--total_timesteps", "64", "--run_dir", str(tmp_path / "run")]) == 0
     tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()
     assert {"memory/memory", "memory/norms", "memory/saliency"} == set(tags["images"])
     assert {"memory/item_rank", "memory/relation_rank", "memory/relation_readout_rank"} <= set(tags["scalars"])

@@ -204,29 +204,30 @@ def test_runs_of_a_sweep_are_named_after_what_differs(tmp_path):
     )
 
 
-SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "2", "--core.hidden_size", "4", "--algo.gamma", "0.9", "0.98",
+SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "--core.hidden_size", "4", "--algo.gamma", "0.9", "0.98",
          "--env.n_envs", "2", "--total_timesteps", "300", "--algo.n_steps", "32", "--eval.episodes", "1",
          "--processes", "1", "--out", "sweep"]  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_sweep_over_tasks_is_compared_over_them(tmp_path, monkeypatch):
+def test_a_sweep_over_tasks_is_a_product_and_compared_over_them(tmp_path, monkeypatch):
     monkeypatch.setattr("relmem.cli.sweep.run", lambda out, trainings, todo, launch, by: len(todo) * 100 + len(by))
     lists = ["--env.id", "CartPole-v1", "Acrobot-v1", "--core.name", "lstm", "gru", "--track", "false"]
-    assert main(["sweep", "--processes", "1", "cartpole/masked_lstm", *lists, "--out", str(tmp_path / "out")]) == 401
+    sweep = ["sweep", "--seeds", "1", "2", "--processes", "1", "cartpole/masked_lstm", *lists]
+    assert main([*sweep, "--out", str(tmp_path / "out")]) == 801
 
 
-def test_a_sweep_trains_the_product_once_and_draws_it(tmp_path, monkeypatch, capsys):
+@pytest.mark.slow
+def test_a_sweep_trains_each_once_and_draws_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(SWEEP) == 0
     said = capsys.readouterr().out
-    names = {"gamma_0.9_s1", "gamma_0.9_s2", "gamma_0.98_s1", "gamma_0.98_s2"}
+    names = {"gamma_0.9_s1", "gamma_0.98_s1"}
     assert {path.parent.name for path in tmp_path.rglob("config.yaml")} == names
     assert all(is_over(tmp_path / "sweep" / name) for name in names)
-    assert "4 trainings in sweep: 0 are over, 4 to go" in said
-    assert "| gamma 0.98 | 2 | " in (tmp_path / "sweep" / "plot.md").read_text()
+    assert "2 trainings in sweep: 0 are over, 2 to go" in said
+    assert "| gamma 0.98 | 1 | " in (tmp_path / "sweep" / "plot.md").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.zip")}
-    assert main(SWEEP) == 0 and "4 are over, 0 to go" in capsys.readouterr().out
+    assert main(SWEEP) == 0 and "2 are over, 0 to go" in capsys.readouterr().out
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.zip")}
     assert main([*SWEEP, "--algo.ent_coef", "0.5"]) == 2
     assert "with algo.ent_coef 0.5: that run has algo.ent_coef 0.0" in capsys.readouterr().err

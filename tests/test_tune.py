@@ -16,7 +16,7 @@ from relmem.experiment.agent import ALGORITHMS
 from relmem.experiment.run import Run
 from relmem.experiment.search_space import Choices, Numbers, read_space, require_space, shipped_space
 
-TUNE = ["tune", "cartpole/masked_lstm", "--total_timesteps", "600", "--env.n_envs", "2", "--core.hidden_size", "4",
+TUNE = ["tune", "cartpole/masked_lstm", "--total_timesteps", "400", "--env.n_envs", "2", "--core.hidden_size", "4",
         "--eval.episodes", "1", "--algo.n_steps", "32", "--algo.n_epochs", "1", "--out", "tuned"]  # fmt: skip
 SPACE = "algo.learning_rate: {low: 1e-4, high: 1e-2, log: true}\nalgo.gamma: {choices: [0.9, 0.99]}\n"
 
