@@ -63,20 +63,22 @@ class Trained(NamedTuple):
 def find_runs(paths: Iterable[Path]) -> tuple[list[Trained], dict[Path, str]]:
     """The runs in these folders, or in folders below them.
 
-    :return: those that have something to show, and why the others have not
-    :raises ValueError: if a path is no folder, or no run is below it
+    :return: those that have something to show, and why the others have not, such as files among the paths
+    :raises ValueError: if there is nothing at a path
     """
     runs: list[Trained] = []
     left_out: dict[Path, str] = {}
+    seen: set[Path] = set()
     for path in paths:
-        if not path.is_dir():
-            raise ValueError(f"'{path}' is no folder of a run")
+        if not path.exists():
+            raise ValueError(f"there is no folder '{path}'")
         folders = sorted(config.parent for config in path.rglob("config.yaml"))
         if not folders:
-            raise ValueError(f"'{path}' holds no run: there is no config.yaml in it or below")
+            left_out[path] = "there is no config.yaml in it or below" if path.is_dir() else "it is no folder"
         for folder in folders:
-            if folder in left_out or any(run.folder == folder for run in runs):
+            if folder.resolve() in seen:
                 continue
+            seen.add(folder.resolve())
             found = read_run(folder)
             if isinstance(found, Trained):
                 runs.append(found)

@@ -1,6 +1,7 @@
 """Runs beside each other: ``plot`` and ``sweep``."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -66,6 +67,14 @@ def test_rows_are_what_differs_but_for_seeds(cores, tmp_path):
     assert rows_of(cores) == {"CartPole-v1": table}
     assert rows_of(cores, "core") == {"CartPole-v1": {"gru": 2, "lstm": 3}}
     assert rows_of(cores, "core.hidden_size") == {"CartPole-v1": {"hidden_size 8": 4, "hidden_size 16": 1}}
+
+
+def test_whatever_lies_beside_runs_is_left_out_and_no_run_counts_twice(cores, monkeypatch):
+    (cores / "plot.png").touch()
+    (cores / "none").mkdir()
+    monkeypatch.chdir(cores)
+    runs, left_out = find_runs([*cores.iterdir(), cores, Path("lstm_1")])
+    assert len(runs) == 4 and {path.name for path in left_out} == {"plot.png", "none"}
 
 
 def test_how_a_run_was_kept_and_where_it_was_trained_makes_no_row(cores):
@@ -154,8 +163,11 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["plot", "nowhere"], "'nowhere' is no folder of a run"),
-        (["plot", "empty"], "'empty' holds no run"),
+        (["plot", "nowhere"], "there is no folder 'nowhere'"),
+        (
+            ["plot", "empty", "taken.png"],
+            "there is nothing to draw yet (empty: there is no config.yaml in it or below; taken",
+        ),
         (["plot", "new"], "there is nothing to draw yet (new: no episode has ended yet)"),
         (["plot", "run", "--out", "taken.png"], "'taken.png' exists already: choose another name, or remove it"),
         (["plot", "run", "--out", "table.png"], "'table.md' exists"),
