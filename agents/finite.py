@@ -46,16 +46,6 @@ def is_finite(*numbers: Tensor) -> bool:
     return all(bool(number.isfinite()) for number in numbers)
 
 
-def require_finite_loss(loss: Tensor, gradient_norm: Tensor, **parts: Tensor) -> None:
-    """Raise ``Diverged`` naming the parts of the loss unless it and its gradient are finite."""
-    if not is_finite(loss, gradient_norm):
-        values = ", ".join(f"{name} {part.item()}" for name, part in parts.items())
-        raise Diverged(
-            f"the loss is {loss.item()} ({values}), the norm of its gradient {gradient_norm.item()}: "
-            "a smaller learning_rate or max_grad_norm may help"
-        )
-
-
 def has_finite_weights(network: nn.Module) -> bool:
     """Whether all weights are finite."""
     return all(bool(parameter.isfinite().all()) for parameter in network.parameters())

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .finite import Diverged
+from .finite import Diverged, has_finite_weights
 from .policy import MemoryActorCriticPolicy
 
 MOST_HALVED = 2  # times that a training goes back to earlier weights
@@ -60,6 +60,12 @@ class UpdateGuard:
         """It has ended, and left finite weights."""
         if self.skipped == self._skipped_before:
             self._good = self._begun
+
+    def mark(self) -> None:
+        """One stretch has ended and the next begins, unless the weights may be what updates are being skipped for."""
+        if self.in_a_row == 0 and has_finite_weights(self.policy):
+            self.end()
+            self.begin()
 
     def give_up(self) -> None:
         """It was broken off: the weights are those from before it again."""
@@ -121,7 +127,7 @@ def not_finite(
     """
     inside = _first(inputs) or _first_inside(network, compute)
     backward = {f"gradient of {name}": p.grad for name, p in reversed(list(network.named_parameters()))}
-    first = inside or _first(parts) or _first(backward) or "the norm of the gradient"
+    first = inside or _first(parts) or _first(backward) or "norm of the gradient"
     losses = ", ".join(f"{name} {part.item():.4g}" for name, part in parts.items())
     return f"the loss or its gradient is not finite, first the {first} ({losses}): a smaller learning_rate may help"
 

@@ -6,7 +6,7 @@ import io
 import os
 import pathlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -29,7 +29,7 @@ from .finite import Diverged, has_finite_weights, is_finite
 from .guard import not_finite
 from .halves import Map, halves_pay, mapping, twins
 from .policy import MemoryActorCriticPolicy
-from .ppo_loss import Loss, Settings, ppo_loss
+from .ppo_loss import Loss, Settings, no_loss, ppo_loss
 from .precision import Precision
 from .resume import Moment, return_to_place
 from .schedule import as_schedule
@@ -193,7 +193,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             if not complete:
                 self.num_timesteps = begun_at
         if not complete:  # once more, with the weights that the guard has gone back to
-            self._state = None
+            self._state = self._moment = None
             return self.collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
         rollout_buffer.compute_advantages(self.gamma, self.gae_lambda)
         callback.update_locals(locals() | {"n_steps": n_rollout_steps})
@@ -221,18 +221,15 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
             ent_coef,
             vf_coef=self.vf_coef / max(1.0, self.buffer.returns.var(correction=0).item()),
         )
-        _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
-        parts = 2 if len(self._own_part(torch.arange(sequences))) > 1 and halves_pay(self.policy) else 1
-        with mapping(parts) as map_:
-            logged = self._passes(settings, sequences, parts, map_)
+        logged = self._passes(settings)
         if not has_finite_weights(self.policy):
             self.guard.go_back("the weights are not finite any more: a smaller learning_rate may help")
         self.guard.end()
         self._moment = None
 
-        for name, values_ in logged.items():
-            if values_:
-                self.logger.record(name, torch.stack(values_).mean().item())
+        for name, values in logged.items():
+            if values:
+                self.logger.record(name, torch.stack(values).mean().item())
         self.logger.record("train/skipped_updates", self.guard.skipped)
         self.logger.record(
             "train/explained_variance",
@@ -250,52 +247,67 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         for name, value in self.policy.memory_statistics(obs, self._state, starts).items():
             self.logger.record(f"memory/{name}", value.item())
 
-    def _passes(self, settings: Settings, sequences: int, parts: int, map_: Map) -> dict[str, list[Tensor]]:
-        """Pass ``n_epochs`` times over the rollout, in minibatches of so many sequences, each in so many parts.
+    def _passes(self, settings: Settings) -> dict[str, list[Tensor]]:
+        """Pass ``n_epochs`` times over the rollout.
 
         :return: what was measured at each update, by its name in the log
         """
         logged: dict[str, list[Tensor]] = defaultdict(list)
-        policies = twins(self.policy, parts)
-        for _ in range(self.n_epochs):
-            logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
-            for columns in self.buffer.minibatches(sequences):
-                advantages = self._advantages(columns)
-                whole = advantages.numel()
-                own, advantages = self._own_part(columns), self._own_part(advantages)
-                chunks = zip(policies, own.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
-                try:
-                    losses = map_(partial(self._loss, settings, whole), list(chunks))
-                except Diverged:
-                    if self.guard.skip(partial(self._not_finite, columns, {})):
+        _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
+        halved = len(self._own_part(torch.arange(sequences))) > 1 and halves_pay(self.policy)
+        policies = twins(self.policy, 2 if halved else 1)
+        with mapping(len(policies)) as map_:
+            for _ in range(self.n_epochs):
+                logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
+                for columns in self.buffer.minibatches(sequences):
+                    losses = self._losses(settings, columns, policies, map_)
+                    loss = self._whole(Loss(*(torch.stack(same).sum(0) for same in zip(*losses, strict=True))))
+                    measured = {f"train/{name}": value.detach() for name, value in loss._asdict().items()}
+                    too_far = self.target_kl is not None and bool(loss.approx_kl > 1.5 * self.target_kl)
+                    finite = is_finite(loss.loss)
+                    if finite and not too_far:
+                        norm, measured["memory/core_grad_norm"] = self._backward(losses, map_)
+                        finite = is_finite(norm)
+                    if finite:
+                        for name, value in measured.items():
+                            logged[name].append(value)
+                    elif not self.guard.skip(partial(self._not_finite, columns, loss)):
+                        continue
+                    if too_far or not finite:  # the policy is not the one any more that this rollout is to teach
                         self._n_updates += 1
                         return logged
-                    continue
-                measured = self._whole(Loss(*(torch.stack(same).sum(0) for same in zip(*losses, strict=True))))
-                for name, value in measured._asdict().items():
-                    logged[f"train/{name}"].append(value.detach())
-                if self.target_kl is not None and measured.approx_kl > 1.5 * self.target_kl:
-                    self._n_updates += 1
-                    return logged
-
-                self.policy.optimizer.zero_grad()
-                map_(lambda part: part.loss.backward(), losses)  # which of two sums comes first makes no difference
-                self._add_gradients()
-                core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
-                logged["memory/core_grad_norm"].append(nn.utils.get_total_norm(core_gradients))
-                norm = nn.utils.get_total_norm([p.grad for p in self.policy.parameters() if p.grad is not None])
-                if not is_finite(measured.loss, norm):
-                    for values in logged.values():
-                        values.pop()
-                    if self.guard.skip(partial(self._not_finite, columns, measured._asdict())):
-                        self._n_updates += 1
-                        return logged
-                    continue
-                nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
-                self.policy.optimizer.step()
-                self.guard.take()
-            self._n_updates += 1
+                    nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
+                    self.policy.optimizer.step()
+                    self.guard.take()
+                self._n_updates += 1
         return logged
+
+    def _losses(
+        self, settings: Settings, columns: Tensor, policies: Sequence[MemoryActorCriticPolicy], map_: Map
+    ) -> list[Loss]:
+        """Of the minibatch in these columns, one for each of the policies, which share it; they add up."""
+        advantages = self._advantages(columns)
+        whole, parts = advantages.numel(), len(policies)
+        own, advantages = self._own_part(columns), self._own_part(advantages)
+        chunks = zip(policies, own.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
+        try:
+            return map_(partial(self._loss, settings, whole), list(chunks))
+        except Diverged:  # values or probabilities are not finite, and so is what they would add to the loss
+            return [no_loss(self.device)]
+
+    def _backward(self, losses: Sequence[Loss], map_: Map) -> tuple[Tensor, Tensor]:
+        """Compute gradients.
+
+        :return: their norm, and that of the core's
+        """
+        self.policy.optimizer.zero_grad()
+        map_(lambda part: part.loss.backward(), losses)  # which of two sums comes first makes no difference
+        self._add_gradients()
+        whole, core = (
+            nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+            for network in (self.policy, self.policy.core)
+        )
+        return whole, core
 
     def _own_part(self, columns: Tensor) -> Tensor:
         """Which of a minibatch's columns [..., S] this process learns from: all, where there are no others."""
@@ -329,13 +341,12 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         evaluated = values, log_prob, entropy
         return ppo_loss(settings, whole, evaluated, batch.values, batch.log_probs, advantages, batch.returns)
 
-    def _not_finite(self, columns: Tensor, parts: Mapping[str, Tensor]) -> str:
+    def _not_finite(self, columns: Tensor, loss: Loss) -> str:
         """What was not finite first in the update from the minibatch in these columns."""
         batch = self.buffer.sequences(columns)
         known = {name: value for name, value in batch._asdict().items() if name != "starts"}
         evaluate = partial(self.policy.evaluate_sequence, batch.obs, batch.actions, batch.state, batch.starts)
-        summands = ("policy_gradient_loss", "value_loss", "entropy_loss", "loss")
-        return not_finite(self.policy, known, evaluate, {name: parts[name] for name in summands if name in parts})
+        return not_finite(self.policy, known, evaluate, loss.parts)
 
     def _place(self) -> tuple[VecEnv | None, Any]:
         place = self._last_obs, self._last_episode_starts, self._state
@@ -343,7 +354,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
 
     def _take_up_place(self, moment: Moment) -> bool:
         assert self.env is not None
-        place = return_to_place(moment, self.env, type(self.policy.initial_state(1)))
+        place = return_to_place(moment, self.env, self.policy.initial_state(1))
         if place is not None:
             self._last_obs, self._last_episode_starts, self._state = place
         return place is not None
@@ -376,7 +387,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """Load a saved model, as ``load`` of any SB3 algorithm does.
 
         A saved ``batch_size`` that does not fit the number of environments gives way to the default one. Learning goes
-        on with new episodes, whatever ``force_reset`` is, unless ``take_up`` brings environments and memory back.
+        on with new episodes, whatever ``force_reset`` is, unless ``take_up(model.saved_at)`` comes before it.
 
         :param env: what to learn in, as for ``set_env``; None: only predict, or ``set_env`` later
         :param kwargs: further arguments of SB3's ``load``; ``trusted``, as in ``relmem.agents.load``; and attributes to

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -27,6 +28,16 @@ class Loss(NamedTuple):
     entropy_loss: Tensor
     approx_kl: Tensor
     clip_fraction: Tensor
+
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The summands, and then their sum, by name."""
+        return {name: getattr(self, name) for name in ("policy_gradient_loss", "value_loss", "entropy_loss", "loss")}
+
+
+def no_loss(device: torch.device) -> Loss:
+    """Of a policy that computes nothing finite: NaN in all parts, without a gradient."""
+    return Loss(*torch.full((len(Loss._fields),), math.nan, device=device))
 
 
 def ppo_loss(

@@ -10,33 +10,35 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
-from ..common.exact import Packer, unpack
+from ..common.exact import exact_copy
 from ..envs.state import load_state, save_state
 from .cores import State
 
 
 class Moment(NamedTuple):
-    """A moment of a training: plain data, and the tensors that it names."""
+    """A moment of a training, taken down: values by name, of kinds that a file can hold."""
 
-    data: dict[str, Any]
-    tensors: dict[str, Tensor]
+    parts: dict[str, Any]
 
     def get(self, name: str) -> Any:
-        """A part as it was when the moment was taken."""
-        return unpack(self.data[name], self.tensors)
+        """A part as it was when the moment was taken, for whoever changes it."""
+        return exact_copy(self.parts[name])
+
+    @property
+    def why_not_exact(self) -> str:
+        """Why environments cannot be taken up in the middle of an episode; empty where they can."""
+        return str(self.parts.get("env", {}).get("why", ""))
 
     def to_bytes(self) -> bytes:
         """For another process: tensors themselves would be sent as memory that this process shares, and it may end
         before they are looked at."""
-        return pickle.dumps((self.data, {name: tensor.numpy() for name, tensor in self.tensors.items()}))
+        return pickle.dumps(self.parts)
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Moment:
         """From another process of this program."""
-        data, arrays = pickle.loads(content)
-        return cls(data, {name: torch.from_numpy(array) for name, array in arrays.items()})
+        return cls(pickle.loads(content))
 
 
 def take_moment(env: VecEnv | None, place: tuple[Any, np.ndarray, State] | None, **parts: Any) -> Moment:
@@ -45,38 +47,30 @@ def take_moment(env: VecEnv | None, place: tuple[Any, np.ndarray, State] | None,
     :param env: where the training plays; None: nowhere
     :param place: last observations, where they begin an episode, and the memory before them; None: before the first
     :param parts: what else is to be kept, by name
-    :raises NotPlain: if a part has no exact form
+    :raises NotExact: if a part has no exact copy
     """
-    packer, data = Packer(), {}
-    for name, part in parts.items():
-        packer.begin()
-        data[name] = packer.pack(part)
-    packer.begin()
-    data["generators"] = packer.pack(generators())
+    parts["generators"] = generators()
+    taken = {name: exact_copy(part) for name, part in parts.items()}
     if env is not None and place is not None:
         obs, starts, state = place
-        packer.begin()
-        data["place"] = packer.pack([obs, starts, None if state is None else tuple(state)])
-        data["env"] = save_state(env, packer)
-    return Moment(data, packer.tensors)
+        obs = dict(obs) if isinstance(obs, dict) else obs  # as SB3's may be ordered
+        taken["place"] = exact_copy([obs, starts, None if state is None else tuple(state)])
+        taken["env"] = save_state(env)
+    return Moment(taken)
 
 
-def return_to_place(moment: Moment, env: VecEnv, state_type: Any) -> tuple[Any, np.ndarray, State] | None:
+def return_to_place(moment: Moment, env: VecEnv, state: State) -> tuple[Any, np.ndarray, State] | None:
     """Bring environments to where they were, and return last observations, starts and memory; None where episodes
     begin anew.
 
-    :param state_type: of the core's state
+    :param state: any of the core, where it computes
     :raises ValueError: if the environments are others
     """
-    if "env" not in moment.data or not load_state(env, moment.data["env"], moment.tensors):
+    if "env" not in moment.parts or not load_state(env, moment.get("env")):
         return None
     obs, starts, leaves = moment.get("place")
-    return obs, starts, None if leaves is None else state_type(*leaves)
-
-
-def why_not_exact(moment: Moment) -> str:
-    """Why environments cannot be taken up in the middle of an episode; empty where they can."""
-    return moment.data["env"]["why"] if "env" in moment.data else ""
+    placed = None if leaves is None else type(state)(*(leaf.to(state[0].device) for leaf in leaves))
+    return obs, starts, placed
 
 
 def generators() -> dict[str, Any]:

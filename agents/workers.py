@@ -23,6 +23,8 @@ from .finite import require_finite_weights
 from .messages import Report
 from .worker_envs import EnvFactory, build_env, env_factory
 
+REFRESH_SECONDS = 1.0  # between copies of the weights that callbacks see, and that the guard may go back to
+
 
 class WorkerAlgorithm(MemoryAlgorithm):
     """An algorithm whose workers build environments of their own."""
@@ -84,6 +86,8 @@ class WorkerAlgorithm(MemoryAlgorithm):
         """
         learned, n_workers = self.num_timesteps, self.workers or available_processors()
         waited, since = 0.0, time.perf_counter()
+        marked = since
+        self.guard.begin()
         try:
             with start_fleet(self.launcher, job, n_workers, self.min_workers, seed) as fleet:
                 fleet.publish(weights_of(self.policy), self._current_progress_remaining)
@@ -103,11 +107,14 @@ class WorkerAlgorithm(MemoryAlgorithm):
                     if self._update(batch, fleet.version):
                         self._n_updates += 1
                         fleet.publish(weights_of(self.policy), self._current_progress_remaining)
-                    learned = self.num_timesteps
+                    learned, now = self.num_timesteps, time.perf_counter()
+                    if now - marked > REFRESH_SECONDS:
+                        self.guard.mark()
+                        marked = now
                     if log_interval is not None and update % log_interval == 0:
-                        now = time.perf_counter()
                         self.logger.record("time/learner_idle", waited / (now - since))
                         waited, since = 0.0, now
+                        self.logger.record("train/skipped_updates", self.guard.skipped)
                         self.logger.record("time/workers", fleet.alive)
                         self.logger.record("time/worker_restarts", fleet.restarts)
                         self.dump_logs(update)
@@ -120,6 +127,7 @@ class WorkerAlgorithm(MemoryAlgorithm):
 
         :param version: of the weights
         :return: whether they have changed
+        :raises Diverged: if too much of it was not finite
         """
         raise NotImplementedError
 

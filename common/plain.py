@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import random
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import PurePath
@@ -30,6 +31,9 @@ SCHEDULES = {
 }
 
 
+BIT_GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
+
+
 class NotPlain(ValueError):
     """What is to be read holds pickles, and nobody said that it may be trusted."""
 
@@ -37,8 +41,8 @@ class NotPlain(ValueError):
 class Encoder:
     """Turns values into what JSON can hold.
 
-    Numbers, text, lists, dictionaries and None stay what they are, numbers of NumPy become Python's and paths text. All
-    else becomes a dictionary of one key with a dollar.
+    Numbers, text, lists, dictionaries and None stay what they are, and paths become text. All else becomes a dictionary
+    of one key with a dollar.
     """
 
     def __init__(self) -> None:
@@ -47,13 +51,13 @@ class Encoder:
 
     def encode(self, value: Any, place: str = "") -> Any:
         """The plain form of a value. ``place`` says where it stands: ``state.0.exp_avg``."""
+        if isinstance(value, np.generic) and is_numeric(value.dtype):  # before numbers, of which one is a float64
+            return {"$number": [value.dtype.name, value.item()]}
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        if isinstance(value, np.generic) and not isinstance(value, np.void | np.complexfloating):
-            return value.item()
         if isinstance(value, Tensor):
             return {"$tensor": self._put(value.detach(), place)}
-        if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        if isinstance(value, np.ndarray) and is_numeric(value.dtype.newbyteorder("=")):
             # Not in the byte order of another machine, which torch does not know.
             array = np.ascontiguousarray(value, value.dtype.newbyteorder("="))
             return {"$array": self._put(torch.from_numpy(array.reshape(value.shape)), place)}
@@ -63,12 +67,21 @@ class Encoder:
             return self._mapping(value, place)
         if isinstance(value, list):
             return self._items(value, place)
+        if isinstance(value, set):
+            return {"$set": self._items(value, place)}
         if isinstance(value, tuple):
             return {"$tuple": self._items(value, place)}
         if isinstance(value, deque):
             return {"$deque": [self._items(value, place), value.maxlen]}
-        if isinstance(value, bytes):
-            return {"$bytes": base64.b64encode(value).decode()}
+        if isinstance(value, bytes | bytearray):
+            return {f"${type(value).__name__}": base64.b64encode(value).decode()}
+        if isinstance(value, np.random.Generator):
+            bits = value.bit_generator
+            return {"$generator": [type(bits).__name__, self.encode(bits.state, place)]}
+        if isinstance(value, np.random.RandomState):
+            return {"$random_state": self.encode(value.get_state(legacy=False), place)}
+        if isinstance(value, random.Random):
+            return {"$random": self.encode(value.getstate(), place)}
         if isinstance(value, PurePath):
             return str(value)
         if _name(type(value)) in _schedules():
@@ -132,6 +145,30 @@ class Decoder:
         except (TypeError, KeyError, AttributeError, ImportError, AssertionError, RecursionError) as error:
             raise ValueError(f"'{place}' is no {kind[1:]}: {error}") from error
 
+    def _number(self, content: Any, place: str) -> np.generic:
+        dtype = np.dtype(content[0])
+        if not is_numeric(dtype):
+            raise TypeError(f"'{content[0]}' is no number")
+        return dtype.type(content[1])
+
+    def _generator(self, content: Any, place: str) -> np.random.Generator:
+        name, state = content
+        if name not in BIT_GENERATORS:
+            raise ValueError(f"'{place}' is the unknown generator '{name}'")
+        generator = np.random.Generator(getattr(np.random, name)())
+        generator.bit_generator.state = self.decode(state, place)
+        return generator
+
+    def _random_state(self, content: Any, place: str) -> np.random.RandomState:
+        generator = np.random.RandomState()
+        generator.set_state(self.decode(content, place))
+        return generator
+
+    def _random(self, content: Any, place: str) -> random.Random:
+        generator = random.Random()
+        generator.setstate(self.decode(content, place))
+        return generator
+
     def _space(self, content: Any, place: str) -> spaces.Space:
         name, arguments = content
         cls = {cls.__name__: cls for cls in SPACES}[name]
@@ -157,12 +194,18 @@ class Decoder:
 DECODERS: dict[str, Callable[[Decoder, Any, str], Any]] = {
     "$tensor": lambda decoder, name, place: decoder.tensors[name],
     "$array": lambda decoder, name, place: decoder.tensors[name].numpy(),
+    "$number": Decoder._number,
     "$tuple": lambda decoder, items, place: tuple(decoder.decode(items, place)),
+    "$set": lambda decoder, items, place: set(decoder.decode(items, place)),
     "$deque": lambda decoder, content, place: deque(decoder.decode(content[0], place), content[1]),
     "$items": lambda decoder, items, place: {
         decoder.decode(key): decoder.decode(item, f"{place}.{key}") for key, item in items
     },
     "$bytes": lambda decoder, text, place: base64.b64decode(text),
+    "$bytearray": lambda decoder, text, place: bytearray(base64.b64decode(text)),
+    "$generator": Decoder._generator,
+    "$random_state": Decoder._random_state,
+    "$random": Decoder._random,
     "$numpy_dtype": lambda decoder, name, place: np.dtype(name),
     "$torch_dtype": lambda decoder, name, place: _torch_dtype(name),
     "$space": Decoder._space,
@@ -177,6 +220,11 @@ SPACES: dict[type[spaces.Space], Callable[[Any], Any]] = {  # what makes each of
     spaces.MultiBinary: lambda space: {"n": space.n},
     spaces.Dict: lambda space: [(key, part) for key, part in space.items()],
 }
+
+
+def is_numeric(dtype: np.dtype) -> bool:
+    """Whether arrays are of numbers that PyTorch knows too, in this machine's order of bytes."""
+    return dtype.kind in "biuf" and dtype.itemsize <= 8 and dtype.isnative
 
 
 def _name(cls: type) -> str:

@@ -22,7 +22,6 @@ from ..agents.normalization import normalize, take_statistics
 from ..agents.ppo import minibatch_shape
 from ..agents.precision import autocast_dtype
 from ..agents.processes import ParallelPPO, join, place_of_process
-from ..agents.resume import why_not_exact
 from ..common.checks import require_choice
 from ..common.options import Count, Option, options_of
 from ..common.output import say, stage, warn
@@ -237,7 +236,7 @@ class AgentJob(Job):
         except ValueError as error:
             raise ValueError(f"checkpoint '{checkpoint}' does not go with {config['env.id']}: {error}") from error
         if (moment := model.saved_at) is not None and not model.take_up(moment):
-            why = why_not_exact(moment)
+            why = moment.why_not_exact
             warn(
                 f"{config['env.id']} cannot be taken up in the middle of an episode{why and f' ({why})'}: new episodes "
                 "begin, all else goes on as it was"

@@ -5,7 +5,8 @@ import pytest
 import torch
 from stable_baselines3.common.vec_env import VecEnvWrapper
 
-from relmem.agents import A3C, Diverged, MemoryPPO
+from relmem.agents import A3C, IMPALA, Diverged, MemoryPPO
+from relmem.agents.distributed.fleet import LocalFleet, weights_of
 from relmem.agents.finite import has_finite_weights
 from relmem.envs import make_vec_env
 
@@ -103,3 +104,40 @@ def test_workers_of_a3c_skip_updates_too():
     assert model._n_updates + model.guard.skipped == 40 and has_finite_weights(model.policy)
     with pytest.raises(Diverged, match=r"A3C worker 0: the loss or its gradient is not finite, first the"):
         A3C("MemoryPolicy", overflowing, vf_coef=1e12, max_skipped=None, **kwargs).learn(400)
+
+
+def test_impala_skips_updates_too():
+    def impala(**options):
+        kwargs = {"workers": 2, "envs_per_worker": 2, "t_max": 5, "unrolls": 1, "seed": 0, "policy_kwargs": POLICY}
+        model = IMPALA("MemoryPolicy", CARTPOLE, **kwargs, **options)
+        loss_of, calls = model._loss, []
+
+        def spoilt(unroll):
+            calls.append(None)
+            loss = loss_of(unroll)
+            return loss._replace(loss=loss.loss * float("nan")) if len(calls) % 7 == 0 else loss
+
+        model._loss = spoilt
+        return model
+
+    model = impala()
+    model.learn(400)
+    assert model.num_timesteps == 400 and model.guard.skipped == 5 and model._n_updates == 35
+    assert has_finite_weights(model.policy)
+    with pytest.raises(Diverged, match="the loss or its gradient is not finite, first the loss"):
+        impala(max_skipped=None).learn(400)
+
+
+@pytest.mark.parametrize("kind", [A3C, IMPALA])
+def test_workers_of_a_learner_elsewhere_say_what_is_not_finite_and_go_on(kind):
+    model = kind("MemoryPolicy", CARTPOLE, workers=1, envs_per_worker=2, t_max=5, seed=0, policy_kwargs=POLICY)
+    job = model._job(0) if kind is A3C else model.job()
+    good = [array.copy() for array in weights_of(model.policy)]
+    with LocalFleet(job, 1, 1, 0) as fleet:
+        results = fleet.results()
+        fleet.publish([np.full_like(array, np.nan) for array in good], 1.0)
+        bad = next(results)
+        assert "not finite" in bad.report.fault
+        assert not model._update([bad], fleet.version) and model.guard.skipped == 1
+        fleet.publish(good, 1.0)
+        assert not next(results).report.fault

@@ -10,7 +10,7 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
-from relmem.agents import MemoryPPO, load, ppo
+from relmem.agents import Diverged, MemoryPPO, load, ppo
 from relmem.agents.processes import ParallelPPO, join, place_of_process
 from relmem.cli import main
 from relmem.envs import make_vec_env
@@ -31,6 +31,7 @@ CORES = {
     "stm": {"queries": 2, "item_size": 8, "relation_size": 4},
     "rmc": {"slots": 2, "heads": 2, "head_size": 4},
 }
+SKIPPED = "skipped"  # another file
 
 
 def torchrun(*command):
@@ -71,12 +72,30 @@ def trained(core):
     }
 
 
+def skipped():
+    """What becomes of a minibatch of which one process's part is not finite."""
+    env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // 2)
+    model = ParallelPPO("MemoryPolicy", env, policy_kwargs={"core": "lstm", "core_kwargs": CORES["lstm"]}, **OPTIONS)
+    loss, calls = model._loss, []
+
+    def spoilt(*args):
+        calls.append(None)
+        if len(calls) == 2 and place_of_process().rank == 1:
+            raise Diverged("the policy computes actions that are not finite")
+        return loss(*args)
+
+    model._loss = spoilt
+    model.learn(32 * ENVS)
+    weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+    return {"weights": weights, "skipped": model.guard.skipped, "calls": len(calls)}
+
+
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory):
     """By core, what the first of two processes has, and the second."""
     folder = tmp_path_factory.mktemp("two")
     torchrun(__file__, folder)
-    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in CORES}
+    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in (*CORES, SKIPPED)}
 
 
 @pytest.mark.slow
@@ -97,6 +116,13 @@ def test_two_processes_do_what_one_does_with_all_environments(core, in_two, monk
     monkeypatch.setattr(ppo, "mapping", lambda n: nullcontext(lambda *args: list(map(*args))))  # but on one thread
     halved = trained(core)
     assert torch.equal(weights, halved.pop("weights")) and first == halved
+
+
+@pytest.mark.slow
+def test_two_processes_skip_the_same_updates(in_two):
+    first, second = in_two[SKIPPED]
+    assert torch.equal(first["weights"], second["weights"]) and first["weights"].isfinite().all()
+    assert first["skipped"] == second["skipped"] == 1 and first["calls"] == second["calls"]
 
 
 @pytest.mark.slow
@@ -131,3 +157,4 @@ if __name__ == "__main__":  # in the processes of torchrun
     torch.set_num_threads(1)
     for core in CORES:
         torch.save(trained(core), f"{sys.argv[1]}/{core}_{place_of_process().rank}.pt")
+    torch.save(skipped(), f"{sys.argv[1]}/{SKIPPED}_{place_of_process().rank}.pt")

@@ -1,10 +1,12 @@
 """A training that is taken up comes to the same numbers as one that was never stopped."""
 
+import random
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import deque
 
 import gymnasium
 import numpy as np
@@ -16,7 +18,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from relmem.agents import MemoryPPO, load
 from relmem.cli import main
-from relmem.common.exact import NotPlain, pack, unpack
+from relmem.common.exact import NotExact, exact_copy
+from relmem.common.saved import pack, unpack
 from relmem.envs import AtariVecEnv, make_vec_env
 from relmem.experiment import agent
 from relmem.experiment import folder as run_folder
@@ -172,7 +175,7 @@ def test_games_are_played_again_also_after_many_episodes(monkeypatch):
         one.step(action)
     assert one._begun.max() <= 3 and (one._game_seeds > 1_000_000).all()
     other = AtariVecEnv("pong", 2, seed=90, max_frames=40, image_size=24)
-    assert other.load_state(unpack(*pack(one.save_state())))
+    assert other.load_state(exact_copy(one.save_state()))
     for action in actions[57:]:
         for a, b in zip(one.step(action)[:3], other.step(action)[:3], strict=True):
             assert (a == b).all()
@@ -293,26 +296,37 @@ def test_supervised_runs_are_exact(tmp_path):
 # -------------------------------------------------------------------- exact values
 
 
-def test_values_come_back_as_they_were():
+def through_a_file(value):
+    return unpack(pack({"part": {"value": exact_copy(value)}}))["part"]["value"]
+
+
+@pytest.mark.parametrize("again", [exact_copy, through_a_file])
+def test_values_come_back_as_they_were(again):
     generator = np.random.default_rng(3)
     generator.random(5)
     value = {
-        "numbers": (1, 2**100, -0.1, float("inf"), np.float32(0.1), np.int64(7), True, None),
+        "numbers": (1, 2**100, -0.1, float("inf"), np.float32(0.1), np.float64(0.1), np.int64(7), np.bool_(True), None),
         3: [np.arange(6, dtype=np.uint32).reshape(2, 3), torch.ones(2, dtype=torch.bfloat16)],
-        "bytes": (b"\0\xff", bytearray(b"ab")),
+        "bytes": (b"\0\xff", bytearray(b"ab"), {1, 2}, deque([1], maxlen=2)),
         "generator": generator,
         "old": np.random.RandomState(4),
+        "python": random.Random(5),
     }
-    back = unpack(*pack(value))
-    assert back["numbers"] == value["numbers"] and [*map(type, back["numbers"])] == [*map(type, value["numbers"])]
+    back = again(value)
+    for name in ("numbers", "bytes"):
+        assert back[name] == value[name] and [*map(type, back[name])] == [*map(type, value[name])]
     assert (back[3][0] == value[3][0]).all() and back[3][0].dtype == np.uint32
-    assert torch.equal(back[3][1], value[3][1]) and back["bytes"] == value["bytes"]
+    assert torch.equal(back[3][1], value[3][1]) and back["bytes"][3].maxlen == 2
     assert back["generator"].random() == generator.random()
     assert back["old"].randint(10**6) == value["old"].randint(10**6)
+    assert back["python"].random() == value["python"].random()
 
 
 def test_what_would_not_come_back_as_it_was_is_refused():
-    shared = [1]
-    for value, why in (([shared, shared], "two places"), (object(), "object"), ({"f": len}, "builtin")):
-        with pytest.raises(NotPlain, match=why):
-            pack(value)
+    shared, array = [1], np.zeros(4)
+    for value, why in (
+        *(([shared, shared], "two places"), ([array[:2], array[1:]], "two places"), (object(), "object")),
+        *(({"f": len}, "builtin"), (np.array(["a"]), "ndarray of <U1"), (np.zeros(2, ">f4"), "ndarray of >f4")),
+    ):
+        with pytest.raises(NotExact, match=why):
+            exact_copy(value)

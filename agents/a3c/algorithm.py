@@ -21,13 +21,13 @@ from ...common.options import Count, Fraction, Natural, NonNegative, Positive, R
 from ...common.processors import available_processors
 from ..distributed import Launcher
 from ..distributed.fleet import Result
-from ..finite import has_finite_weights, require_finite_weights
+from ..finite import require_finite_weights
 from ..messages import Report, pickled
 from ..policy import MemoryActorCriticPolicy
 from ..precision import Precision
-from ..resume import Moment, why_not_exact
+from ..resume import Moment
 from ..worker_envs import EnvFactory
-from ..workers import WorkerAlgorithm
+from ..workers import REFRESH_SECONDS, WorkerAlgorithm
 from .learner import Settings
 from .pool import WorkerPool
 from .shared import SharedOptimizer, StepBudget, trained
@@ -38,7 +38,6 @@ OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adam": {"optimizer_class": Adam, "optimizer_kwargs": {"eps": 1e-3, "amsgrad": True, "fused": True}},
     "rmsprop": {"optimizer_class": RMSprop, "optimizer_kwargs": {"alpha": 0.99, "eps": 0.1}},
 }
-REFRESH_SECONDS = 1.0  # between copies of the shared parameters to the policy that callbacks see
 
 
 class Learning(NamedTuple):
@@ -278,9 +277,7 @@ class A3C(WorkerAlgorithm):
         if self.guard.in_a_row:
             return
         shared.copy_to(self.policy.optimizer)
-        self.guard.end()
-        if has_finite_weights(self.policy):
-            self.guard.begin()
+        self.guard.mark()
 
     @contextlib.contextmanager
     def settled(self) -> Iterator[None]:
@@ -301,18 +298,13 @@ class A3C(WorkerAlgorithm):
             pool.release()
 
     def _take_moment(self) -> Moment:
-        moment, places = super()._take_moment(), sorted(self._places.items())
-        moment.data["workers"] = {str(rank): place.data for rank, place in places}
-        for rank, place in places:
-            moment.tensors.update({f"{rank}/{name}": tensor for name, tensor in place.tensors.items()})
+        moment = super()._take_moment()
+        moment.parts["workers"] = {rank: place.parts for rank, place in sorted(self._places.items())}
         return moment
 
     def _take_up_place(self, moment: Moment) -> bool:
-        for rank, data in moment.data.get("workers", {}).items():
-            tensors = {name: moment.tensors[name] for name in moment.tensors if name.startswith(f"{rank}/")}
-            own = {name.removeprefix(f"{rank}/"): tensor for name, tensor in tensors.items()}
-            self._places[int(rank)] = Moment(data, own)
-        return bool(self._places) and not any(why_not_exact(place) for place in self._places.values())
+        self._places = {rank: Moment(place) for rank, place in moment.parts.get("workers", {}).items()}
+        return bool(self._places) and not any(place.why_not_exact for place in self._places.values())
 
     def _job(self, seed: int) -> Job:
         """What workers are given."""
@@ -325,8 +317,10 @@ class A3C(WorkerAlgorithm):
         return Job(policy, self._env_factory, self.envs_per_worker, seed, settings, places)
 
     def _update(self, results: Sequence[Result], version: int) -> bool:
-        """Apply the gradient of a worker of Ray's, unless its weights are too old."""
+        """Apply the gradient of a worker of Ray's, unless it is not finite, or of weights that are too old."""
         (result,) = results
+        if result.report.fault:
+            return self.guard.skip(lambda: result.report.fault)
         most = 2 * (self.workers or available_processors()) if self.max_lag is None else self.max_lag
         dropped = version - result.version > most
         self.logger.record_mean("train/dropped", float(dropped))
@@ -335,6 +329,7 @@ class A3C(WorkerAlgorithm):
             for parameter, gradient in zip(trained(self.policy.parameters()), result.content, strict=True):
                 parameter.grad = None if gradient is None else torch.tensor(gradient)
             self.policy.optimizer.step()
+            self.guard.take()
         return not dropped
 
     @classmethod

@@ -57,7 +57,7 @@ class SegmentLearner:
 
     def take_up(self, moment: Moment) -> None:
         """Go on where another learner was; where its environments could not be taken down, new episodes have begun."""
-        place = return_to_place(moment, self.env, type(self._place[2]))
+        place = return_to_place(moment, self.env, self._place[2])
         if place is not None:
             self._place = place
         set_generators(moment.get("generators"))

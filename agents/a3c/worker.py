@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..distributed.fleet import Weights, load_weights
 from ..finite import Diverged
-from ..messages import Report
+from ..messages import PlayedStep, Report
 from ..policy import MemoryActorCriticPolicy
 from ..resume import Moment
 from ..schedule import as_schedule
@@ -63,11 +63,17 @@ class GradientWorker:
     def work(self, weights: Weights, progress_remaining: float) -> tuple[Report, list[np.ndarray | None]]:
         """Play a segment.
 
-        :return: its report; one gradient for each parameter, None where the loss does not depend on it
+        :return: its report; one gradient for each parameter, None where the loss does not depend on it; where the loss
+            or its gradient is not finite, a fault and nothing
         """
         load_weights(self._policy, weights)
-        steps = self._learner.play()
-        gradients, statistics = self._learner.gradients(as_schedule(self._settings.ent_coef)(progress_remaining))
+        steps: list[PlayedStep] = []
+        try:
+            steps = self._learner.play()
+            gradients, statistics = self._learner.gradients(as_schedule(self._settings.ent_coef)(progress_remaining))
+        except Diverged as error:
+            self._learner.forget()
+            return Report(steps, {}, str(error)), []
         require_constant_buffers(self._policy, self._buffers)
         return Report(steps, statistics), [None if grad is None else grad.numpy() for grad in gradients]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Self
 
 import cloudpickle  # type: ignore[import-untyped]
@@ -14,12 +15,14 @@ from stable_baselines3.common.type_aliases import MaybeCallback
 from torch import Tensor, nn
 
 from ...common.options import Count, Fraction, Natural, NonNegative, Positive, PositiveRate, Rate, require_options
+from ..cores import State
 from ..distributed import Launcher
 from ..distributed.fleet import Result
-from ..finite import require_finite_loss
+from ..finite import Diverged, is_finite
+from ..guard import not_finite
 from ..messages import pickled
 from ..policy import MemoryActorCriticPolicy
-from ..ppo_loss import Settings, ppo_loss
+from ..ppo_loss import Loss, Settings, no_loss, ppo_loss
 from ..precision import Precision
 from ..schedule import as_schedule
 from ..spaces import map_obs
@@ -83,6 +86,7 @@ class IMPALA(WorkerAlgorithm):
         vf_coef: NonNegative = 0.5,
         max_grad_norm: Positive = 0.5,
         clip_reward: Positive | None = None,
+        max_skipped: Count | None = 10,
         launcher: Launcher = "local",
         min_workers: Count = 1,
         precision: Precision = "auto",
@@ -111,6 +115,7 @@ class IMPALA(WorkerAlgorithm):
         self.vf_coef = vf_coef
         self.max_grad_norm = max_grad_norm
         self.clip_reward = clip_reward
+        self.max_skipped = max_skipped
         self.launcher = launcher
         self.min_workers = min_workers
         self.precision = precision
@@ -180,57 +185,77 @@ class IMPALA(WorkerAlgorithm):
         )
 
     def _update(self, results: Sequence[Result], version: int) -> bool:
-        """Learn from unrolls, which are played alongside each other.
-
-        :raises Diverged: if the loss or its gradient is not finite, before it could spoil the policy
-        """
-        remaining = self._current_progress_remaining
-        clip_range, ent_coef = (as_schedule(value)(remaining) for value in (self.clip_range, self.ent_coef))
-        unroll = joined([result.content for result in results])
-
-        def to_tensor(array: np.ndarray) -> Tensor:
-            return torch.as_tensor(array, device=self.device)
-
-        behaviour, rewards, starts = map(to_tensor, (unroll.log_probs, unroll.rewards, unroll.starts))
-        actions = to_tensor(unroll.actions)
-        state = self.policy.initial_state(starts.shape[1])
-        state = type(state)(*map(to_tensor, unroll.state))
-        self.policy.set_training_mode(True)
-        masks = None if unroll.action_masks is None else to_tensor(unroll.action_masks)
-        if masks is not None:
-            masks = torch.cat([masks, torch.ones_like(masks[-1:])])
-        # Through the observations behind the last step too, whose actions are never taken: any will do.
-        values, log_prob, entropy, _ = self.policy.evaluate_sequence(
-            map_obs(to_tensor, unroll.obs), torch.cat([actions, actions[-1:]]), state, starts, masks
-        )  # each [T + 1, B]
-        log_prob, entropy = log_prob[:-1], None if entropy is None else entropy[:-1]
-        discounts = self.gamma * (~starts[1:]).float()
-        estimate = values[:-1].detach(), values[-1].detach()
-        targets, advantages = vtrace(
-            *estimate, rewards, discounts, (log_prob - behaviour).detach(), self.gae_lambda, self.rho_max, self.c_max
-        )
-        if self.normalize_advantage and advantages.numel() > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-
-        settings = Settings(
-            clip_range, None, ent_coef, vf_coef=self.vf_coef / max(1.0, targets.var(correction=0).item())
-        )
-        evaluated = values[:-1], log_prob, entropy
-        loss = ppo_loss(settings, targets.numel(), evaluated, estimate[0], behaviour, advantages, targets)
-
+        """Learn from unrolls, which are played alongside each other, if the loss and its gradient are finite."""
+        if faults := [result.report.fault for result in results if result.report.fault]:
+            return self.guard.skip(lambda: faults[0])
+        unroll = self._on_device(joined([result.content for result in results]))
         self._update_learning_rate(self.policy.optimizer)
-        self.policy.optimizer.zero_grad()
-        loss.loss.backward()
-        core_gradients = [p.grad for p in self.policy.core.parameters() if p.grad is not None]
-        core_norm = nn.utils.get_total_norm(core_gradients)
-        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-        require_finite_loss(loss.loss, norm, policy=loss.policy_gradient_loss, value=loss.value_loss)
+        self.policy.set_training_mode(True)
+        loss = self._loss(unroll)
+        if finite := is_finite(loss.loss):
+            self.policy.optimizer.zero_grad()
+            loss.loss.backward()
+            norm, core_norm = (
+                nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+                for network in (self.policy, self.policy.core)
+            )
+            finite = is_finite(norm)
+        if not finite:
+            return self.guard.skip(partial(self._not_finite, unroll, loss))
+        nn.utils.clip_grads_with_norm_(self.policy.parameters(), self.max_grad_norm, norm)
         self.policy.optimizer.step()
+        self.guard.take()
         measured = {f"train/{name}": value for name, value in loss._asdict().items()}
         measured |= {"train/grad_norm": norm, "memory/core_grad_norm": core_norm}
         for name, value in measured.items():
             self.logger.record_mean(name, value.item())
         return True
+
+    def _loss(self, unroll: Unroll) -> Loss:
+        """Of an unroll in tensors: with targets and advantages by V-trace."""
+        remaining = self._current_progress_remaining
+        clip_range, ent_coef = (as_schedule(value)(remaining) for value in (self.clip_range, self.ent_coef))
+        try:
+            values, log_prob, entropy, _ = self._evaluated(unroll)  # each [T + 1, B]
+        except Diverged:
+            return no_loss(self.device)
+        log_prob, entropy = log_prob[:-1], None if entropy is None else entropy[:-1]
+        discounts = self.gamma * (~unroll.starts[1:]).float()
+        estimate, log_ratios = values.detach(), (log_prob - unroll.log_probs).detach()
+        targets, advantages = vtrace(
+            *(estimate[:-1], estimate[-1], unroll.rewards, discounts, log_ratios),
+            *(self.gae_lambda, self.rho_max, self.c_max),
+        )
+        if self.normalize_advantage and advantages.numel() > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        settings = Settings(
+            clip_range, None, ent_coef, vf_coef=self.vf_coef / max(1.0, targets.var(correction=0).item())
+        )
+        evaluated = values[:-1], log_prob, entropy
+        return ppo_loss(settings, targets.numel(), evaluated, estimate[:-1], unroll.log_probs, advantages, targets)
+
+    def _evaluated(self, unroll: Unroll) -> tuple[Tensor, Tensor, Tensor | None, State]:
+        """What ``evaluate_sequence`` makes of an unroll, through the observations behind the last step too, whose
+        actions are never taken: any will do."""
+        actions, masks = torch.cat([unroll.actions, unroll.actions[-1:]]), unroll.action_masks
+        if masks is not None:
+            masks = torch.cat([masks, torch.ones_like(masks[-1:])])
+        return self.policy.evaluate_sequence(unroll.obs, actions, unroll.state, unroll.starts, masks)
+
+    def _not_finite(self, unroll: Unroll, loss: Loss) -> str:
+        """What was not finite first in the update from an unroll."""
+        known = {name: value for name, value in unroll._asdict().items() if name != "starts"}
+        return not_finite(self.policy, known, partial(self._evaluated, unroll), loss.parts)
+
+    def _on_device(self, unroll: Unroll) -> Unroll:
+        """The same in tensors, where the learner computes."""
+
+        def to_tensor(array: Any) -> Any:
+            return None if array is None else torch.as_tensor(array, device=self.device)
+
+        parts = {name: to_tensor(part) for name, part in unroll._asdict().items() if name not in ("obs", "state")}
+        kind = type(self.policy.initial_state(1))
+        return unroll._replace(obs=map_obs(to_tensor, unroll.obs), state=kind(*map(to_tensor, unroll.state)), **parts)
 
 
 def joined(unrolls: Sequence[Unroll]) -> Unroll:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from ..buffer import SequenceBuffer
 from ..collector import collect
+from ..cores import State
 from ..distributed.fleet import Weights, load_weights
+from ..finite import Diverged
 from ..messages import Report, played
 from ..policy import MemoryActorCriticPolicy
 from ..spaces import map_obs
@@ -18,15 +20,15 @@ from ..worker_envs import EnvFactory, build_env
 
 
 class Unroll(NamedTuple):
-    """T steps of N environments, as arrays, which Ray moves without a copy."""
+    """T steps of N environments: in arrays, which Ray moves without a copy; where they are learned from, in tensors."""
 
     obs: Any  # [T + 1, N, ...], as the environments gave them, those behind the last step included
-    starts: np.ndarray  # [T + 1, N], true where an observation is the first of an episode
-    actions: np.ndarray  # [T, N, ...]
-    log_probs: np.ndarray  # [T, N], when the actions were taken
-    rewards: np.ndarray  # [T, N], clipped, with the value of the rest of an episode that a time limit cut
-    action_masks: np.ndarray | None  # [T, N, M], true where a choice was allowed; None: all were
-    state: tuple[np.ndarray, ...]  # of the core before the first step, each [N, ...]
+    starts: Any  # [T + 1, N], true where an observation is the first of an episode
+    actions: Any  # [T, N, ...]
+    log_probs: Any  # [T, N], when the actions were taken
+    rewards: Any  # [T, N], clipped, with the value of the rest of an episode that a time limit cut
+    action_masks: Any  # [T, N, M], true where a choice was allowed; None: all were
+    state: Any  # of the core before the first step, each [N, ...]
 
 
 class RolloutJob(NamedTuple):
@@ -52,24 +54,32 @@ class RolloutWorker:
         self._policy.set_precision(job.precision)  # which is up to the hardware
         self._env = build_env(job.env_factory, job.n_envs, seed)
         self._buffer = SequenceBuffer(job.t_max, job.n_envs, job.t_max, self._policy.core, self._policy.device)
-        with torch.no_grad():
-            state = self._policy.initial_state(job.n_envs)
-        self._place = self._env.reset(), np.ones(job.n_envs, dtype=bool), state  # observations, starts, memory
+        # Observations, starts, memory.
+        self._place = self._env.reset(), np.ones(job.n_envs, dtype=bool), self._new_memory()
 
-    def work(self, weights: Weights, progress_remaining: float) -> tuple[Report, Unroll]:
+    def _new_memory(self) -> State:
+        with torch.no_grad():
+            return self._policy.initial_state(self._job.n_envs)
+
+    def work(self, weights: Weights, progress_remaining: float) -> tuple[Report, Unroll | None]:
         """Play an unroll.
 
+        :return: its report and content; where the policy computes nothing finite, a fault and None
         :raises FloatingPointError: if an environment gives numbers that are not finite
         """
         job, buffer, steps, seen = self._job, self._buffer, [], []
         load_weights(self._policy, weights)
         state = tuple(leaf.detach().numpy().copy() for leaf in self._place[2])
         # Around all steps, so that weights are cast to the features' bf16 once per unroll instead of once per step.
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            for step in collect(self._policy, self._env, buffer, *self._place, job.gamma, job.clip_reward):
-                self._place = step.new_obs, step.dones, step.next_state
-                seen.append(map_obs(_as_learned, step.obs_tensor))
-                steps.append(played(step))
+        try:
+            with torch.no_grad(), torch.autocast("cpu", enabled=False):
+                for step in collect(self._policy, self._env, buffer, *self._place, job.gamma, job.clip_reward):
+                    self._place = step.new_obs, step.dones, step.next_state
+                    seen.append(map_obs(_as_learned, step.obs_tensor))
+                    steps.append(played(step))
+        except Diverged as error:
+            self._place = *self._place[:2], self._new_memory()
+            return Report([], {}, str(error)), None
         seen.append(map_obs(_as_learned, self._place[0]))
         unroll = Unroll(
             obs=map_obs(lambda *obs: np.stack(obs), *seen),
