@@ -248,6 +248,8 @@ class MemoryAlgorithm(BaseAlgorithm):
         vars(model).update(data | {"policy_kwargs": policy_kwargs} | changes)
         model._setup_model()
         model.set_parameters(parts, exact_match=True, device=device)
+        if not isinstance(moment, dict | None):
+            raise ValueError("what this file says of its training's moment is something else")
         model.saved_at = None if moment is None else Moment(moment)
         return model
 

@@ -130,8 +130,8 @@ class StepGraph(nn.Module):
         if isinstance(space, spaces.Box):
             action |= {"low": space.low.tolist(), "high": space.high.tolist()}
         inputs = {name: ["batch", *shape] for name, shape in self.inputs.items()}
-        about = {"core": self.policy.core_name, "observation_space": str(self.policy.observation_space)}
-        about["normalized"] = self.normalized
+        about: dict[str, Any] = {"core": self.policy.core_name, "normalized": self.normalized}
+        about["observation_space"] = str(self.policy.observation_space)
         return json.dumps({**about, "action_space": action, "inputs": inputs, "outputs": self.outputs})
 
     def samples(self, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

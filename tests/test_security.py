@@ -287,10 +287,11 @@ def test_what_is_small_in_a_file_stays_small(sealed, agent):
 @pytest.mark.parametrize("bad", [None, 3, [], {}, "text", {"$class": "torch.nn.Bilinear"}])
 @pytest.mark.parametrize("name", ["data", "policy", "policy.optimizer", "moment"])
 def test_parts_that_are_something_else_get_a_sentence(name, bad, agent):
-    if name != "moment" or bad is not None:
-        with_entry(agent, name, json.dumps(bad))
-        with pytest.raises(ValueError):
-            load(agent)
+    if name == "moment" and bad in (None, {}):
+        return  # there is none
+    with_entry(agent, name, json.dumps(bad))
+    with pytest.raises(ValueError):
+        load(agent)
 
 
 @pytest.mark.parametrize("bad", [None, 3, [], "text", {"$class": "torch.nn.Bilinear"}, {"core": "gru", "bogus": 1}])
