@@ -25,7 +25,7 @@ from .normalization import Normalization, frozen, normalization_of
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
 from .resume import Moment, pending, set_pending, take_moment
-from .saved import DATA, MOMENT, SYSTEM, read_agent, write_agent
+from .saved import DATA, MOMENT, SYSTEM, making, read_agent, write_agent
 from .schedule import as_schedule
 
 # By which files of version 0.1, which do not name their algorithm, are told apart: an argument that only it has.
@@ -111,9 +111,13 @@ class MemoryAlgorithm(BaseAlgorithm):
     def normalized(self, env: VecEnv) -> VecEnv:
         """Environments as the model knows them: if it learns under a ``VecNormalize``, or did before it was saved, the
         observations are normalised by its statistics as they are now; else nothing is done to them."""
-        learns_in = self.get_vec_normalize_env()
-        normalization = self.normalization if learns_in is None else normalization_of(learns_in)
+        normalization = self.normalization_now()
         return env if normalization is None or unwrap_vec_normalize(env) is not None else frozen(env, normalization)
+
+    def normalization_now(self) -> Normalization | None:
+        """Of the environments that it learns in or, where it has none, did before it was saved."""
+        learns_in = self.get_vec_normalize_env()
+        return self.normalization if learns_in is None else normalization_of(learns_in)
 
     def continued_seed(self) -> int | None:
         """The seed moves on with the steps taken, so that a training that is continued does not repeat its episodes."""
@@ -194,8 +198,7 @@ class MemoryAlgorithm(BaseAlgorithm):
         :raises Diverged: if its weights are not finite, and of no use to anyone
         """
         require_finite_weights(self.policy)
-        if (learns_in := self.get_vec_normalize_env()) is not None:
-            self.normalization = normalization_of(learns_in)
+        self.normalization = self.normalization_now()
         excluded = {*self._excluded_save_params(), *(exclude or ())} - {*(include or ())}
         data = {name: value for name, value in vars(self).items() if name not in excluded}
         write_agent(path, data, self.get_parameters() | {MOMENT: self.moment().parts})
@@ -226,17 +229,28 @@ class MemoryAlgorithm(BaseAlgorithm):
         if print_system_info:
             say("\n".join(f"{name}: {value}" for name, value in system.items()))
             get_system_info()
+        env = None if env is None else cls._wrap_env(env, data.get("verbose", 0))
+        with making(path, trusted):
+            return cls._made(data, parts, moment, env, device, kwargs)
+
+    @classmethod
+    def _made(
+        cls, data: dict[str, Any], parts: dict[str, Any], moment: dict[str, Any] | None, env: VecEnv | None,
+        device: torch.device | str, changes: dict[str, Any],
+    ) -> Self:  # fmt: skip
+        """The model that a file describes."""
         policy_kwargs = {name: value for name, value in data.get("policy_kwargs", {}).items() if name != "device"}
-        if kwargs.get("policy_kwargs", policy_kwargs) != policy_kwargs:
+        if changes.get("policy_kwargs", policy_kwargs) != policy_kwargs:
             raise ValueError(f"the model was saved with policy_kwargs {policy_kwargs}, which cannot be changed")
         if env is not None:
-            env = cls._wrap_env(env, data.get("verbose", 0))
             check_for_correct_spaces(env, data["observation_space"], data["action_space"])
             data["n_envs"] = env.num_envs
         model = cls(data["policy_class"], env, device=device, _init_setup_model=False)  # type: ignore[call-arg]
-        vars(model).update(data | {"policy_kwargs": policy_kwargs} | kwargs)
+        vars(model).update(data | {"policy_kwargs": policy_kwargs} | changes)
         model._setup_model()
         model.set_parameters(parts, exact_match=True, device=device)
+        if not isinstance(moment, dict | None):
+            raise ValueError("what this file says of its training's moment is something else")
         model.saved_at = None if moment is None else Moment(moment)
         return model
 
@@ -249,7 +263,9 @@ class MemoryAlgorithm(BaseAlgorithm):
         """
         if not isinstance(load_path_or_dict, dict):
             parts = read_agent(load_path_or_dict)
-            load_path_or_dict = {name: part for name, part in parts.items() if name not in (DATA, SYSTEM, MOMENT)}
+            with making(load_path_or_dict, trusted=False):
+                states = {name: part for name, part in parts.items() if name not in (DATA, SYSTEM, MOMENT)}
+                return self.set_parameters(states, exact_match, device)
         super().set_parameters(load_path_or_dict, exact_match, device)
         if not all(parameter.isfinite().all() for parameter in self.policy.parameters()):
             raise ValueError("these weights are not finite: whoever saved them had a training that diverged")

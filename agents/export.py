@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from ..common.files import replacing, require_new
 from ..common.options import Range, require_options
 from .base import MemoryAlgorithm
+from .normalization import Normalization
 from .policy import MemoryActorCriticPolicy
 
 OLDEST_OPSET, OPSET, NEWEST_OPSET = 18, 20, 24
@@ -47,18 +48,48 @@ class Exported(NamedTuple):
     """Largest difference to the policy in the check, relative to the largest number of an output or to 1."""
 
 
+class Normalize(nn.Module):
+    """What a ``VecNormalize`` does to observations [B, ...].
+
+    :param statistics: mean, variance and count
+    :param settings: its others
+    """
+
+    def __init__(self, statistics: Sequence[Any], settings: Mapping[str, Any]) -> None:
+        super().__init__()
+        mean, variance = (torch.tensor(numbers, dtype=torch.float64) for numbers in statistics[:2])
+        self.clip = float(settings["clip_obs"])
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", mean.float())
+        self.register_buffer("deviation", (variance + settings["epsilon"]).sqrt().float())
+
+    def forward(self, observed: Tensor) -> Tensor:
+        return ((observed.float() - self.mean) / self.deviation).clamp(-self.clip, self.clip)
+
+
 class StepGraph(nn.Module):
     """One step of a policy, from tensors to tensors: observations [B, ...] (one for each key of a dictionary),
     ``starts`` [B] and the leaves of the state [B, ...] -> what actions are chosen by, values [B], leaves of the next
-    state."""
+    state.
 
-    def __init__(self, policy: MemoryActorCriticPolicy) -> None:
+    :param normalization: what is done to observations before the policy sees them; None: nothing
+    """
+
+    def __init__(self, policy: MemoryActorCriticPolicy, normalization: Normalization | None = None) -> None:
         super().__init__()
         self.policy, self.state_type = policy, type(policy.initial_state(1))
         observed, self.action_space = policy.observation_space, policy.action_space
         parts = dict(observed) if isinstance(observed, spaces.Dict) else {}
         self.keys, leaves = list(parts), policy.core.state_spec
         self.spaces = {f"observation.{key}": space for key, space in parts.items()} or {"observation": observed}
+        known = (normalization or {}).get("observations") or {}
+        known = {f"observation.{key}": of for key, of in known.items()} if self.keys else {"observation": known}
+        self.normalize = nn.ModuleList(
+            Normalize(known[name], (normalization or {})["settings"]) if known.get(name) else nn.Identity()
+            for name in self.spaces
+        )
+        self.normalized = [name for name in self.spaces if known.get(name)]
         self.inputs: dict[str, tuple[int, ...]] = {
             **{name: tuple(space.shape or ()) for name, space in self.spaces.items()},
             "starts": (),
@@ -68,6 +99,7 @@ class StepGraph(nn.Module):
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         observed, starts, leaves = inputs[: len(self.spaces)], inputs[len(self.spaces)], inputs[len(self.spaces) + 1 :]
+        observed = tuple(prepare(part) for prepare, part in zip(self.normalize, observed, strict=True))
         obs: Any = dict(zip(self.keys, observed, strict=True)) if self.keys else observed[0]
         state = self.state_type(*leaves)
         parameters, values, state = self.policy.outputs(obs, state, starts)
@@ -98,7 +130,8 @@ class StepGraph(nn.Module):
         if isinstance(space, spaces.Box):
             action |= {"low": space.low.tolist(), "high": space.high.tolist()}
         inputs = {name: ["batch", *shape] for name, shape in self.inputs.items()}
-        about = {"core": self.policy.core_name, "observation_space": str(self.policy.observation_space)}
+        about: dict[str, Any] = {"core": self.policy.core_name, "normalized": self.normalized}
+        about["observation_space"] = str(self.policy.observation_space)
         return json.dumps({**about, "action_space": action, "inputs": inputs, "outputs": self.outputs})
 
     def samples(self, batch: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -206,7 +239,8 @@ def _traced(model: MemoryAlgorithm | MemoryActorCriticPolicy) -> tuple[StepGraph
     policy.set_training_mode(False)
     policy.set_precision("fp32")
     policy.requires_grad_(False)
-    graph = StepGraph(policy).eval()
+    normalization = None if isinstance(model, MemoryActorCriticPolicy) else model.normalization_now()
+    graph = StepGraph(policy, normalization).eval()
     inputs = _first_inputs(graph, BATCH, np.random.default_rng(0))
     batch = torch.export.Dim("batch", min=1, max=2**31 - 1)
     shapes = (tuple({0: batch} for _ in graph.inputs),)

@@ -10,7 +10,7 @@ from .a3c import A3C
 from .base import MARKS
 from .impala import IMPALA
 from .ppo import MemoryPPO
-from .saved import described
+from .saved import described, newest, steps_of
 
 Algorithm = MemoryPPO | A3C | IMPALA
 
@@ -29,23 +29,24 @@ def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> 
     saved = described(file)
     algorithms: dict[str, type[Algorithm]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
     name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
-    if name not in algorithms:
+    if not isinstance(name, str) or name not in algorithms:
         raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO, A3C and IMPALA")
     return algorithms[name].load(file, trusted=trusted, **kwargs)
 
 
 def saved_file(path: str | os.PathLike[str]) -> Path:
-    """The file to load: the given one, with or without its ending ``.zip``; of a run folder ``model.zip``, and as long
-    as the run is not over, or goes on, its newest checkpoint.
+    """The file to load: the given one, with or without its ending ``.zip``; of a run folder that which was
+    trained longest, ``model.zip`` or a checkpoint, of those that are whole.
 
     :raises ValueError: if there is none
     """
     path = Path(path)
-    model, checkpoints = path / "model.zip", sorted(path.glob("checkpoints/step_*.zip"))  # the step in 12 digits
-    if model.is_file() and checkpoints and _steps(checkpoints[-1]) <= described(model).get("num_timesteps", 0):
-        return model
-    candidates = [*checkpoints[::-1], model, path, path.with_name(path.name + ".zip")]
-    file = next((candidate for candidate in candidates if candidate.is_file()), None)
+    of_run = [
+        file for file in (path / "model.zip", *sorted(path.glob("checkpoints/step_*.zip"))[::-1]) if file.is_file()
+    ]
+    if of_run:
+        return (newest(of_run, steps_of) if len(of_run) > 1 else None) or of_run[0]  # whose fault `load` names
+    file = next((file for file in (path, path.with_name(path.name + ".zip")) if file.is_file()), None)
     if (file and file.suffix == ".pt") or (file is None and [*path.glob("model.pt"), *path.glob("checkpoints/*.pt")]):
         raise ValueError(
             f"'{path}' holds a model of a supervised task, which acts in no environment: relmem train --resume tests "
@@ -54,8 +55,3 @@ def saved_file(path: str | os.PathLike[str]) -> Path:
     if file is None:
         raise ValueError(f"there is no saved agent at '{path}'")
     return file
-
-
-def _steps(checkpoint: Path) -> int:
-    digits = checkpoint.stem.removeprefix("step_")
-    return int(digits) if digits.isdecimal() else 0

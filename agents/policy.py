@@ -33,7 +33,7 @@ from .features import ConvFeatures, FeaturesName, convolutions, features_class
 from .finite import Diverged
 from .masks import masked_distribution, require_masks
 from .precision import Precision, autocast_dtype
-from .saved import DATA, NotAgent, read_agent, write_agent
+from .saved import DATA, NotAgent, making, read_agent, write_agent
 from .spaces import map_obs, require_spaces
 
 Halves = tuple[Tensor, ...]
@@ -153,8 +153,9 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
             return super().load(path, device)  # SB3 saved it, or version 0.1
         if "policy" not in parts:
             raise ValueError(f"'{path}' is not a saved policy")
-        policy = cls(**parts[DATA]["policy_kwargs"], lr_schedule=lambda _: 0.0)
-        policy.load_state_dict(parts["policy"])
+        with making(path, trusted):
+            policy = cls(**parts[DATA]["policy_kwargs"], lr_schedule=lambda _: 0.0)
+            policy.load_state_dict(parts["policy"])
         return policy.to(get_device(device))
 
     @property

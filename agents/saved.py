@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
 
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import get_system_info
 
 from ..common.files import replacing
+from ..common.imports import importing_nothing
+from ..common.output import warn
 from ..common.plain import NotPlain
-from ..common.saved import NotSealed, pack, require_seal, unpack
+from ..common.saved import NotSealed, opened, pack, require_seal, unpack
 
 DATA, SYSTEM, MOMENT = "data", "system", "moment"  # parts of a file that are no state of a module
 
@@ -52,8 +52,7 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
     """The parts of the file of an agent: ``data`` and the states of policy and optimizer.
 
     :param path: of the file, with or without ``.zip``, or a stream
-    :param trusted: whether what the file holds may be run: its pickles, the modules that its core and its features come
-        from, and files that are not relmem's own
+    :param trusted: whether what the file holds may be run: its pickles, and files that are not relmem's own
     :param skip: values to put in the place of those of ``data``, which are then not read
     :raises FileNotFoundError: if there is none
     :raises Damaged: if it is not as it was written
@@ -75,9 +74,51 @@ def read_agent(path: Any, trusted: bool = False, skip: Mapping[str, Any] | None 
     if not isinstance(parts.get(DATA), dict):
         raise NotAgent(f"'{name}' is not a saved agent")
     parts[DATA] |= {key: value for key, value in skip.items() if key in parts[DATA]}
-    if not trusted:
-        _require_known_modules(name, parts[DATA].get("policy_kwargs"))
     return parts
+
+
+@contextmanager
+def making(path: Any, trusted: bool) -> Iterator[None]:
+    """Within, what a file describes is made: its modules are imported only where it is trusted, and whatever it leads
+    to, if it was made to mislead, is one sentence.
+
+    :raises ValueError: if anything fails
+    """
+    file = _name(path)
+    with nullcontext() if trusted else importing_nothing(file):
+        try:
+            yield
+        except ValueError:
+            raise
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise ValueError(f"of '{file}' no agent can be made: {type(error).__name__}: {reason}") from error
+
+
+def newest(files: Iterable[Path], steps: Callable[[Path], int]) -> Path | None:
+    """The file of what was trained longest, the first of several; None if there is none. Files that are not whole are
+    passed over, with a warning.
+
+    :param steps: how long that of a file was; raises a ValueError if it is not whole
+    """
+    known: dict[Path, int] = {}
+    for file in files:
+        try:
+            known[file] = steps(file)
+        except ValueError as error:
+            warn(f"{error}: passed over")
+    return max(known, key=lambda file: known[file], default=None)
+
+
+def steps_of(file: Path) -> int:
+    """How many steps a saved algorithm was trained.
+
+    :raises ValueError: if the file is not whole, or something else
+    """
+    steps = described(file).get("num_timesteps")
+    if not isinstance(steps, int):
+        raise ValueError(f"'{file}' is not a saved agent")
+    return steps
 
 
 def described(file: Path) -> dict[str, Any]:
@@ -90,7 +131,7 @@ def described(file: Path) -> dict[str, Any]:
     with suppress(NotSealed):
         require_seal(content, file)
     try:
-        with ZipFile(BytesIO(content)) as archive:
+        with opened(content) as archive:
             data = json.loads(archive.read(DATA))
     except Exception as error:
         raise ValueError(f"'{file}' is not a saved agent") from error
@@ -101,20 +142,12 @@ def described(file: Path) -> dict[str, Any]:
 
 def _content(path: Any) -> tuple[bytes, Any]:
     """Of a file or stream, and what to call it."""
+    file = _name(path)
+    return (file.read_bytes() if isinstance(file, Path) else path.read()), file
+
+
+def _name(path: Any) -> Any:
     if not isinstance(path, str | os.PathLike):
-        return path.read(), getattr(path, "name", "this file")
+        return getattr(path, "name", "this file")
     path = Path(path)
-    file = path if path.is_file() else path.with_name(f"{path.name}.zip")
-    return file.read_bytes(), file
-
-
-def _require_known_modules(name: Any, policy_kwargs: Any) -> None:
-    """An import runs a module, which may lie beside a file that somebody sent."""
-    for key in ("core", "features"):
-        value = (policy_kwargs or {}).get(key)
-        module = value.rpartition(":")[0] if isinstance(value, str) else ""
-        if module and module not in sys.modules:
-            raise NotPlain(
-                f"'{name}' has the {key} '{value}': import {module} before, or load the file with trusted=True if you "
-                "know who wrote it"
-            )
+    return path if path.is_file() else path.with_name(f"{path.name}.zip")

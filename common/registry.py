@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from .checks import require_choice
+from .imports import own_module
 from .options import Option, options_of, require_option
 
 T = TypeVar("T")
@@ -64,13 +64,7 @@ class Registry(Generic[T]):
         """
         module, colon, short = str(name).rpartition(":")
         if colon:
-            try:
-                importlib.import_module(module)
-            except Exception as error:  # whatever the module's own code may raise
-                raise ValueError(
-                    f"{self.kind} '{name}' needs the module '{module}', whose import fails ({error!r}): it must be "
-                    f"installed, in the current folder or on PYTHONPATH, and register the {self.kind} '{short}'"
-                ) from error
+            own_module(module, f"{self.kind} '{name}'", f", and register the {self.kind} '{short}'")
         of_module = f" of module '{module}'" if colon else ""
         require_choice(f"{self.kind}{of_module}", short, self._factories)
         return self._factories[short]

@@ -60,13 +60,27 @@ def require_seal(content: bytes, file: Any = "this file") -> None:
             raise Damaged(f"'{file}' is damaged: its content does not agree with its checksum")
         return
     try:
-        with ZipFile(io.BytesIO(content)) as archive:
+        with opened(content) as archive:
             bare = content[-END_SIZE:].startswith(END) and content.endswith(NO_COMMENT)
             if not bare or archive.testzip() is not None:  # behind it stands what may have been a checksum
                 raise BadZipFile
     except Exception as error:  # of damaged archives, zipfile raises whatever they lead to
         raise Damaged(f"'{file}' is damaged, or holds no saved model") from error
     raise NotSealed(f"'{file}' has no checksum, as files of this version of relmem have")
+
+
+def opened(content: bytes) -> ZipFile:
+    """An archive to read.
+
+    :raises ValueError: if its entries together are larger than itself, as those of no file of ours, SB3's or PyTorch's
+        are, and may be larger than any memory
+    :raises BadZipFile: if it is none
+    """
+    archive = ZipFile(io.BytesIO(content))
+    entries = archive.infolist()
+    if any(entry.compress_type != ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > len(content):
+        raise ValueError("it is compressed, and may become larger than any memory")
+    return archive
 
 
 # ---------------------------------------------------------------- the parts
@@ -103,10 +117,8 @@ def unpack(
     require_seal(content, file)
     parts, pickled = {}, []
     try:
-        with ZipFile(io.BytesIO(content)) as archive:
-            entries = {entry.filename: entry for entry in archive.infolist()}
-            if any(entry.compress_type != ZIP_STORED for entry in entries.values()):
-                raise ValueError("it is compressed, and may become larger than any memory")
+        with opened(content) as archive:
+            entries = archive.namelist()
             for name in (entry for entry in entries if not entry.endswith(TENSORS)):
                 plain, tensors = json.loads(archive.read(name)), {}
                 if f"{name}{TENSORS}" in entries:

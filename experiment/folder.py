@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from ..agents.saved import described
+from ..agents.saved import newest, steps_of
 from ..common.files import replacing
 from ..common.output import warn
 from ..common.saved import NotSealed, require_seal
@@ -118,15 +118,10 @@ class RunFolder:
 
         :raises ValueError: if there is none
         """
-        steps: dict[Path, int] = {}
-        for path in (*self.path.glob(self.model.name), *self.checkpoints.glob(f"*{self.ending}")):
-            try:
-                steps[path] = steps_taken(path)
-            except ValueError as error:
-                warn(f"{error}: passed over")
-        if not steps:
+        saved = *self.path.glob(self.model.name), *self.checkpoints.glob(f"*{self.ending}")
+        if (found := newest(saved, steps_taken)) is None:
             raise ValueError(f"run folder '{self.path}' holds no checkpoint to continue from")
-        return max(steps, key=lambda path: steps[path])
+        return found
 
     def is_due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -258,7 +253,7 @@ def steps_taken(saved: Path) -> int:
         raise ValueError(f"'{saved}' is not named as a checkpoint is")
     try:
         if saved.suffix == ".zip":
-            return int(described(saved)["num_timesteps"])
+            return steps_of(saved)
         with suppress(NotSealed):  # of version 0.1, which only who is trusted may have written
             require_seal(saved.read_bytes(), saved)
         return int(torch.load(saved, map_location="meta", weights_only=True)["updates"])

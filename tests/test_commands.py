@@ -117,8 +117,10 @@ def test_a_file_of_the_run_is_evaluated_with_the_run_s_options(run, name, capfd)
 
 def test_a_run_that_goes_on_loads_what_was_trained_longest(run):
     (run / "checkpoints").mkdir()
+    model = load(run)
     for step in (64, 9999):
-        shutil.copy(run / "model.zip", run / "checkpoints" / f"step_{step:012d}.zip")
+        model.num_timesteps = step
+        model.save(run / "checkpoints" / f"step_{step:012d}.zip")
         assert main(["evaluate", str(run), "--episodes", "1"]) == 0
     evaluations = json.loads((run / "results.json").read_text())["evaluations"]
     assert [each["file"] for each in evaluations] == ["model.zip", "step_000000009999.zip"]

@@ -12,10 +12,12 @@ import torch
 from gymnasium import spaces
 from small_cores import SMALL
 
-from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, StackedCore, make_core, registered_cores
+from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, StackedCore, load, make_core, registered_cores
 from relmem.agents.cores.identity import IdentityCore
 from relmem.agents.export import STEPS, TOLERANCE, export_onnx, export_torch
+from relmem.agents.normalization import normalize
 from relmem.cli import main
+from relmem.envs import make_vec_env
 
 VECTOR, IMAGE, TWO = spaces.Box(-1, 1, (3,)), spaces.Box(0, 255, (1, 36, 36), np.uint8), spaces.Discrete(2)
 DICT = spaces.Dict(image=IMAGE, number=spaces.Discrete(3), vector=spaces.Box(-np.inf, np.inf, (2,), np.float64))
@@ -65,6 +67,34 @@ def test_every_space_is_exported(observation_space, action_space, names, tmp_pat
     assert exported.error < 1e-4
     assert [name for name in exported.outputs if name.startswith("action")] == names
     assert exported.outputs[len(names)] == "value"
+
+
+@pytest.mark.parametrize("stack", [None, 3])
+def test_what_an_agent_does_to_observations_is_in_the_file(stack, tmp_path):
+    """So that it takes them as environments give them: against the agent itself in its environment."""
+    kwargs = dict(core="gru", core_kwargs=dict(hidden_size=8, layers=2, residual=True), bypass=True, net_arch=[8])
+    options = dict(frame_stack=stack, last_reward=stack is not None)
+    env = normalize(make_vec_env("MountainCar-v0", 2, seed=0, **options), clip_obs=1.2)
+    MemoryPPO("MemoryPolicy", env, n_steps=32, policy_kwargs=kwargs).learn(64).save(tmp_path / "agent")
+    model = load(tmp_path / "agent")
+    exported = export_torch(model, tmp_path / "agent.pt2")
+    run = torch.export.load(tmp_path / "agent.pt2").module()
+    raw, state, starts = make_vec_env("MountainCar-v0", 2, seed=3, **options), None, np.ones(2, bool)
+    known = model.normalized(raw)
+    obs, leaves = known.reset(), [torch.zeros(2, *shape) for name, shape in exported.inputs.items() if "state." in name]
+    for _ in range(4):
+        given = known.get_original_obs()
+        parts = [given[name.removeprefix("observation.")] for name in exported.inputs if "observation." in name]
+        observed = [torch.as_tensor(part) for part in (parts or [given])]
+        probabilities, _, *leaves = run(*observed, torch.as_tensor(starts), *leaves)
+        with torch.no_grad():
+            halves = [np.zeros((1, 2, model.policy.lstm_actor.hidden_size), np.float32)] * 2 if state is None else state
+            expected, _ = model.policy.get_distribution(
+                model.policy.obs_to_tensor(obs)[0], tuple(map(torch.as_tensor, halves)), torch.as_tensor(starts)
+            )
+        torch.testing.assert_close(probabilities, expected.distribution.probs, rtol=1e-4, atol=1e-5)
+        actions, state = model.predict(obs, state, starts, deterministic=True)
+        obs, _, starts, _ = known.step(actions)
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.utils import LinearSchedule
 
 from relmem.agents import A3C, MemoryPPO, SequenceModel, load
+from relmem.agents.load import saved_file
 from relmem.cli import main
 from relmem.common.plain import PICKLE
 from relmem.common.saved import Damaged, require_seal, seal
@@ -130,6 +132,20 @@ def test_a_run_with_a_hostile_model_is_not_resumed(kind, place, runs, tmp_path, 
     assert "trusted" in said if kind == "agent" else "holds no checkpoint to continue from" in said
 
 
+def test_of_a_run_that_which_is_whole_is_played_with(runs, tmp_path, capsys):
+    run = Path(shutil.copytree(runs / "agent", tmp_path / "run"))
+    whole = run / "checkpoints" / f"step_{1:012d}.zip"
+    whole.parent.mkdir(exist_ok=True)
+    shutil.copy(run / "model.zip", whole)
+    assert saved_file(run) == run / "model.zip"
+    (run / "model.zip").write_bytes(whole.read_bytes()[:-1])
+    assert saved_file(run) == whole and load(run).num_timesteps > 0
+    assert "model.zip' is damaged, or holds no saved model: passed over" in capsys.readouterr().err
+    whole.write_bytes(b"")
+    with pytest.raises(Damaged):
+        load(run)
+
+
 def test_trusted_is_for_what_is_loaded(capsys):
     assert main(["train", "--env.id", "CartPole-v1", "--trusted"]) == 2
     assert "trusted goes with --resume" in capsys.readouterr().err
@@ -234,3 +250,63 @@ def test_a_bit_turned_over_is_noticed_before_anything_is_used(number, runs, tmp_
     for content in flips(checkpoint.read_bytes(), number):
         with pytest.raises(Damaged):
             require_seal(content)
+
+
+@pytest.mark.parametrize("nested", ["relmem.agents.features.FeaturesAndLast", "relmem.agents.MemoryActorCriticPolicy"])
+def test_a_file_imports_no_module_by_what_it_is_built_of(nested, agent, monkeypatch):
+    """However deep in a policy it is named: by features within features, or by the core of a policy as features."""
+    Path("visitor.py").write_text("import os\nos.mkdir('hostile')\n")
+    monkeypatch.syspath_prepend(".")
+    data = json.loads(zipfile.ZipFile(agent).read("data"))
+    inner = {"features": "visitor:name", "core": "visitor:name", "action_space": data["action_space"]}
+    inner |= {"lr_schedule": {"$schedule": ["stable_baselines3.common.utils.ConstantSchedule", {"val": 1.0}]}}
+    own = {"features": "visitor:name"} if nested.endswith("Last") else inner
+    kwargs = {"core": "gru", "features_extractor_class": {"$class": nested}, "features_extractor_kwargs": own}
+    parts = [{"$tuple": [part, data["observation_space"]]} for part in ("observation", "last_reward")]
+    space = {"$space": ["Dict", parts]}
+    changed = {"policy_kwargs": kwargs} | ({"observation_space": space} if nested.endswith("Last") else {})
+    with_entry(agent, "data", json.dumps(data | changed))
+    with pytest.raises(ValueError, match=r"'visitor:name': import visitor before, or load the file with trusted=True"):
+        load(agent)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_what_is_small_in_a_file_stays_small(sealed, agent):
+    bomb = io.BytesIO()
+    with zipfile.ZipFile(bomb, "w", compression=zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data", " " * (64 << 20))
+    agent.write_bytes(seal(bomb.getvalue()) if sealed else bomb.getvalue())
+    tracemalloc.start()
+    for way in (load, MemoryPPO.load, steps_taken):
+        with pytest.raises(ValueError):
+            way(agent)
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("bad", [None, 3, [], {}, "text", {"$class": "torch.nn.Bilinear"}])
+@pytest.mark.parametrize("name", ["data", "policy", "policy.optimizer", "moment"])
+def test_parts_that_are_something_else_get_a_sentence(name, bad, agent):
+    if name == "moment" and bad in (None, {}):
+        return  # there is none
+    with_entry(agent, name, json.dumps(bad))
+    with pytest.raises(ValueError):
+        load(agent)
+
+
+@pytest.mark.parametrize("bad", [None, 3, [], "text", {"$class": "torch.nn.Bilinear"}, {"core": "gru", "bogus": 1}])
+@pytest.mark.parametrize("name", ["policy_class", "policy_kwargs", "n_envs", "observation_space", "algorithm"])
+def test_attributes_that_are_something_else_get_a_sentence(name, bad, agent):
+    if (name, bad) != ("n_envs", 3):
+        data = json.loads(zipfile.ZipFile(agent).read("data"))
+        with_entry(agent, "data", json.dumps(data | {name: bad}))
+        with pytest.raises(ValueError):
+            load(agent)
+
+
+def test_an_agent_larger_than_any_memory_gets_a_sentence(agent):
+    data = json.loads(zipfile.ZipFile(agent).read("data"))
+    huge = {"core": "gru", "core_kwargs": {"hidden_size": 10**15}}
+    with_entry(agent, "data", json.dumps(data | {"policy_kwargs": huge}))
+    with pytest.raises(ValueError, match=r"of '.*model.zip' no agent can be made: RuntimeError: .*memory"):
+        load(agent)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ...common.options import Count, require_options
-from .core import MemoryCore, full_precision, output_map
+from .core import MemoryCore, full_precision, output_map, without_autocast
 
 
 class StackedCore(MemoryCore):
@@ -89,7 +89,7 @@ class StackedCore(MemoryCore):
     def _output(self, outputs: list[Tensor]) -> Tensor:
         """Outputs of the cores [..., O_i] -> y [..., O]."""
         y = torch.cat(outputs[::-1], dim=-1) if self.concatenate else outputs[-1]
-        with torch.autocast(y.device.type, enabled=False):
+        with without_autocast(y.device):
             return self.out(y)
 
     @property

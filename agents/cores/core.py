@@ -10,6 +10,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -23,6 +24,11 @@ State = Any
 """A NamedTuple of tensors, each [B, ...]; every core declares its own class."""
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager:
+    """A context outside autocast; nothing where there is none, since PyTorch cannot export one within another."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
 def full_precision(method: Callable) -> Callable:
     """Run ``method(self, x, ...)`` outside autocast, with ``x`` in the dtype of the core's parameters.
 
@@ -32,9 +38,7 @@ def full_precision(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def wrapper(self: MemoryCore, x: Tensor, *args: Any, **options: Any) -> Any:
-        if x.dtype == self.dtype and not torch.is_autocast_enabled(x.device.type):
-            return method(self, x, *args, **options)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             return method(self, x.to(self.dtype), *args, **options)
 
     return wrapper
@@ -119,7 +123,7 @@ class MemoryCore(nn.Module):
         since = first_output(since, len(x))
         x, starts = x.to(self.dtype), starts.bool()
         mixed = self.keeps_autocast and len(x) > 1
-        with torch.autocast(x.device.type, enabled=mixed and torch.is_autocast_enabled(x.device.type)):
+        with nullcontext() if mixed else without_autocast(x.device):
             if len(x) > 1:
                 return self.sequence(x, state, starts, since)
             # As in a rollout: without a branch on data it can be exported, and no GPU is waited for.
