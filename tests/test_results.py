@@ -192,7 +192,7 @@ tables:
   tasks/parity:
     title: Parity
     options: --task.name parity --task.max_length 8 --total_updates 20 --training.eval_every 5 --training.batch_size 8
-      --training.eval_size 50
+      --training.eval_size 50 --core.hidden_size 4
     runs:
       diverging: {title: far too fast, options: --core.name lstm --training.learning_rate 1e38}
       gru: {title: GRU, options: --core.name gru, seeds: [1, 2]}

@@ -237,7 +237,8 @@ def test_a_core_and_a_task_of_the_users_own_by_module(tmp_path):
         "register_core('my_core')(type('MyCore', (GRUCore,), {}))\n"
         "register_task('my_task')(type('MyTask', (Copy,), {}))\n"
     )
-    flags = ["--task.name", "things:my_task", "--task.bits", "3", "--core.name", "things:my_core", "--smoke"]
+    flags = ["--task.name", "things:my_task", "--task.bits", "3", "--core.name", "things:my_core"]
+    flags += ["--core.hidden_size", "4", "--smoke"]
     relmem = [sys.executable, "-P", "-c", "from relmem.cli import main; raise SystemExit(main())", "train"]
     for words in ([*flags, "--run_dir", "run"], ["--resume", "run", "--total_updates", "4"]):
         result = subprocess.run([*relmem, *words], cwd=tmp_path, capture_output=True, text=True, timeout=300)
