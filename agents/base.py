@@ -16,6 +16,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import check_for_correct_spaces, get_system_info, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from ..common.generators import set_generators
 from ..common.options import Count, require_options
 from ..common.output import say
 from .finite import require_finite_weights
@@ -23,7 +24,7 @@ from .guard import UpdateGuard
 from .normalization import Normalization, frozen, normalization_of
 from .policy import MemoryActorCriticPolicy
 from .precision import Precision
-from .resume import Moment, pending, set_generators, set_pending, take_moment
+from .resume import Moment, pending, set_pending, take_moment
 from .saved import DATA, MOMENT, SYSTEM, making, read_agent, write_agent
 from .schedule import as_schedule
 

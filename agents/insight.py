@@ -3,6 +3,7 @@ rank of what it holds, and the past steps that its decisions depend on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -116,7 +117,8 @@ def saliency(
         with torch.no_grad():
             features = policy._features(policy.obs_to_tensor(stacked)[0]).unsqueeze(1)  # [T, 1, F]
         features.requires_grad_()
-        outputs, _ = policy.core(features, as_state(policy, state), begins)
+        with torch.backends.cudnn.flags(enabled=False):  # whose recurrences have no gradients in evaluation mode
+            outputs, _ = policy.core(features, as_state(policy, state), begins)
         latent = policy._read_by_heads(outputs, features)[:, 0]  # [T, D]
         decisions = policy.action_net(policy.mlp_extractor.forward_actor(latent))  # [T, A]
     directions = _directions(decisions.shape[1], probes).to(decisions)  # [P, A]
@@ -140,7 +142,10 @@ def _directions(n: int, probes: int) -> Tensor:
 
 
 def numerical_rank(matrix: np.ndarray) -> float:
-    """The numerical rank ‖A‖²_F / ‖A‖²_2 of a matrix (Rudelson and Vershynin 2007), from 1 to its rank; 0 of zeros."""
+    """The numerical rank ‖A‖²_F / ‖A‖²_2 of a matrix (Rudelson and Vershynin 2007), from 1 to its rank; 0 of
+    zeros, NaN of what is not finite."""
+    if not np.isfinite(matrix).all():
+        return math.nan
     largest = float(np.linalg.norm(matrix, 2))
     return float(np.square(matrix / largest).sum()) if largest > 0 else 0.0
 

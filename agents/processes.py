@@ -14,6 +14,7 @@ from torch import Tensor, distributed
 
 from .buffer import SequenceBuffer, minibatch_shape
 from .collector import collect, threads_of_rollout
+from .finite import Diverged
 from .messages import PlayedStep, played
 from .ppo import MemoryPPO
 from .ppo_loss import Loss
@@ -133,6 +134,7 @@ class ParallelPPO(MemoryPPO):
 
         :return: False if a callback of the first process asked to stop
         :raises FloatingPointError: in all processes, if an environment of one gives numbers that are not finite
+        :raises Diverged: likewise, if what the policy computes is not finite, and going back does not help
         :raises ValueError: likewise, if an action mask has the wrong shape or allows nothing
         """
         assert self._own_buffer is not None and self._last_obs is not None and self._last_episode_starts is not None
@@ -154,6 +156,10 @@ class ParallelPPO(MemoryPPO):
             failure = error
         found = gathered_objects((steps, failure))
         for rank, (_, failed) in enumerate(found):
+            if isinstance(failed, Diverged):  # once more, with the weights that all go back to
+                self.guard.go_back(f"process {rank}: {failed}")
+                self._state = None
+                return self.collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
             if failed is not None:
                 raise type(failed)(f"process {rank}: {failed}")
         begun_at = self.num_timesteps

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import random
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 
 from ..common.exact import exact_copy
+from ..common.generators import generators
 from ..envs.state import load_state, save_state
 from .cores import State
 
@@ -71,27 +70,6 @@ def return_to_place(moment: Moment, env: VecEnv, state: State) -> tuple[Any, np.
     obs, starts, leaves = moment.get("place")
     placed = None if leaves is None else type(state)(*(leaf.to(state[0].device) for leaf in leaves))
     return obs, starts, placed
-
-
-def generators() -> dict[str, Any]:
-    """The states of all generators that this process draws from."""
-    version, numbers, spare = random.getstate()
-    return {
-        "python": (version, np.array(numbers), spare),
-        "numpy": np.random.get_state(legacy=False),  # noqa: NPY002
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None,
-    }
-
-
-def set_generators(states: dict[str, Any]) -> None:
-    """Let this process draw what the one would have drawn, of which these are the ``generators``."""
-    version, numbers, spare = states["python"]
-    random.setstate((version, tuple(numbers.tolist()), spare))
-    np.random.set_state(states["numpy"])  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] is not None and torch.cuda.device_count() == len(states["cuda"]):
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def pending(logger: Logger) -> list[dict[str, Any]]:

@@ -30,49 +30,49 @@ class Arguments(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def read(self, argv: Sequence[str]) -> argparse.Namespace:
+    def read(self, argv: Sequence[str], others: Sequence[str] = ()) -> argparse.Namespace:
         """Parse a command line.
 
+        :param others: names of flags that there are beside the command's own
         :raises ValueError: for whatever is wrong with it
         """
         known, rest = self.parse_known_args(list(argv))
-        self._refuse(rest)
+        self._refuse(rest, others)
         return known
 
     def read_with_overrides(
-        self, argv: Sequence[str], groups: Sequence[str], alone: Sequence[str] = ()
+        self, argv: Sequence[str], groups: Sequence[str], alone: Sequence[str] = (), several: bool = False
     ) -> tuple[argparse.Namespace, dict[str, list[str]]]:
         """Parse a command line that may hold options of a training beside the command's own.
 
         :param groups: prefixes of those options, such as ``("env",)``
         :param alone: those that have no prefix
+        :param several: whether they take all words up to the next flag, instead of one
         :return: the command's arguments, and the words behind each ``--group.name`` or ``--name``
         :raises ValueError: for whatever is wrong with it
         """
-        known, rest = self.parse_known_args(list(argv))
+        own: list[str] = []
         overrides: dict[str, list[str]] = {}
-        name = ""
-        for token in rest:
-            if token.startswith("--"):
-                name, equals, text = token.removeprefix("--").partition("=")
-                if name not in alone and (name.partition(".")[0] not in groups or "." not in name):
-                    self._refuse([token], alone)
-                if name in overrides:
-                    raise ValueError(f"--{name} is there twice")
-                overrides[name] = [text] if equals else []
-            elif name:
-                overrides[name].append(token)
-            else:
-                self._refuse([token])
-        for name, words in overrides.items():
+        rest = list(argv)
+        while rest:
+            token = rest.pop(0)
+            name, equals, text = token.removeprefix("--").partition("=")
+            if not token.startswith("--") or (name not in alone and name.partition(".")[0] not in groups):
+                own.append(token)
+                continue
+            if name in overrides:
+                raise ValueError(f"--{name} is there twice")
+            words = overrides[name] = [text] if equals else []
+            while rest and not rest[0].startswith("--") and not equals and (several or not words):
+                words.append(rest.pop(0))
             if not words:
                 raise ValueError(f"--{name} needs a value")
-        return known, overrides
+        return self.read(own, alone), overrides
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{self.prog}: {message}")
 
-    def _refuse(self, rest: Sequence[str], others: Sequence[str] = ()) -> None:
+    def _refuse(self, rest: Sequence[str], others: Sequence[str]) -> None:
         flags = [
             flag.removeprefix("--")
             for action in self._actions

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..common.files import require_writable
 from ..common.output import say, warn
-from ..experiment.compare import compare, find_runs
+from ..experiment.compare import TASK, compare, find_runs
 from ..experiment.folder import RunFolder, is_over
 from ..experiment.run import require_same_run
 from . import plot
@@ -18,7 +18,10 @@ from .config_files import GROUPS, find_config
 from .launch import LAUNCHERS, Launcher, Training, launcher
 from .options import parse
 
-RUN_OPTIONS = ("total_timesteps", "total_updates", "max_minutes", "device", "precision", "threads", "keep")
+RUN_OPTIONS = (
+    *("total_timesteps", "total_updates", "max_minutes", "init_from"),
+    *("device", "precision", "threads", "keep", "track"),
+)
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -42,7 +45,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--processes", type=positive, metavar="N", help="at a time; default: one per processor")
     parser.add_argument("--launcher", default="local", choices=list(LAUNCHERS), help="where they run (%(default)s)")
     parser.add_argument("--smoke", action="store_true", help="cut each down to a few seconds, to see whether it works")
-    args, options = parser.read_with_overrides(argv, GROUPS, RUN_OPTIONS)
+    args, options = parser.read_with_overrides(argv, GROUPS, RUN_OPTIONS, several=True)
     out = args.out or Path("runs", f"sweep_{name_of(args.config)}")
     lists = {**options, "seed": args.seeds}
     fixed = ["--config", args.config, *["--smoke"] * args.smoke]
@@ -52,7 +55,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     require_writable(out)
     todo = [training for training in trainings if is_due(training)]
     launch = launcher(args.launcher, args.processes)
-    by = [name for name, texts in options.items() if len(texts) > 1]
+    by = [name for name, texts in options.items() if len(texts) > 1 and not name.startswith(TASK)]
     return lambda: run(out, trainings, todo, launch, by)
 
 

@@ -49,7 +49,7 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="of study and trials; default: runs/tune_CONFIG")
     parser.add_argument("--processes", type=positive, default=1, metavar="N", help="trials at a time (%(default)s)")
     parser.add_argument("--launcher", default="local", choices=list(LAUNCHERS), help="where they run (%(default)s)")
-    args, options = parser.read_with_overrides(argv, GROUPS, ("seed", *RUN_OPTIONS))
+    args, options = parser.read_with_overrides(argv, GROUPS, ("seed", *RUN_OPTIONS), several=True)
     for name, texts in options.items():
         if len(texts) > 1:
             raise ValueError(f"--{name} takes one value: what is tried stands in --space")

@@ -13,6 +13,10 @@ import gymnasium
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
+from ..common.exact import NotExact
+from ..common.generators import generators, set_generators
+from .state import load_chain, save_chain
+
 END_SECONDS = 0.1  # between the last word of a process and its end
 GRACE_SECONDS = 5.0  # for a process that is to end
 
@@ -39,6 +43,28 @@ class ProcessVecEnv(SubprocVecEnv):
             which = "an environment" if failed is None else f"environment {failed}"
             raise RuntimeError(f"{which} failed in its process, whose output above may say why") from error
 
+    def save_state(self) -> list[Any]:
+        """Where the environments are, and the generators of their processes.
+
+        :raises NotExact: if one of them cannot be taken down
+        """
+        found = self.env_method("where")
+        for state in found:
+            if isinstance(state, NotExact):
+                raise state
+        return found
+
+    def load_state(self, state: list[Any]) -> bool:
+        """Bring the environments to where others were.
+
+        :raises ValueError: if they are not made alike
+        """
+        if len(state) != self.num_envs:
+            raise ValueError(f"the state is of {len(state)} environments, and these are {self.num_envs}")
+        for number, place in enumerate(state):
+            self.env_method("go_to", place, indices=number)
+        return True
+
     def close(self) -> None:
         """End all processes, whatever they are doing: SB3 would wait for what a step has to say, which may have been
         read already, or come from one that is gone."""
@@ -64,4 +90,20 @@ class Deaf:
 
     def __call__(self) -> Any:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        return self.make_env()
+        return Reachable(self.make_env())
+
+
+class Reachable(gymnasium.Wrapper):
+    """An environment that another process can ask where it is."""
+
+    def where(self) -> dict[str, Any] | NotExact:
+        """What ``go_to`` wants; or why that cannot be said, which this process must not die of."""
+        try:
+            return {"layers": save_chain(self.env), "generators": generators()}
+        except NotExact as error:
+            return error
+
+    def go_to(self, place: dict[str, Any]) -> None:
+        """Be where another one was."""
+        load_chain(self.env, place["layers"])
+        set_generators(place["generators"])

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from ..agents.base import MemoryAlgorithm
 from ..agents.evaluate import evaluate
+from ..common.files import replacing
 from ..common.options import Count
 from ..common.output import stage
 from .episodes import EpisodeFile, read_rows
@@ -107,6 +108,12 @@ class Evaluations(BaseCallback):
 
     def _on_training_start(self) -> None:
         self._due = self._next()
+        with self.folder.attempt("the evaluations"):
+            rows = read_rows(self.folder.evaluations, 2)
+            kept = [row for row in rows if row[0] <= self.num_timesteps]
+            if len(kept) < len(rows):  # a run that was killed comes to the later ones again
+                with replacing(self.folder.evaluations) as file:
+                    file.write((EVALUATIONS + "".join(f"{int(step)},{mean!r}\n" for step, mean in kept)).encode())
 
     def _next(self) -> float:
         """The next step at which to evaluate, wherever the training was taken up."""

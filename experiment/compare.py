@@ -20,7 +20,18 @@ from .pictures import WINDOW, Curve, running_mean
 
 POINTS = 500  # of a curve, at most
 TASK = ("env.id", "env.kwargs", "env.frame_skip", "env.flicker", "task.")  # options that say what is trained on
-HARDWARE = ("seed", "device", "precision", "threads", "env.n_threads", "env.backend", "algo.workers")
+HARDWARE = (
+    "seed",
+    "device",
+    "precision",
+    "threads",
+    "launcher",
+    "ray.",
+    "env.n_threads",
+    "env.backend",
+    "algo.workers",
+)
+KEPT = ("track", "keep")  # what is shown and kept of a training
 LENGTH = ("total_timesteps", "total_updates", "max_minutes", "eval.")
 SHORT = {"core": "core.name", "algo": "algo.name", "env": "env.id", "task": "task.name"}
 BOOTSTRAPS = 2000
@@ -52,20 +63,22 @@ class Trained(NamedTuple):
 def find_runs(paths: Iterable[Path]) -> tuple[list[Trained], dict[Path, str]]:
     """The runs in these folders, or in folders below them.
 
-    :return: those that have something to show, and why the others have not
-    :raises ValueError: if a path is no folder, or no run is below it
+    :return: those that have something to show, and why the others have not, such as files among the paths
+    :raises ValueError: if there is nothing at a path
     """
     runs: list[Trained] = []
     left_out: dict[Path, str] = {}
+    seen: set[Path] = set()
     for path in paths:
-        if not path.is_dir():
-            raise ValueError(f"'{path}' is no folder of a run")
+        if not path.exists():
+            raise ValueError(f"there is no folder '{path}'")
         folders = sorted(config.parent for config in path.rglob("config.yaml"))
         if not folders:
-            raise ValueError(f"'{path}' holds no run: there is no config.yaml in it or below")
+            left_out[path] = "there is no config.yaml in it or below" if path.is_dir() else "it is no folder"
         for folder in folders:
-            if folder in left_out or any(run.folder == folder for run in runs):
+            if folder.resolve() in seen:
                 continue
+            seen.add(folder.resolve())
             found = read_run(folder)
             if isinstance(found, Trained):
                 runs.append(found)
@@ -157,7 +170,7 @@ def compare(runs: Sequence[Trained], by: Sequence[str] = ()) -> Comparison:
     for run in runs:
         tasks[", ".join([run.subject, *_words(run, of_task)])].append(run)
     if not keys:
-        passed_over = (*TASK, *HARDWARE, *LENGTH)
+        passed_over = (*TASK, *HARDWARE, *KEPT, *LENGTH)
         found = dict.fromkeys(key for of_one in tasks.values() for key in _differing(of_one))
         keys = [key for key in found if not key.startswith(passed_over)]
         if len({run.config["core.name"] for run in runs}) > 1:

@@ -75,7 +75,8 @@ def page(kind: str) -> str:
         parts.append(overall.section(over_all))
     parts += [section(table, results) for table, results in found.items() if results]
     missing = {table: titles([run for run in table.runs if run not in results]) for table, results in found.items()}
-    if lines := [f"* {table.title}: {'; '.join(names)}" for table, names in missing.items() if names]:
+    words = {table: "; ".join(names) if found[table] else "all of it" for table, names in missing.items() if names}
+    if lines := [f"* {table.title}: {names}" for table, names in words.items()]:
         parts.append("\n".join(["## Not trained yet", "", *lines]))
     return "\n\n".join(filter(None, parts)) + "\n"
 

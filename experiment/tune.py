@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 import optuna
 from optuna import TrialPruned
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.pruners import MedianPruner
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import MaxTrialsCallback, Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..common.output import say, warn
 from .folder import has_checkpoint
@@ -33,25 +35,30 @@ def open_study(folder: Path, name: str, lower_is_better: bool, options: Sequence
 
     :param options: what all trials have in common, and what is tried
     :param warmup: steps of a training before which it is not pruned
-    :raises ValueError: if the study that is there has other options
+    :raises ValueError: if the study that is there has other options, or cannot be opened
     """
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # this module says what happens
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        storage = RDBStorage(
-            f"sqlite:///{(folder / 'study.db').resolve()}",
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=GRACE_SECONDS,
-            heartbeat_stale_trial_callback=_again,
+    file = folder / "study.db"
+    url = URL.create("sqlite", database=str(file.resolve())).render_as_string()  # whatever signs the path has
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            storage = RDBStorage(
+                url,
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=_again,
+            )
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction=StudyDirection.MINIMIZE if lower_is_better else StudyDirection.MAXIMIZE,
+            pruner=MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warmup),
+            load_if_exists=True,
         )
-    study = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        direction=StudyDirection.MINIMIZE if lower_is_better else StudyDirection.MAXIMIZE,
-        pruner=MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=warmup),
-        load_if_exists=True,
-    )
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise ValueError(f"cannot open the study '{file}': {str(error).splitlines()[0]}") from error
     if study.user_attrs.setdefault(OPTIONS, list(options)) != list(options):
         raise ValueError(f"the study in '{folder}' is of other options ({' '.join(study.user_attrs[OPTIONS])})")
     study.set_user_attr(OPTIONS, list(options))

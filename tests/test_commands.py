@@ -97,6 +97,11 @@ def test_evaluate_shows_a_table_and_every_episode(run, capfd):
     assert "returns  " + " ".join(f"{value:g}" for value in found["returns"]) in shown
 
 
+def test_options_of_the_environment_may_stand_before_the_run(run, capfd):
+    assert main(["evaluate", "--env.max_frames", "3", str(run), "--episodes", "1", "--json"]) == 0
+    assert json.loads(capfd.readouterr().out)["options"] == {"env.max_frames": "3"}
+
+
 def test_evaluate_in_another_environment_than_the_run_s(run, capfd):
     assert main(["evaluate", str(run), "--episodes", "2", "--env.max_frames", "4", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
@@ -388,7 +393,7 @@ def test_pictures_of_the_memory_in_tensorboard(tmp_path):
     options = ["--core.name", "stm", "--core.item_size", "6", "--core.queries", "2", "--core.relation_size", "3"]
     argv = ["train", "--env.id", CARTPOLE["id"], "--env.n_envs", "2", "--algo.n_steps", "32", *options]
     evaluation = ["--eval.every", "64", "--eval.episodes", "1", "--eval.memory", "true"]
-    assert main([*argv, *evaluation, "--total_timesteps", "128", "--run_dir", str(tmp_path / "run")]) == 0
+    assert main([*argv, *evaluation, "--total_timesteps", "64", "--run_dir", str(tmp_path / "run")]) == 0
     tags = EventAccumulator(str(tmp_path / "run")).Reload().Tags()
     assert {"memory/memory", "memory/norms", "memory/saliency"} == set(tags["images"])
     assert {"memory/item_rank", "memory/relation_rank", "memory/relation_readout_rank"} <= set(tags["scalars"])

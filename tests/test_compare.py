@@ -1,6 +1,7 @@
 """Runs beside each other: ``plot`` and ``sweep``."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def make_run(folder, level=10.0, episodes=200, seconds=True, **changes):
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in CONFIG.items()}
     for key, value in changes.items():
         group, _, name = key.rpartition("__")
-        (config[group] if group else config)[name] = value
+        (config.setdefault(group, {}) if group else config)[name] = value
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = [f"{10 * (i + 1)},{level},10" + f",{i + 1}" * seconds for i in range(episodes)]
@@ -66,6 +67,19 @@ def test_rows_are_what_differs_but_for_seeds(cores, tmp_path):
     assert rows_of(cores) == {"CartPole-v1": table}
     assert rows_of(cores, "core") == {"CartPole-v1": {"gru": 2, "lstm": 3}}
     assert rows_of(cores, "core.hidden_size") == {"CartPole-v1": {"hidden_size 8": 4, "hidden_size 16": 1}}
+
+
+def test_whatever_lies_beside_runs_is_left_out_and_no_run_counts_twice(cores, monkeypatch):
+    (cores / "plot.png").touch()
+    (cores / "none").mkdir()
+    monkeypatch.chdir(cores)
+    runs, left_out = find_runs([*cores.iterdir(), cores, Path("lstm_1")])
+    assert len(runs) == 4 and {path.name for path in left_out} == {"plot.png", "none"}
+
+
+def test_how_a_run_was_kept_and_where_it_was_trained_makes_no_row(cores):
+    make_run(cores / "ray", seed=3, launcher="ray", track=True, keep=9, ray__workers=4)
+    assert rows_of(cores) == {"CartPole-v1": {"gru": 2, "lstm": 3}}
 
 
 def test_environments_and_their_arguments_are_tasks_of_their_own(tmp_path):
@@ -149,8 +163,11 @@ def test_intervals_hold_the_true_mean_about_as_often_as_they_say():
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        (["plot", "nowhere"], "'nowhere' is no folder of a run"),
-        (["plot", "empty"], "'empty' holds no run"),
+        (["plot", "nowhere"], "there is no folder 'nowhere'"),
+        (
+            ["plot", "empty", "taken.png"],
+            "there is nothing to draw yet (empty: there is no config.yaml in it or below; taken",
+        ),
         (["plot", "new"], "there is nothing to draw yet (new: no episode has ended yet)"),
         (["plot", "run", "--out", "taken.png"], "'taken.png' exists already: choose another name, or remove it"),
         (["plot", "run", "--out", "table.png"], "'table.md' exists"),
@@ -199,23 +216,30 @@ def test_runs_of_a_sweep_are_named_after_what_differs(tmp_path):
     )
 
 
-SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "2", "--core.hidden_size", "4", "--algo.gamma", "0.9", "0.98",
+SWEEP = ["sweep", "cartpole/masked_lstm", "--seeds", "1", "--core.hidden_size", "4", "--algo.gamma", "0.9", "0.98",
          "--env.n_envs", "2", "--total_timesteps", "300", "--algo.n_steps", "32", "--eval.episodes", "1",
          "--processes", "1", "--out", "sweep"]  # fmt: skip
 
 
+def test_a_sweep_over_tasks_is_a_product_and_compared_over_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("relmem.cli.sweep.run", lambda out, trainings, todo, launch, by: len(todo) * 100 + len(by))
+    lists = ["--env.id", "CartPole-v1", "Acrobot-v1", "--core.name", "lstm", "gru", "--track", "false"]
+    sweep = ["sweep", "--seeds", "1", "2", "--processes", "1", "cartpole/masked_lstm", *lists]
+    assert main([*sweep, "--out", str(tmp_path / "out")]) == 801
+
+
 @pytest.mark.slow
-def test_a_sweep_trains_the_product_once_and_draws_it(tmp_path, monkeypatch, capsys):
+def test_a_sweep_trains_each_once_and_draws_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(SWEEP) == 0
     said = capsys.readouterr().out
-    names = {"gamma_0.9_s1", "gamma_0.9_s2", "gamma_0.98_s1", "gamma_0.98_s2"}
+    names = {"gamma_0.9_s1", "gamma_0.98_s1"}
     assert {path.parent.name for path in tmp_path.rglob("config.yaml")} == names
     assert all(is_over(tmp_path / "sweep" / name) for name in names)
-    assert "4 trainings in sweep: 0 are over, 4 to go" in said
-    assert "| gamma 0.98 | 2 | " in (tmp_path / "sweep" / "plot.md").read_text()
+    assert "2 trainings in sweep: 0 are over, 2 to go" in said
+    assert "| gamma 0.98 | 1 | " in (tmp_path / "sweep" / "plot.md").read_text()
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.zip")}
-    assert main(SWEEP) == 0 and "4 are over, 0 to go" in capsys.readouterr().out
+    assert main(SWEEP) == 0 and "2 are over, 0 to go" in capsys.readouterr().out
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.zip")}
     assert main([*SWEEP, "--algo.ent_coef", "0.5"]) == 2
     assert "with algo.ent_coef 0.5: that run has algo.ent_coef 0.0" in capsys.readouterr().err

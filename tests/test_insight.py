@@ -124,6 +124,7 @@ def test_the_numerical_rank():
     assert numerical_rank(np.ones((4, 6))) == pytest.approx(1)
     assert numerical_rank(np.diag([2.0, 1.0, 1.0])) == pytest.approx(1.5)  # (4 + 1 + 1) / 4
     assert numerical_rank(np.zeros((3, 3))) == 0
+    assert np.isnan(numerical_rank(np.array([[np.inf, 1.0], [1.0, np.nan]])))
 
 
 def test_the_rank_of_the_relational_read_out():

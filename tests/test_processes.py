@@ -73,7 +73,7 @@ def trained(core):
 
 
 def skipped():
-    """What becomes of a minibatch of which one process's part is not finite."""
+    """What becomes of a minibatch of which one process's part is not finite, and of weights that are not."""
     env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // 2)
     model = ParallelPPO("MemoryPolicy", env, policy_kwargs={"core": "lstm", "core_kwargs": CORES["lstm"]}, **OPTIONS)
     loss, calls = model._loss, []
@@ -86,8 +86,13 @@ def skipped():
 
     model._loss = spoilt
     model.learn(32 * ENVS)
+    made, model._loss = len(calls), loss
+    model.learn(32 * ENVS, reset_num_timesteps=False)
+    with torch.no_grad():
+        model.policy.action_net.weight.fill_(float("nan"))
+    model.learn(32 * ENVS, reset_num_timesteps=False)
     weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
-    return {"weights": weights, "skipped": model.guard.skipped, "calls": len(calls)}
+    return {"weights": weights, "skipped": model.guard.skipped, "calls": made, "went back": model.guard.halved}
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +124,11 @@ def test_two_processes_do_what_one_does_with_all_environments(core, in_two, monk
 
 
 @pytest.mark.slow
-def test_two_processes_skip_the_same_updates(in_two):
+def test_two_processes_skip_the_same_updates_and_go_back_together(in_two):
     first, second = in_two[SKIPPED]
     assert torch.equal(first["weights"], second["weights"]) and first["weights"].isfinite().all()
-    assert first["skipped"] == second["skipped"] == 1 and first["calls"] == second["calls"]
+    assert first["skipped"] == second["skipped"] == 1 and first["went back"] == second["went back"] == 1
+    assert first["calls"] == second["calls"]
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from contextlib import closing
 
 import gymnasium
 import numpy as np
@@ -22,6 +23,8 @@ from relmem.cli import main
 from relmem.common.exact import NotExact, exact_copy
 from relmem.common.saved import pack, unpack
 from relmem.envs import AtariVecEnv, make_vec_env
+from relmem.envs.processes import ProcessVecEnv
+from relmem.envs.state import load_state, save_state
 from relmem.experiment import agent
 from relmem.experiment import folder as run_folder
 from relmem.experiment.episodes import read_episodes
@@ -156,6 +159,68 @@ def test_an_environment_may_say_itself_where_it_is(tmp_path):
         assert again.num_timesteps == 16
         if exact:
             assert again.env.envs[0].clock.now == 6 and (again._last_obs == 6).all()
+
+
+class Sampled(Opaque):
+    """Observations are drawn from their space."""
+
+    def reset(self, *, seed=None, options=None):
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action):
+        return self.observation_space.sample(), 1.0, False, False, {}
+
+    def __init__(self):
+        self.observation_space = spaces.Box(0, 1, (3,))
+
+
+class Drawing(Hooked):
+    """Draws from the generator of its process."""
+
+    def step(self, action):
+        return np.random.random(1).astype(np.float32), 1.0, False, False, {}  # noqa: NPY002
+
+
+class Within(Opaque):
+    """Plays in another environment without being its wrapper."""
+
+    def __init__(self):
+        self.env = Opaque()
+
+    def reset(self, *, seed=None, options=None):
+        return self.env.reset(seed=seed)
+
+    def step(self, action):
+        return self.env.step(action)
+
+
+def test_what_spaces_draw_and_what_is_called_env_belong_to_the_state():
+    one, other = DummyVecEnv([Sampled]), DummyVecEnv([Sampled])
+    one.seed(3), one.reset(), other.reset(), one.step(np.zeros(1))
+    assert load_state(other, save_state(one))
+    assert (one.step(np.zeros(1))[0] == other.step(np.zeros(1))[0]).all()
+    one = DummyVecEnv([Within])
+    one.reset()
+    assert "'env' of Within" in save_state(one)["why"]
+
+
+def test_environments_in_processes_of_their_own_go_on():
+    kinds = [lambda: gymnasium.make("CartPole-v1"), Drawing]
+    with closing(ProcessVecEnv(kinds[:1] * 2, "fork")) as one, closing(ProcessVecEnv(kinds[:1] * 2, "fork")) as other:
+        one.seed(3), one.reset(), other.reset()
+        for action in ([0, 1], [1, 0], [1, 1]):
+            one.step(np.array(action))
+        assert load_state(other, save_state(one))
+        for _ in range(30):  # into other episodes
+            assert (one.step(np.ones(2, int))[0] == other.step(np.ones(2, int))[0]).all()
+    with closing(ProcessVecEnv(kinds[1:], "fork")) as one, closing(ProcessVecEnv(kinds[1:], "fork")) as other:
+        one.reset(), other.reset()
+        assert load_state(other, save_state(one))
+        assert (one.step(np.zeros(1, int))[0] == other.step(np.zeros(1, int))[0]).all()
+    with closing(ProcessVecEnv([Opaque], "fork")) as one:
+        one.reset()
+        assert "'clock' of Opaque" in save_state(one)["why"]
 
 
 def test_a_run_says_where_episodes_begin_anew(tmp_path, capfd):

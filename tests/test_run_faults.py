@@ -125,8 +125,11 @@ def test_a_run_keeps_as_many_checkpoints_as_it_is_told_and_the_best_model(tmp_pa
     assert [path.name for path in (run / "checkpoints").iterdir()] == [f"step_{256:012d}.zip"]
     best = np.loadtxt(run / "evaluations.csv", delimiter=",", skiprows=1)
     assert MemoryPPO.load(run / "best_model.zip").num_timesteps == best[best[:, 1].argmax(), 0]
+    (run / "model.zip").unlink()  # as if it had been killed
     assert main(["train", "--resume", str(run), "--total_timesteps", "512", "--keep", "2"]) == 0
     assert len(list((run / "checkpoints").iterdir())) == 2
+    rows = np.loadtxt(run / "evaluations.csv", delimiter=",", skiprows=1)
+    assert rows[:, 0].tolist() == [128, 256, 384, 512]
 
 
 def test_evaluations_while_training_keep_the_best_model(tmp_path):

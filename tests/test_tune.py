@@ -15,8 +15,9 @@ from relmem.cli.options import parse
 from relmem.experiment.agent import ALGORITHMS
 from relmem.experiment.run import Run
 from relmem.experiment.search_space import Choices, Numbers, read_space, require_space, shipped_space
+from relmem.experiment.tune import open_study
 
-TUNE = ["tune", "cartpole/masked_lstm", "--total_timesteps", "600", "--env.n_envs", "2", "--core.hidden_size", "4",
+TUNE = ["tune", "cartpole/masked_lstm", "--total_timesteps", "400", "--env.n_envs", "2", "--core.hidden_size", "4",
         "--eval.episodes", "1", "--algo.n_steps", "32", "--algo.n_epochs", "1", "--out", "tuned"]  # fmt: skip
 SPACE = "algo.learning_rate: {low: 1e-4, high: 1e-2, log: true}\nalgo.gamma: {choices: [0.9, 0.99]}\n"
 
@@ -154,6 +155,16 @@ def test_each_of_several_processes_has_all_options_and_a_trial_of_its_own(here, 
     assert len(helpers) == 3 and len({helper.options for helper in helpers}) == 1
     assert {"--core.hidden_size", "--space", "--trials"} <= set(helpers[0].arguments())
     assert "--processes" not in helpers[0].arguments()
+
+
+def test_a_study_lies_in_any_folder_and_a_damaged_one_is_refused(here, capsys):
+    for name in ("ü %20", "what?#"):
+        open_study(here / name, "study", False, [], 0)
+        assert [path.name for path in (here / name).iterdir()] == ["study.db"]
+    (here / "tuned").mkdir()
+    (here / "tuned" / "study.db").write_text("no database " * 100)
+    assert main([*TUNE, "--trials", "1"]) == 2
+    assert "cannot open the study 'tuned/study.db': " in capsys.readouterr().err
 
 
 def test_without_optuna_the_extra_is_named(here, monkeypatch, capsys):

@@ -12,13 +12,14 @@ from stable_baselines3.common.type_aliases import Schedule
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from ...common.generators import set_generators
 from ..buffer import SequenceBuffer
 from ..collector import collect, to_tensors
 from ..finite import Diverged, is_finite
 from ..guard import not_finite
 from ..messages import PlayedStep, played
 from ..policy import MemoryActorCriticPolicy
-from ..resume import Moment, return_to_place, set_generators, take_moment
+from ..resume import Moment, return_to_place, take_moment
 from .shared import trained
 
 

@@ -59,7 +59,7 @@ class Training:
         except BaseException:
             traceback.print_exc()
         finally:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # the latter: it is closed
                 sys.stdout.flush()
             os._exit(code)
 
@@ -252,7 +252,7 @@ def stdout(folder: Path, rng: np.random.Generator, quick: bool) -> Tally:
     """Output into closed pipes, closed files and a full device."""
     tally = Tally("stdout")
     kinds = ("pipe", "full", "closed")
-    for number in range(2 if quick else 12):
+    for number in range(len(kinds) if quick else 12):
         kind, run = kinds[number % 3], folder / str(number)
         training = new(run, PPO, 256, before=lambda kind=kind: _broken_output(kind))
         code = training.wait()
