@@ -48,6 +48,7 @@ class Encoder:
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
         """Tensors and arrays found on the way, by the place where they stood."""
+        self._kept: dict[tuple[Any, ...], str] = {}  # their names, by their place in memory
 
     def encode(self, value: Any, place: str = "") -> Any:
         """The plain form of a value. ``place`` says where it stands: ``state.0.exp_avg``."""
@@ -103,9 +104,13 @@ class Encoder:
         return [self.encode(item, f"{place}.{number}") for number, item in enumerate(values)]
 
     def _put(self, tensor: Tensor, place: str) -> str:
+        """Keep a tensor, once: a policy's state has those of its features under three names."""
+        memory = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), tensor.device
+        if tensor.numel() and memory in self._kept:
+            return self._kept[memory]
         while place in self.tensors:
             place += "_"
-        self.tensors[place] = tensor
+        self.tensors[place], self._kept[memory] = tensor, place
         return place
 
 

@@ -26,6 +26,7 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
 
     def __init__(self, run: RunFolder, name: str, step: int) -> None:
         self.run, self.path, self.step = run, run.path / name, step
+        _wait_for_a_later_name(self.path)
         self.writer: Any = None
         self._is_closed = False  # as SB3 asks: each entry opens what is not open
         threading.excepthook = _without_tracebacks_of_writers
@@ -35,7 +36,6 @@ class ResumableTensorBoard(TensorBoardOutputFormat):
         with self.run.attempt("the TensorBoard log"):
             try:
                 if self.writer is None:
-                    _wait_for_a_later_name(self.path)
                     self.writer = SummaryWriter(str(self.path), purge_step=self.step + 1 if self.step else None)
                     self.step = step
                 super().write(key_values, key_excluded, step)

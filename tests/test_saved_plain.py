@@ -142,6 +142,15 @@ def flipped(content, bit):
     return bytes(changed)
 
 
+def test_what_is_kept_under_two_names_is_written_once():
+    weight, empty = torch.randn(1000), torch.zeros(0)
+    content = pack({"policy": {"a": weight, "b": weight, "half": weight[:500], "array": weight.numpy(), "none": empty}})
+    assert len(content) < 1.8 * 4000
+    found = unpack(content)["policy"]
+    assert all(torch.equal(torch.as_tensor(found[name]), weight) for name in ("a", "b", "array"))
+    assert torch.equal(found["half"], weight[:500]) and found["none"].shape == (0,)
+
+
 def test_every_single_bit_counts():
     content = pack({"data": {"a": 1, "w": torch.ones(2)}})
     for bit in range(8 * len(content)):
