@@ -23,9 +23,9 @@ def chosen(kind: str, parts: Sequence[str], names: Iterable[str]) -> list[str]:
 
 
 def summary(text: str) -> str:
-    """The first sentence of a docstring or comment, up to its colon. Of what stands in parentheses, authors and year
-    are kept."""
+    """The first sentence of a docstring or comment, up to its colon, without the words that equations behind it begin
+    with. Of what stands in parentheses, authors and year are kept."""
     text = " ".join(text.strip().split("\n\n")[0].replace("``", "").split())
     text = re.sub(r" \(([^()]*? \d{4})\b[^()]*\)", r" (\1)", text)
     text = re.sub(r" \((?![^()]* \d{4}\))[^()]*\)", "", text)
-    return re.split(r"(?<!\bal)[.:](?: |$)", text)[0]
+    return re.sub(r", for each [^,]*$", "", re.split(r"(?<!\bal)[.:](?: |$)", text)[0])

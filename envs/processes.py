@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import signal
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ class ProcessVecEnv(SubprocVecEnv):
     """
 
     def __init__(self, env_fns: list[Callable[[], gymnasium.Env]], start_method: str | None = None) -> None:
+        # Loaded once, where the processes are forked from, and not in each of them, which takes seconds.
+        multiprocessing.set_forkserver_preload(["__main__", "relmem.envs"])
         super().__init__([Deaf(make_env) for make_env in env_fns], start_method)
 
     def step_wait(self) -> VecEnvStepReturn:

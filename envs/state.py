@@ -29,7 +29,7 @@ CONSTANT = (EnvSpec, type, types.FunctionType, types.MethodType, types.BuiltinFu
 # Attributes that are as they were made, or lead to the next layer.
 OF_ENVS = ("spec", "metadata")
 OF_WRAPPERS = (*OF_ENVS, "env", "_metadata", "_saved_kwargs", "_cached_spec")
-OF_VEC_WRAPPERS = ("metadata", "venv", "class_attributes", "reset_infos", "_seeds", "_options")
+OF_VEC_WRAPPERS = ("metadata", "venv", "class_attributes", "reset_infos", "_seeds", "_options", "obs_spaces")
 # All of a Monitor that changes, but for the list of all its earlier episodes.
 OF_MONITOR = ("rewards", "needs_reset", "total_steps", "current_reset_info")
 

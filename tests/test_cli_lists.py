@@ -91,3 +91,4 @@ def test_the_summary_of_a_docstring():
 
     And more."""
     assert summary(doc) == "DeltaNet (Schlag et al. 2021) of heads, M(k) = v"
+    assert summary("mLSTM (Beck et al. 2024), for each head h:\n\n    h = 1") == "mLSTM (Beck et al. 2024)"

@@ -16,9 +16,10 @@ import pytest
 import torch
 from gymnasium import spaces
 from small_cores import SMALL
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv
 
 from relmem.agents import MemoryPPO, load
+from relmem.agents.normalization import normalization_of, normalize
 from relmem.cli import main
 from relmem.common.exact import NotExact, exact_copy
 from relmem.common.saved import pack, unpack
@@ -96,9 +97,10 @@ def test_n_and_n_steps_are_2n(env, core, options, tmp_path):
     assert shown[0] == shown[1]
 
 
-def test_a_normaliser_goes_on(tmp_path):
+@pytest.mark.parametrize("options", [{}, {"last_reward": True, "frame_stack": 2}], ids=["plain", "parts"])
+def test_a_normaliser_goes_on(options, tmp_path):
     def envs():
-        return VecNormalize(make_vec_env("Pendulum-v1", 2, seed=1))
+        return normalize(make_vec_env("Pendulum-v1", 2, seed=1, **options))
 
     whole = agent_of(envs())
     whole.learn(32 * 4)
@@ -110,7 +112,7 @@ def test_a_normaliser_goes_on(tmp_path):
     assert again.take_up(again.saved_at)
     again.learn(32 * 2, reset_num_timesteps=False)
     assert_same(again, whole)
-    assert (again.env.obs_rms.mean == whole.env.obs_rms.mean).all()
+    assert normalization_of(again.env) == normalization_of(whole.env)
 
 
 class Opaque(gymnasium.Env):
