@@ -239,7 +239,7 @@ def _traced(model: MemoryAlgorithm | MemoryActorCriticPolicy) -> tuple[StepGraph
     policy.set_training_mode(False)
     policy.set_precision("fp32")
     policy.requires_grad_(False)
-    normalization = None if isinstance(model, MemoryActorCriticPolicy) else model.normalization_now()
+    normalization = model.normalization_now() if isinstance(model, MemoryAlgorithm) else None
     graph = StepGraph(policy, normalization).eval()
     inputs = _first_inputs(graph, BATCH, np.random.default_rng(0))
     batch = torch.export.Dim("batch", min=1, max=2**31 - 1)

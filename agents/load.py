@@ -30,7 +30,9 @@ def load(path: str | os.PathLike[str], trusted: bool = False, **kwargs: Any) -> 
     algorithms: dict[str, type[Algorithm]] = {"MemoryPPO": MemoryPPO, "A3C": A3C, "IMPALA": IMPALA}
     name = saved.get("algorithm") or next((MARKS[mark] for mark in MARKS if mark in saved), "")
     if not isinstance(name, str) or name not in algorithms:
-        raise ValueError(f"'{file}' was saved by another algorithm than MemoryPPO, A3C and IMPALA")
+        raise ValueError(
+            f"'{file}' was saved by another algorithm than MemoryPPO, A3C and IMPALA: its own load reads it"
+        )
     return algorithms[name].load(file, trusted=trusted, **kwargs)
 
 
@@ -46,7 +48,7 @@ def saved_file(path: str | os.PathLike[str]) -> Path:
     ]
     if of_run:
         return (newest(of_run, steps_of) if len(of_run) > 1 else None) or of_run[0]  # whose fault `load` names
-    file = next((file for file in (path, path.with_name(path.name + ".zip")) if file.is_file()), None)
+    file = next((file for file in (path, Path(f"{path}.zip")) if file.is_file()), None)
     if (file and file.suffix == ".pt") or (file is None and [*path.glob("model.pt"), *path.glob("checkpoints/*.pt")]):
         raise ValueError(
             f"'{path}' holds a model of a supervised task, which acts in no environment: relmem train --resume tests "

@@ -12,14 +12,12 @@ import hashlib
 import io
 import json
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile
 
 import safetensors.torch
 from torch import Tensor
 
-from .files import replacing
 from .plain import Decoder, Encoder, NotPlain
 
 MARK = b"relmem sha256 "
@@ -136,24 +134,6 @@ def unpack(
             "trusted=True (--trusted) if you know who wrote it"
         )
     return parts
-
-
-def write(path: Path, parts: Mapping[str, Any]) -> None:
-    """Write the file of ``pack``, so that ``path`` holds either the old file or the whole new one.
-
-    :raises OSError: if it cannot be written
-    """
-    content = pack(parts)
-    with replacing(path) as file:
-        file.write(content)
-
-
-def read(path: Path, trusted: bool = False, skip: Collection[str] = ()) -> dict[str, Any]:
-    """What ``write`` wrote; all else is as in ``unpack``.
-
-    :raises OSError: if it cannot be read
-    """
-    return unpack(path.read_bytes(), path, trusted, skip)
 
 
 def _as_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium import spaces
+from sb3_contrib import RecurrentPPO
 from small_cores import SMALL
 
 from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, StackedCore, load, make_core, registered_cores
@@ -95,6 +96,11 @@ def test_what_an_agent_does_to_observations_is_in_the_file(stack, tmp_path):
         torch.testing.assert_close(probabilities, expected.distribution.probs, rtol=1e-4, atol=1e-5)
         actions, state = model.predict(obs, state, starts, deterministic=True)
         obs, _, starts, _ = known.step(actions)
+
+
+def test_agents_of_stock_algorithms_with_our_policy_are_exported(tmp_path):
+    model = RecurrentPPO(MemoryActorCriticPolicy, "CartPole-v1", n_steps=8, batch_size=8, policy_kwargs={"core": "gru"})
+    assert export_torch(model, tmp_path / "agent.pt2").error < 1e-4
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from relmem.agents import A3C, Diverged, MemoryPPO, load
-from relmem.common.saved import read, write
+from relmem.common.saved import pack, unpack
 from relmem.envs import make_vec_env
 
 ENV = "relmem/MaskedCartPole-v0"
@@ -28,9 +28,9 @@ def test_weights_that_are_not_finite_are_not_saved(algorithm, tmp_path):
 @pytest.mark.parametrize("algorithm", [MemoryPPO, A3C])
 def test_weights_that_are_not_finite_are_not_loaded(algorithm, tmp_path):
     make(algorithm).save(tmp_path / "good.zip")
-    parts = read(tmp_path / "good.zip")
+    parts = unpack((tmp_path / "good.zip").read_bytes())
     parts["policy"]["value_net.bias"].fill_(float("inf"))
-    write(tmp_path / "bad.zip", parts)
+    (tmp_path / "bad.zip").write_bytes(pack(parts))
     with pytest.raises(ValueError, match="not finite"):
         load(tmp_path / "bad.zip")
     assert load(tmp_path / "good.zip")

@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from contextlib import closing
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -257,15 +258,27 @@ def curve(folder):
 
 @pytest.fixture(scope="module", params=["ppo", "a3c"])
 def never_stopped(request, tmp_path_factory):
-    """A run of 768 steps, its flags, and the class of its algorithm."""
+    """A run of 768 steps that saves a checkpoint whenever it can: its flags, its folder, and its third checkpoint."""
     flags = PPO if request.param == "ppo" else ONE_WORKER
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    assert main([*flags, "--run_dir", str(folder), "--total_timesteps", "768"]) == 0
-    return flags, folder
+    place = tmp_path_factory.mktemp("whole")
+    kept, save = [], run_folder.save
+
+    def keep(model, path):
+        save(model, path)
+        if "step_" in path.name and len(kept) < 3:
+            kept.append(Path(shutil.copy(path, place / path.name)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_folder, "save", keep)
+        for name in ("CHECKPOINT_SECONDS", "FIRST_CHECKPOINT_SECONDS"):
+            patch.setattr(run_folder, name, 0.0)
+        assert main([*flags, "--run_dir", str(place / "run"), "--total_timesteps", "768"]) == 0
+    return flags, place / "run", kept[2]
 
 
 def test_a_run_that_was_stopped_comes_to_the_same(never_stopped, tmp_path, monkeypatch):
-    flags, whole = never_stopped
+    """It saves no checkpoints, and the other did: that changes nothing."""
+    flags, whole, _ = never_stopped
     run, step, stopped = tmp_path / "run", agent.Watch._on_step, []
 
     def stop(callback):
@@ -282,7 +295,7 @@ def test_a_run_that_was_stopped_comes_to_the_same(never_stopped, tmp_path, monke
 
 
 def test_a_run_that_was_stopped_in_an_update_comes_to_the_same(never_stopped, tmp_path, monkeypatch):
-    flags, whole = never_stopped
+    flags, whole, _ = never_stopped
     if flags is not PPO:
         pytest.skip("A3C's updates are its workers'")
     run, step, steps = tmp_path / "run", torch.optim.Adam.step, []
@@ -301,26 +314,13 @@ def test_a_run_that_was_stopped_in_an_update_comes_to_the_same(never_stopped, tm
     assert curve(run) == curve(whole)
 
 
-def test_a_run_goes_on_from_a_checkpoint_in_its_midst(never_stopped, tmp_path, monkeypatch):
+def test_a_run_goes_on_from_a_checkpoint_in_its_midst(never_stopped, tmp_path):
     """As after a kill: what came behind the checkpoint is repeated."""
-    flags, whole = never_stopped
-    run, save = tmp_path / "run", run_folder.save
-    kept = []
-
-    def keep(model, path):
-        save(model, path)
-        if "step_" in path.name and len(kept) < 3:
-            kept.append(shutil.copy(path, tmp_path / path.name))
-
-    monkeypatch.setattr(run_folder, "save", keep)
-    for name in ("CHECKPOINT_SECONDS", "FIRST_CHECKPOINT_SECONDS"):
-        monkeypatch.setattr(run_folder, name, 0.0)
-    assert main([*flags, "--run_dir", str(run), "--total_timesteps", "768"]) == 0
-    monkeypatch.undo()
-    assert_same(load(run), load(whole))  # being held for a checkpoint changes nothing
+    _, whole, checkpoint = never_stopped
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(run / "checkpoints")
     (run / "checkpoints").mkdir()
-    shutil.move(kept[2], run / "checkpoints")
+    shutil.copy(checkpoint, run / "checkpoints")
     (run / "model.zip").unlink()
     (run / "results.json").unlink()
     assert main(["train", "--resume", str(run)]) == 0

@@ -15,8 +15,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.utils import FloatSchedule, LinearSchedule
 
+from relmem.agents.saved import read_agent, write_agent
 from relmem.common.plain import NotPlain
-from relmem.common.saved import Damaged, NotSealed, pack, read, seal, unpack, write
+from relmem.common.saved import Damaged, NotSealed, pack, seal, unpack
 
 
 def again(value, **kwargs):
@@ -168,13 +169,13 @@ def test_a_sealed_archive_of_pytorch_is_one_still():
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write(path, {"data": {"a": 1}})
+    path = tmp_path / "file.zip"
+    write_agent(path, {"a": 1}, {})
 
     def full(*args):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        write(path, {"data": {"a": 2}})
-    assert read(path) == {"data": {"a": 1}} and [*tmp_path.iterdir()] == [path]
+        write_agent(path, {"a": 2}, {})
+    assert read_agent(path)["data"] == {"a": 1} and [*tmp_path.iterdir()] == [path]
