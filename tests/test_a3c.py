@@ -45,17 +45,17 @@ def no_process_left():
 
 
 class StopWhenSolved(BaseCallback):
-    """Ends the run once the mean return of the last episodes is high enough."""
+    """Ends the run once the mean return of the last episodes has been high enough, and whatever else is awaited."""
 
-    def __init__(self, threshold):
+    def __init__(self, threshold, also=lambda: True):
         super().__init__()
-        self.threshold, self.solved = threshold, False
+        self.threshold, self.also, self.solved = threshold, also, False
 
     def _on_step(self):
         episodes = self.model.ep_info_buffer
         full = len(episodes) == episodes.maxlen
         self.solved |= full and np.mean([info["r"] for info in episodes]) > self.threshold
-        return not self.solved
+        return not (self.solved and self.also())
 
 
 def test_two_workers_learn_masked_cartpole():

@@ -38,13 +38,15 @@ def connect(address: str | None, n_workers: int) -> None:
 
     if ray.is_initialized():
         return
-    new = {} if address or os.environ.get("RAY_ADDRESS") else {"num_cpus": n_workers, "include_dashboard": False}
+    address = address or os.environ.get("RAY_ADDRESS")
+    new = {} if address else {"num_cpus": n_workers, "include_dashboard": False}
     try:
         with stage("connecting to Ray"):
-            ray.init(address, logging_level="ERROR", log_to_driver=False, **new)  # type: ignore[arg-type]
+            # "local" and not None, which would be a cluster that somebody has started on this machine.
+            ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **new)  # type: ignore[arg-type]
     except (ConnectionError, RuntimeError, ValueError) as error:
-        sentence = " ".join(str(error).split())
-        raise ValueError(f"cannot connect to a Ray cluster at '{address or 'RAY_ADDRESS'}': {sentence}") from error
+        where = f"connect to a Ray cluster at '{address}'" if address else "start Ray"
+        raise ValueError(f"cannot {where}: {' '.join(str(error).split())}") from error
 
 
 def require_ray() -> None:
