@@ -7,8 +7,11 @@ import pytest
 import torch
 from filelock import FileLock
 
+from relmem.agents import load
+from relmem.agents.evaluate import evaluate
 from relmem.cli import launch, main, queue
 from relmem.cli.options import parse
+from relmem.envs import make_vec_env
 from relmem.experiment import pictures, run_list, tables
 
 TABLES = run_list.read_tables()
@@ -452,3 +455,12 @@ def test_committed_results_are_what_the_list_says(name):
     found = json.loads(RUNS[name].result.read_text())
     assert found["seed"] == found["config"]["seed"]
     assert agree(found["config"], config_of(RUNS[name])), f"{name} was trained with other options"
+
+
+@pytest.mark.slow
+def test_the_agent_that_comes_with_the_repository_wins_at_pong():
+    folder = run_list.RESULTS / "pong" / "agents" / "stm"
+    assert (folder / "model.zip").stat().st_size < 3e6
+    env = make_vec_env("PongNoFrameskip-v4", 1, seed=0, frame_skip=4)
+    assert evaluate(load(folder), env, episodes=1).returns[0] > 10
+    env.close()
