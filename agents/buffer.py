@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -148,7 +149,7 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
         )
     sequences = n_steps // length * n_envs
     if batch_size is None:
-        return length, min(s for s in range(1, sequences + 1) if sequences % s == 0 and s * 4 >= sequences)
+        return length, next(sequences // k for k in (4, 3, 2, 1) if sequences % k == 0)
     if batch_size % length or sequences % (batch_size // length):
         nearest = length * _nearest_divisor(sequences, batch_size / length)
         raise ValueError(
@@ -159,4 +160,6 @@ def minibatch_shape(n_steps: int, n_envs: int, bptt_length: int | None, batch_si
 
 
 def _nearest_divisor(n: int, d: float) -> int:
-    return min((k for k in range(1, n + 1) if n % k == 0), key=lambda k: abs(k - d))
+    """Among all divisors of n, or of one that is huge among those of up to a million and what they leave."""
+    small = [k for k in range(1, min(math.isqrt(n), 10**6) + 1) if n % k == 0]
+    return min((*small, *(n // k for k in reversed(small))), key=lambda k: abs(k - d))

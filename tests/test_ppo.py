@@ -505,3 +505,9 @@ def test_the_halves_of_a_minibatch_have_the_gradient_of_the_whole(core):
     assert [name == "MainThread" for name in names] == [True, False, False]
     for whole, sum_of_halves in zip(*gradients, strict=True):
         torch.testing.assert_close(sum_of_halves, whole, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2**31, 7, 3, None), (2**31, 2**31, 2**31, 7), (2**61 - 1, 1, 5, None)])
+def test_a_hint_about_huge_numbers_is_found_at_once(shape):
+    with pytest.raises(ValueError, match="the nearest that does is"):
+        minibatch_shape(*shape)
