@@ -1,4 +1,4 @@
-"""What MemoryPPO and A3C have in common: options, policy, seed."""
+"""What MemoryPPO, A3C and IMPALA have in common: options, policy, seed, files, exact resumption."""
 
 from __future__ import annotations
 

@@ -210,7 +210,7 @@ def onnx_packages() -> tuple[Any, Any]:
     """
     try:
         import onnx
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
         import onnxscript  # noqa: F401  (what PyTorch writes ONNX by)
     except ImportError as error:
         raise ValueError(f"export to ONNX needs the extra [export]: pip install 'relmem[export]' ({error})") from error

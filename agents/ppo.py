@@ -345,8 +345,8 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """What was not finite first in the update from the minibatch in these columns."""
         batch = self.buffer.sequences(columns)
         known = {name: value for name, value in batch._asdict().items() if name != "starts"}
-        evaluate = partial(self.policy.evaluate_sequence, batch.obs, batch.actions, batch.state, batch.starts)
-        return not_finite(self.policy, known, evaluate, loss.parts)
+        inputs = batch.obs, batch.actions, batch.state, batch.starts, batch.action_masks
+        return not_finite(self.policy, known, partial(self.policy.evaluate_sequence, *inputs), loss.parts)
 
     def _place(self) -> tuple[VecEnv | None, Any]:
         place = self._last_obs, self._last_episode_starts, self._state

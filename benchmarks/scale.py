@@ -112,7 +112,7 @@ def pieces(name: str, quick: bool, rounds: int) -> dict[str, Any]:
     """Seconds of each part of IMPALA by itself, in this process, and what the learner computes."""
     model = make(IMPALA, name, 1)
     model.learn(ENVS_PER_WORKER * T_MAX)  # one update, which makes what an update needs
-    with LocalFleet(model.job(), 1, 1, seed=0) as fleet:
+    with LocalFleet(model.job(), 1, seed=0) as fleet:
         fleet.publish(weights_of(model.policy), 1.0)
         results = fleet.results()
         batch = [next(results)]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..common.columns import columns
-from ..common.output import say
 from .arguments import Arguments
 from .config_files import find_config, shipped_configs
-from .names import chosen, summary
+from .listing import listing, summary
 from .options import parse
+
+EXAMPLES = ["relmem configs", "relmem configs memory", "relmem configs --json"]
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -19,29 +19,16 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
 
     :raises ValueError: if it asks for something impossible
     """
-    parser = Arguments(
-        "configs",
-        "The configs that `relmem train --config NAME` finds, and what each trains.",
-        ["relmem configs", "relmem configs memory", "relmem configs --json"],
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a config, or a part of names; default: all")
-    parser.add_argument("--json", action="store_true", help="for scripts")
-    args = parser.read(argv)
-    names = chosen("config", args.names, shipped_configs())
-    return lambda: show(names, args.json)
+    about = "The configs that `relmem train --config NAME` finds, and what each trains."
+    return listing(Arguments("configs", about, EXAMPLES), argv, "config", shipped_configs, facts, table)
 
 
-def show(names: Sequence[str], as_json: bool) -> int:
-    found = [facts(name) for name in names]
-    if as_json:
-        say(json.dumps(found, indent=1))
-        return 0
+def table(found: list[dict[str, Any]]) -> str:
     rows = [
         [config["name"], config["on"], config["core"], config["by"], f"{config['length']:,}", config["about"]]
         for config in found
     ]
-    say(columns(("config", "on", "core", "by", "steps or updates", "what it is"), rows))
-    return 0
+    return columns(("config", "on", "core", "by", "steps or updates", "what it is"), rows)
 
 
 def facts(name: str) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -13,12 +12,12 @@ import torch
 from ..agents.cores import MemoryCore, make_core, registered_cores
 from ..agents.cores.registry import CORES
 from ..common.columns import columns
-from ..common.output import say, stage
+from ..common.output import stage
 from .arguments import Arguments
-from .names import chosen, summary
+from .listing import listing, summary
 
 INPUT_SIZE, BATCH, CALLS = 256, 16, 5
-HEADS = ("core", "parameters", "state", "μs/step", "what it is")
+EXAMPLES = ["relmem cores", "relmem cores lstm delta", "relmem cores --json"]
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -26,41 +25,33 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
 
     :raises ValueError: if it asks for something impossible
     """
-    parser = Arguments(
-        "cores",
+    about = (
         f"The registered cores at their defaults, for {INPUT_SIZE} input features: parameters, numbers in the state of "
-        f"one sequence, and what a step of one sequence takes here, of {BATCH} together on one thread.",
-        ["relmem cores", "relmem cores lstm delta", "relmem cores --json"],
+        f"one sequence, and what a step of one sequence takes here, of {BATCH} together on one thread."
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a core, or a part of names; default: all")
-    parser.add_argument("--json", action="store_true", help="for scripts")
-    args = parser.read(argv)
-    names = chosen("core", args.names, sorted(registered_cores()))
-    return lambda: show(names, args.json)
+    names = sorted(registered_cores())
+    return listing(Arguments("cores", about, EXAMPLES), argv, "core", lambda: names, facts, table)
 
 
-def show(names: Sequence[str], as_json: bool) -> int:
-    with stage("measuring steps"):
-        found = [facts(name) for name in names]
-    if as_json:
-        say(json.dumps(found, indent=1))
-        return 0
+def table(found: list[dict[str, Any]]) -> str:
     rows = [
         [core["name"], f"{core['parameters']:,}", f"{core['state']:,}", f"{core['microseconds']:,.0f}", core["about"]]
         for core in found
     ]
-    say(columns(HEADS, rows) + "\n\nOptions of one: relmem train --core.name NAME --env.id CartPole-v1 --help")
-    return 0
+    text = columns(("core", "parameters", "state", "μs/step", "what it is"), rows)
+    return f"{text}\n\nOptions of one: relmem train --core.name NAME --env.id CartPole-v1 --help"
 
 
 def facts(name: str) -> dict[str, Any]:
     """What there is to know of a core at its defaults."""
     core = make_core(name, INPUT_SIZE)
+    with stage(f"measuring steps of {name}"):
+        microseconds = round(1e6 * seconds_per_step(core), 2)
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in core.parameters()),
         "state": core.state_size,
-        "microseconds": round(1e6 * seconds_per_step(core), 2),
+        "microseconds": microseconds,
         "about": summary(CORES.factory(name).__doc__ or ""),
     }
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..common.columns import columns
-from ..common.output import say, stage
+from ..common.output import stage
 from ..tasks import make_task
 from ..tasks.registry import registered_tasks
 from .arguments import Arguments
-from .names import chosen, summary
+from .listing import listing, summary
+
+EXAMPLES = ["relmem tasks", "relmem tasks parity recall", "relmem tasks --json"]
 
 
 def prepare(argv: Sequence[str]) -> Callable[[], int]:
@@ -19,23 +20,12 @@ def prepare(argv: Sequence[str]) -> Callable[[], int]:
 
     :raises ValueError: if it asks for something impossible
     """
-    parser = Arguments(
-        "tasks",
-        "The supervised tasks at their defaults: metric, and what trivial strategies reach on the validation set.",
-        ["relmem tasks", "relmem tasks parity recall", "relmem tasks --json"],
-    )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="a task, or a part of names; default: all")
-    parser.add_argument("--json", action="store_true", help="for scripts")
-    args = parser.read(argv)
-    names = chosen("task", args.names, sorted(registered_tasks()))
-    return lambda: show(names, args.json)
+    about = "The supervised tasks at their defaults: metric, and what trivial strategies reach on the validation set."
+    names = sorted(registered_tasks())
+    return listing(Arguments("tasks", about, EXAMPLES), argv, "task", lambda: names, facts, table)
 
 
-def show(names: Sequence[str], as_json: bool) -> int:
-    found = [facts(name) for name in names]
-    if as_json:
-        say(json.dumps(found, indent=1))
-        return 0
+def table(found: list[dict[str, Any]]) -> str:
     rows = [
         [
             task["name"],
@@ -45,8 +35,7 @@ def show(names: Sequence[str], as_json: bool) -> int:
         ]
         for task in found
     ]
-    say(columns(("task", "metric", "trivial levels", "what it is"), rows))
-    return 0
+    return columns(("task", "metric", "trivial levels", "what it is"), rows)
 
 
 def facts(name: str) -> dict[str, Any]:

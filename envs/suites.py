@@ -37,10 +37,10 @@ def registered_envs() -> dict[str, str]:
     for prefix in SUITES:
         with suppress(ValueError):
             import_suite(prefix)
-    return {id: _package(spec) for id, spec in gymnasium.registry.items()}
+    return {id: package_of(spec) for id, spec in gymnasium.registry.items()}
 
 
-def _package(spec: EnvSpec) -> str:
+def package_of(spec: EnvSpec) -> str:
     """Where an environment comes from, or the outermost of its wrappers."""
     places = [spec.entry_point, *(wrapper.entry_point for wrapper in spec.additional_wrappers)]
     return str(getattr(places[-1], "__module__", places[-1])).partition(".")[0].partition(":")[0]

@@ -48,8 +48,8 @@ RAY_ADDRESS = "host:port, or auto, that which runs on this machine; null: RAY_AD
 EVALUATION_ENVS = 8
 EVALUATION_SECONDS = 20.0  # an interrupted run should be over within 30
 NORMALIZE = (
-    "observations and rewards to unit variance by their running statistics, which are saved with the model and stay \
-as they are in evaluations; also a mapping of options of SB3's VecNormalize"
+    "observations and rewards to unit variance by their running statistics, which are saved with the model and stay as "
+    "they are in evaluations; also a mapping of options of SB3's VecNormalize"
 )
 INIT_FROM = "a run folder or saved model whose weights training begins with; all other settings are this run's"
 EVALUATION_SEED = 2**30  # plus the run's: that of resumed runs grows by their steps, and does not come as far

@@ -133,7 +133,7 @@ def require_film(path: str | os.PathLike[str]) -> Path:
         raise ValueError(f"a film is called something{' or something'.join(KINDS)}, got '{path}'")
     require_new(path)
     with needs_extra("video", "a film"):
-        import imageio_ffmpeg  # type: ignore[import-untyped]  # noqa: F401
+        import imageio_ffmpeg  # noqa: F401
     return path
 
 

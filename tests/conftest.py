@@ -27,8 +27,11 @@ def _fixed_seed():
     torch.set_num_threads(1)
 
 
-# A process that a script starts in the background is deaf to Ctrl-C, and so would be the runs that tests interrupt.
+# A process that a script starts in the background is deaf to Ctrl-C, one below nohup to the end of its terminal, and so
+# would be the runs that tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 # The same examples every time, however long the machine takes for them.

@@ -14,7 +14,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
+from observers import CARTPOLE, Observer, StopWhenSolved, parameters
+from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
@@ -30,7 +31,6 @@ from relmem.agents.a3c.worker import persistent_buffers, require_constant_buffer
 from relmem.agents.finite import has_finite_weights
 from relmem.envs import make_vec_env
 
-CARTPOLE = "relmem/MaskedCartPole-v0"
 TWO_WORKERS = {"workers": 2, "envs_per_worker": 2, "t_max": 5, "seed": 0}
 ONE_WORKER = {**TWO_WORKERS, "workers": 1}
 
@@ -42,20 +42,6 @@ def no_process_left():
 
 
 # -------------------------------------------------------------------- runs
-
-
-class StopWhenSolved(BaseCallback):
-    """Ends the run once the mean return of the last episodes has been high enough, and whatever else is awaited."""
-
-    def __init__(self, threshold, also=lambda: True):
-        super().__init__()
-        self.threshold, self.also, self.solved = threshold, also, False
-
-    def _on_step(self):
-        episodes = self.model.ep_info_buffer
-        full = len(episodes) == episodes.maxlen
-        self.solved |= full and np.mean([info["r"] for info in episodes]) > self.threshold
-        return not (self.solved and self.also())
 
 
 def test_two_workers_learn_masked_cartpole():
@@ -78,25 +64,6 @@ def test_two_workers_learn_masked_cartpole():
     callback = StopWhenSolved(threshold=120)
     model.learn(150_000, callback=callback)
     assert callback.solved
-
-
-def parameters(model):
-    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().clone()
-
-
-class Observer(BaseCallback):
-    """Notes what callbacks are shown."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps, self.shapes, self.episodes = [], set(), 0
-
-    def _on_step(self):
-        self.steps.append(self.num_timesteps)
-        self.shapes.add((np.shape(self.locals["rewards"]), np.shape(self.locals["dones"]), len(self.locals["infos"])))
-        self.episodes += sum("episode" in info for info in self.locals["infos"])
-        assert [("episode" in info) for info in self.locals["infos"]] == self.locals["dones"].tolist()
-        return True
 
 
 def test_callbacks_logger_and_progress_bar_work_as_in_sb3(tmp_path, monkeypatch):

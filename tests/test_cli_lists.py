@@ -7,7 +7,7 @@ import pytest
 from relmem.agents.cores import make_core, registered_cores
 from relmem.cli import main
 from relmem.cli.config_files import shipped_configs
-from relmem.cli.names import chosen, summary
+from relmem.cli.listing import chosen, summary
 
 
 def listed(capsys, *argv):

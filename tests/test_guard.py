@@ -133,7 +133,7 @@ def test_workers_of_a_learner_elsewhere_say_what_is_not_finite_and_go_on(kind):
     model = kind("MemoryPolicy", CARTPOLE, workers=1, envs_per_worker=2, t_max=5, seed=0, policy_kwargs=POLICY)
     job = model._job(0) if kind is A3C else model.job()
     good = [array.copy() for array in weights_of(model.policy)]
-    with LocalFleet(job, 1, 1, 0) as fleet:
+    with LocalFleet(job, 1, seed=0) as fleet:
         results = fleet.results()
         fleet.publish([np.full_like(array, np.nan) for array in good], 1.0)
         bad = next(results)

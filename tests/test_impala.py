@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from observers import CARTPOLE, Observer, StopWhenSolved, parameters
 from small_cores import SMALL
 from stable_baselines3.common.logger import configure
-from test_a3c import CARTPOLE, Observer, StopWhenSolved, parameters
 
 from relmem.agents import A3C, IMPALA, load, registered_cores
 from relmem.agents.distributed.fleet import LocalFleet, weights_of
@@ -26,7 +26,7 @@ def make(core="lstm", env=CARTPOLE, **options):
 
 def a_fleet(model, n_workers=1):
     job = RolloutJob(model.policy, "fp32", env_factory(CARTPOLE), 2, model.t_max, model.gamma, None)
-    return LocalFleet(job, n_workers, 1, seed=0)
+    return LocalFleet(job, n_workers, seed=0)
 
 
 def test_it_learns_masked_cartpole():

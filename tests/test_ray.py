@@ -12,11 +12,11 @@ from pathlib import Path
 import gymnasium
 import pytest
 import ray
+from observers import CARTPOLE, Observer, StopWhenSolved
 from ray.cluster_utils import Cluster
 from small_cores import SMALL
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
-from test_a3c import CARTPOLE, Observer, StopWhenSolved
 
 from relmem.agents import A3C, IMPALA
 from relmem.agents.distributed import ray_fleet
@@ -67,14 +67,14 @@ def mortal(file, n_envs, seed):
 
 
 class At(Observer):
-    """Does something once, at a step."""
+    """Does something once, at a step or as soon after it as it is time."""
 
-    def __init__(self, step, action):
+    def __init__(self, step, action, is_time=lambda: True):
         super().__init__()
-        self.step, self.action = step, action
+        self.step, self.action, self.is_time = step, action, is_time
 
     def _on_step(self):
-        if self.action and self.num_timesteps >= self.step:
+        if self.action and self.num_timesteps >= self.step and self.is_time():
             action, self.action = self.action, None
             action()
         return super()._on_step()
@@ -114,17 +114,20 @@ def test_a3c_learns_on_when_a_node_is_removed_from_four(cluster, tmp_path):
     removed = cluster.add_node(**NODE)
     cluster.add_node(**NODE)
     cluster.wait_for_nodes()
-    remove = At(1500, lambda: cluster.remove_node(removed, allow_graceful=False))
+
+    def logged(name):
+        return last_row(tmp_path / "progress.csv").get(name)
+
+    def remove_node():
+        cluster.remove_node(removed, allow_graceful=False)
+
+    remove = At(1500, remove_node, lambda: logged("time/workers") == 6)  # what starts would not be missed
     model = learner(A3C, workers=6, envs_per_worker=2)  # on all processors
     model.set_logger(configure(str(tmp_path), ["csv"]))
-
-    def workers_are_missed():  # of the two; how often Ray tries to begin them again is its own affair
-        logged = last_row(tmp_path / "progress.csv")
-        return logged.get("time/worker_restarts", 0) >= 1 and logged.get("time/workers", 6) < 6
-
-    callback = StopWhenSolved(40, workers_are_missed)  # twice what random play comes to
-    model.learn(150_000, callback=[remove, callback])
-    assert callback.solved and workers_are_missed()
+    callback = StopWhenSolved(40, lambda: logged("time/workers") == 4)  # twice what random play comes to
+    model.learn(300_000, callback=[remove, callback], log_interval=20)
+    assert callback.solved and remove.action is None
+    assert logged("time/worker_restarts") == 2 and logged("time/workers") == 4  # there is no room for the two any more
     assert remove.steps == list(range(2, remove.steps[-1] + 1, 2))
 
 

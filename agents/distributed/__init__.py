@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 from ...common.output import stage
-from .fleet import Fleet, LocalFleet
+from .fleet import Fleet, Job, LocalFleet
 
 Launcher = Literal["local", "ray"]
 
 
-def start_fleet(launcher: Launcher, *args: Any) -> Fleet:
-    """Start workers.
+def start_fleet(launcher: Launcher, job: Job, n_workers: int, min_workers: int, seed: int) -> Fleet:
+    """Start workers; see ``LocalFleet`` and ``RayFleet``. Of those in this process none is lost: ``min_workers`` is
+    Ray's.
 
-    :param args: of ``LocalFleet`` or ``RayFleet``
     :raises ValueError: if Ray is asked for, and not installed
     """
     if launcher == "local":
-        return LocalFleet(*args)
+        return LocalFleet(job, n_workers, seed)
     require_ray()
     from .ray_fleet import RayFleet  # which imports Ray
 
-    return RayFleet(*args)
+    return RayFleet(job, n_workers, min_workers, seed)
 
 
 def connect(address: str | None, n_workers: int) -> None:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import numpy as np
 import torch
 from torch import nn
@@ -70,11 +70,10 @@ class LocalFleet:
 
     :param job: what they are given
     :param n_workers: how many there are
-    :param min_workers: of no use here, where none is lost
     :param seed: worker r seeds its environments with ``seed + r * n_envs`` and the numbers that follow
     """
 
-    def __init__(self, job: Job, n_workers: int, min_workers: int, seed: int) -> None:
+    def __init__(self, job: Job, n_workers: int, seed: int) -> None:
         self.version, self.restarts = 0, 0
         copies: list[Job] = [cloudpickle.loads(pickled(job)) for _ in range(n_workers)]  # each with its own policy
         self._workers = [copy.worker(seed + rank * job.n_envs) for rank, copy in enumerate(copies)]

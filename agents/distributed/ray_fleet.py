@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Self, cast
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import ray
 import torch
 from ray.exceptions import RayError, RayTaskError
