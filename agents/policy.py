@@ -296,7 +296,7 @@ class MemoryActorCriticPolicy(RecurrentActorCriticPolicy):
         return torch.cat([outputs, features], dim=-1) if self.bypass else outputs
 
     def _precision(self) -> torch.autocast:
-        # No cache of cast weights: each is used once, and the halves of a minibatch would share its graph.
+        # No cache of cast weights: each is used once, and the parts of a minibatch would share its graph.
         return torch.autocast(
             self.device.type, self.features_dtype, enabled=self.features_dtype is not None, cache_enabled=False
         )

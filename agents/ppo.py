@@ -27,7 +27,7 @@ from .collector import collect, threads_of_rollout, to_tensors
 from .cores import State
 from .finite import Diverged, has_finite_weights, is_finite
 from .guard import not_finite
-from .halves import Map, halves_pay, mapping, twins
+from .parts import Map, mapping, n_parts, twins
 from .policy import MemoryActorCriticPolicy
 from .ppo_loss import Loss, Settings, no_loss, ppo_loss
 from .precision import Precision
@@ -254,9 +254,10 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """
         logged: dict[str, list[Tensor]] = defaultdict(list)
         _, sequences = minibatch_shape(self.buffer.n_steps, self.n_envs, self.buffer.length, self.batch_size)
-        halved = len(self._own_part(torch.arange(sequences))) > 1 and halves_pay(self.policy)
-        policies = twins(self.policy, 2 if halved else 1)
-        with mapping(len(policies)) as map_:
+        own = len(self._own_part(torch.arange(sequences)))
+        parts = n_parts(self.policy, own * self.buffer.length)
+        policies = twins(self.policy, min(parts or 1, own))
+        with mapping(parts) as map_:
             for _ in range(self.n_epochs):
                 logged["train/approx_kl"].clear()  # SB3 logs those of the last pass
                 for columns in self.buffer.minibatches(sequences):
@@ -289,7 +290,7 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         advantages = self._advantages(columns)
         whole, parts = advantages.numel(), len(policies)
         own, advantages = self._own_part(columns), self._own_part(advantages)
-        chunks = zip(policies, own.chunk(parts), advantages.chunk(parts, dim=1), strict=True)
+        chunks = zip(policies, own.tensor_split(parts), advantages.tensor_split(parts, dim=1), strict=True)
         try:
             return map_(partial(self._loss, settings, whole), list(chunks))
         except Diverged:  # values or probabilities are not finite, and so is what they would add to the loss

@@ -203,11 +203,16 @@ class ParallelPPO(MemoryPPO):
         return Loss(*summed)
 
     def _add_gradients(self) -> None:
-        gradients = [parameter.grad for parameter in self.policy.parameters() if parameter.grad is not None]
-        joined = torch.cat([gradient.flatten() for gradient in gradients])
+        # One process may have a gradient of what others have none of, as of an initial state, where an episode begins.
+        # What nobody has one of is left without, which Adam does not take for zero.
+        parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        known = torch.tensor([parameter.grad is not None for parameter in parameters], device=self.device)
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        joined = torch.cat([known.float(), *(gradient.flatten() for gradient in gradients)])
         distributed.all_reduce(joined)
-        for gradient, summed in zip(gradients, joined.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(summed.view_as(gradient))
+        known, *summed = joined.split([len(parameters), *(p.numel() for p in parameters)])
+        for parameter, of_any, gradient in zip(parameters, known.tolist(), summed, strict=True):
+            parameter.grad = gradient.view_as(parameter) if of_any else None
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_own_buffer"]

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, make_core, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer, minibatch_shape
-from relmem.agents.halves import halves_pay
+from relmem.agents import parts
 from relmem.agents.precision import autocast_dtype
 from relmem.envs import make_vec_env
 
@@ -488,23 +488,34 @@ def test_the_policy_is_in_training_mode_for_updates_alone():
 
 
 @pytest.mark.parametrize("core", ["identity", "lstm", "rmc", "stm"])
-def test_the_halves_of_a_minibatch_have_the_gradient_of_the_whole(core):
-    gradients, names = [], []
-    for threads in (1, 2):
+def test_the_parts_of_a_minibatch_have_the_gradient_of_the_whole(core, monkeypatch):
+    monkeypatch.setattr(parts, "PART", 4)
+    gradients, names = {}, []
+    for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         env = make_vec_env("PongNoFrameskip-v4", 2, seed=1, image_size=42, n_threads=1)
         kwargs = dict(n_steps=8, bptt_length=4, batch_size=16, precision="fp32", policy_kwargs=dict(core=core))
         model = MemoryPPO("MemoryPolicy", env, seed=0, n_epochs=1, max_grad_norm=1e9, **kwargs)
-        assert halves_pay(model.policy) == (threads == 2)
         loss = model._loss
         model._loss = lambda *args, loss=loss: names.append(threading.current_thread().name) or loss(*args)
         model.learn(16)
         assert torch.get_num_threads() == threads
-        gradients.append([parameter.grad for parameter in model.policy.parameters()])
+        gradients[threads] = [parameter.grad for parameter in model.policy.parameters()]
         env.close()
-    assert [name == "MainThread" for name in names] == [True, False, False]
-    for whole, sum_of_halves in zip(*gradients, strict=True):
-        torch.testing.assert_close(sum_of_halves, whole, rtol=1e-3, atol=1e-5)
+    assert [name == "MainThread" for name in names] == [True] + 5 * [False]
+    for threads in (2, 3):
+        for whole, summed in zip(gradients[1], gradients[threads], strict=True):
+            torch.testing.assert_close(summed, whole, rtol=1e-3, atol=1e-5)
+
+
+def test_a_minibatch_has_as_many_parts_as_are_worth_a_thread():
+    env = make_vec_env("PongNoFrameskip-v4", 1, seed=1, n_threads=1)
+    of_images = MemoryPPO("MemoryPolicy", env, seed=0).policy
+    env.close()
+    torch.set_num_threads(2)
+    assert [parts.n_parts(of_images, transitions) for transitions in (16, 255, 256, 4096)] == [1, 1, 2, 2]
+    of_numbers = MemoryPPO("MemoryPolicy", "CartPole-v1", seed=0).policy
+    assert parts.n_parts(of_numbers, 4096) is None
 
 
 @pytest.mark.parametrize("shape", [(2**31, 7, 3, None), (2**31, 2**31, 2**31, 7), (2**61 - 1, 1, 5, None)])

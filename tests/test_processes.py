@@ -31,7 +31,7 @@ CORES = {
     "stm": {"queries": 2, "item_size": 8, "relation_size": 4},
     "rmc": {"slots": 2, "heads": 2, "head_size": 4},
 }
-SKIPPED = "skipped"  # another file
+SKIPPED, INITIAL = "skipped", "initial"  # other files
 
 
 def torchrun(*command):
@@ -72,6 +72,17 @@ def trained(core):
     }
 
 
+def with_learned_initial_state():
+    """Weights after minibatches of two sequences, of which those that begin within an episode know no initial state."""
+    place = place_of_process()
+    env = make_vec_env("MountainCar-v0", ENVS // place.size)
+    kind = MemoryPPO if place.size == 1 else ParallelPPO
+    policy_kwargs = {"core": "stm", "core_kwargs": CORES["stm"] | {"learned_initial_state": True}}
+    model = kind("MemoryPolicy", env, policy_kwargs=policy_kwargs, **OPTIONS | {"batch_size": 2 * 16, "n_epochs": 1})
+    model.learn(32 * ENVS)
+    return torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+
+
 def skipped():
     """What becomes of a minibatch of which one process's part is not finite, and of weights that are not."""
     env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // 2)
@@ -100,7 +111,7 @@ def in_two(tmp_path_factory):
     """By core, what the first of two processes has, and the second."""
     folder = tmp_path_factory.mktemp("two")
     torchrun(__file__, folder)
-    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in (*CORES, SKIPPED)}
+    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in (*CORES, SKIPPED, INITIAL)}
 
 
 @pytest.mark.slow
@@ -117,10 +128,17 @@ def test_two_processes_do_what_one_does_with_all_environments(core, in_two, monk
     torch.testing.assert_close(weights, alone["weights"], rtol=0, atol=2e-6)
 
     # To the bit, where it takes its minibatches in two parts too.
-    monkeypatch.setattr(ppo, "halves_pay", lambda policy: True)
+    monkeypatch.setattr(ppo, "n_parts", lambda policy, transitions: 2)
     monkeypatch.setattr(ppo, "mapping", lambda n: nullcontext(lambda *args: list(map(*args))))  # but on one thread
     halved = trained(core)
     assert torch.equal(weights, halved.pop("weights")) and first == halved
+
+
+@pytest.mark.slow
+def test_what_only_one_process_has_a_gradient_of_is_learned_by_both(in_two):
+    first, second = in_two[INITIAL]
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, with_learned_initial_state(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -163,4 +181,5 @@ if __name__ == "__main__":  # in the processes of torchrun
     torch.set_num_threads(1)
     for core in CORES:
         torch.save(trained(core), f"{sys.argv[1]}/{core}_{place_of_process().rank}.pt")
+    torch.save(with_learned_initial_state(), f"{sys.argv[1]}/{INITIAL}_{place_of_process().rank}.pt")
     torch.save(skipped(), f"{sys.argv[1]}/{SKIPPED}_{place_of_process().rank}.pt")
