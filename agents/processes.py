@@ -18,7 +18,7 @@ from .finite import Diverged
 from .messages import PlayedStep, played
 from .ppo import MemoryPPO
 from .ppo_loss import Loss
-from .resume import Moment
+from .resume import Moment, take_moment
 from .spaces import map_obs
 
 T = TypeVar("T")
@@ -62,6 +62,7 @@ class ParallelPPO(MemoryPPO):
 
     def _setup_model(self) -> None:
         self._own_buffer: SequenceBuffer | None = None
+        self._places: list[dict[str, Any]] | None = None  # to be taken up by each process
         if self.env is not None:
             self.n_envs = self.env.num_envs * distributed.get_world_size()
         super()._setup_model()
@@ -97,12 +98,17 @@ class ParallelPPO(MemoryPPO):
         self._take_place()
 
     def synchronise(self) -> None:
-        """Let all processes go on from what the first has learned."""
+        """Let all processes go on from what the first has learned, and where each was when that was saved."""
         learned = self.policy.state_dict(), self.policy.optimizer.state_dict()
         counts = self.num_timesteps, self._n_updates
-        (self.num_timesteps, self._n_updates), (weights, optimizer) = self._first_ones((counts, learned))
+        known = self._first_ones((counts, self.guard.state(), learned, self._places))
+        (self.num_timesteps, self._n_updates), guard, (weights, optimizer), places = known
+        self.guard.load_state(guard)
         self.policy.load_state_dict(weights)
         self.policy.optimizer.load_state_dict(optimizer)
+        if places is not None and distributed.get_rank():
+            super()._take_up_place(Moment(places[distributed.get_rank()]))
+        self._places = None
 
     def _share_generators(self) -> None:
         """Let all processes draw the same numbers from now on, whatever a callback of one has drawn."""
@@ -116,14 +122,30 @@ class ParallelPPO(MemoryPPO):
     def learn(self, *args: Any, **kwargs: Any) -> ParallelPPO:
         """Train, all processes together: each has to call this, with the same steps."""
         self.synchronise()
-        return super().learn(*args, **kwargs)
+        super().learn(*args, **kwargs)
+        if self._moment is None:  # or else what was broken off is to be repeated
+            self._moment = self._moment_of_all()
+            self.guard.begin()
+        return self
+
+    def _moment_of_all(self) -> Moment:
+        """Where all processes are. What the first one saves is of the last moment that all of them took down together:
+        before a rollout, or at the end."""
+        moment, own = self._take_moment(), take_moment(*super()._place()).parts
+        moment.parts["places"] = gathered_objects({name: own[name] for name in ("place", "env") if name in own})
+        return moment
 
     def _place(self) -> tuple[None, None]:
-        """No process knows where the environments of the others are."""
+        """No process knows by itself where the environments of the others are."""
         return None, None
 
     def _take_up_place(self, moment: Moment) -> bool:
-        return False
+        """Bring the first process's environments to where they were; ``synchronise`` lets the others follow."""
+        places = moment.parts.get("places")
+        if places is None or len(places) != distributed.get_world_size():
+            return False
+        self._places = moment.get("places")
+        return super()._take_up_place(Moment(self._places[0]))
 
     # ---------------------------------------------------------------- collection
 
@@ -138,12 +160,14 @@ class ParallelPPO(MemoryPPO):
         :raises ValueError: likewise, if an action mask has the wrong shape or allows nothing
         """
         assert self._own_buffer is not None and self._last_obs is not None and self._last_episode_starts is not None
-        self.guard.begin()
-        callback.on_rollout_start()
         self._share_generators()
         if self._state is None or len(self._state[0]) != env.num_envs:
             with torch.no_grad():
                 self._state = self.policy.initial_state(env.num_envs)
+        self._moment = self._moment_of_all()
+        self.guard.begin()
+        callback.on_rollout_start()
+        self._share_generators()
         place = self._last_obs, self._last_episode_starts, self._state
         steps: list[PlayedStep] = []
         failure: FloatingPointError | ValueError | None = None

@@ -26,8 +26,11 @@ class Moment(NamedTuple):
 
     @property
     def why_not_exact(self) -> str:
-        """Why environments cannot be taken up in the middle of an episode; empty where they can."""
-        return str(self.parts.get("env", {}).get("why", ""))
+        """Why environments cannot be taken up in the middle of an episode; empty where they can, or nothing is known."""
+        places = self.parts.get("places")  # of several processes
+        if why := str((places[0] if places else self.parts).get("env", {}).get("why", "")):
+            return why
+        return f"{len(places)} processes were in one, and as many have to go on" if places else ""
 
     def to_bytes(self) -> bytes:
         """For another process: tensors themselves would be sent as memory that this process shares, and it may end

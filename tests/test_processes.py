@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ CORES = {
     "stm": {"queries": 2, "item_size": 8, "relation_size": 4},
     "rmc": {"slots": 2, "heads": 2, "head_size": 4},
 }
-SKIPPED, INITIAL = "skipped", "initial"  # other files
+SKIPPED, INITIAL, RESUMED = "skipped", "initial", "resumed"  # other files
 
 
 def torchrun(*command):
@@ -70,6 +71,33 @@ def trained(core):
         "approx_kl": model.logger.name_to_value["train/approx_kl"],
         "explained_variance": model.logger.name_to_value["train/explained_variance"],
     }
+
+
+def taken_up(folder):
+    """Weights after two rollouts and two more, and of a training that was saved and taken up in between."""
+    rank = place_of_process().rank
+    policy_kwargs = {"core": "stm", "core_kwargs": CORES["stm"]}
+
+    def new(seed):
+        env = make_vec_env("relmem/MaskedCartPole-v0", ENVS // 2, seed=seed, flicker=0.2)
+        return ParallelPPO("MemoryPolicy", env, policy_kwargs=policy_kwargs, **OPTIONS)
+
+    rollouts = 2 * 32 * ENVS
+    whole = new(0)
+    whole.learn(2 * rollouts)
+    begun = new(0)
+    begun.learn(rollouts)
+    begun.roll_back()  # which a run does at its end, and which changes nothing here
+    if rank == 0:
+        begun.save(folder / "saved")
+    again = new(5)
+    if rank == 0:  # the other process builds its model anew, as in a run
+        env, again = again.env, ParallelPPO.load(folder / "saved")
+        again.set_env(env)
+        assert again.take_up(again.saved_at)
+    again.learn(rollouts, reset_num_timesteps=False)
+    vectors = [torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach() for model in (whole, again)]
+    return {"weights": vectors, "steps": [whole.num_timesteps, again.num_timesteps]}
 
 
 def with_learned_initial_state():
@@ -111,7 +139,7 @@ def in_two(tmp_path_factory):
     """By core, what the first of two processes has, and the second."""
     folder = tmp_path_factory.mktemp("two")
     torchrun(__file__, folder)
-    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in (*CORES, SKIPPED, INITIAL)}
+    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in (*CORES, SKIPPED, INITIAL, RESUMED)}
 
 
 @pytest.mark.slow
@@ -139,6 +167,13 @@ def test_what_only_one_process_has_a_gradient_of_is_learned_by_both(in_two):
     first, second = in_two[INITIAL]
     assert torch.equal(first, second)
     torch.testing.assert_close(first, with_learned_initial_state(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_to_the_bit_where_they_were(in_two):
+    for process in in_two[RESUMED]:
+        whole, again = process["weights"]
+        assert torch.equal(whole, again) and len(set(process["steps"])) == 1
 
 
 @pytest.mark.slow
@@ -182,4 +217,5 @@ if __name__ == "__main__":  # in the processes of torchrun
     for core in CORES:
         torch.save(trained(core), f"{sys.argv[1]}/{core}_{place_of_process().rank}.pt")
     torch.save(with_learned_initial_state(), f"{sys.argv[1]}/{INITIAL}_{place_of_process().rank}.pt")
+    torch.save(taken_up(Path(sys.argv[1])), f"{sys.argv[1]}/{RESUMED}_{place_of_process().rank}.pt")
     torch.save(skipped(), f"{sys.argv[1]}/{SKIPPED}_{place_of_process().rank}.pt")
