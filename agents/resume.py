@@ -26,7 +26,7 @@ class Moment(NamedTuple):
 
     @property
     def why_not_exact(self) -> str:
-        """Why environments cannot be taken up in the middle of an episode; empty where they can, or nothing is known."""
+        """Why environments cannot be taken up in the middle of an episode; empty where that is not known."""
         places = self.parts.get("places")  # of several processes
         if why := str((places[0] if places else self.parts).get("env", {}).get("why", "")):
             return why

@@ -11,9 +11,8 @@ from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env as sb3_make_vec_env
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, make_core, precision, registered_cores
+from relmem.agents import A3C, MemoryActorCriticPolicy, MemoryPPO, make_core, parts, precision, registered_cores
 from relmem.agents.buffer import SequenceBuffer, minibatch_shape
-from relmem.agents import parts
 from relmem.agents.precision import autocast_dtype
 from relmem.envs import make_vec_env
 

@@ -136,10 +136,11 @@ def skipped():
 
 @pytest.fixture(scope="module")
 def in_two(tmp_path_factory):
-    """By core, what the first of two processes has, and the second."""
+    """By core or what else is tried, what the first of two processes has, and the second."""
     folder = tmp_path_factory.mktemp("two")
     torchrun(__file__, folder)
-    return {core: [torch.load(folder / f"{core}_{rank}.pt") for rank in (0, 1)] for core in (*CORES, SKIPPED, INITIAL, RESUMED)}
+    files = *CORES, SKIPPED, INITIAL, RESUMED
+    return {name: [torch.load(folder / f"{name}_{rank}.pt") for rank in (0, 1)] for name in files}
 
 
 @pytest.mark.slow
