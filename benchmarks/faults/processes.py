@@ -5,6 +5,7 @@ Trainings are forks of this process, which has loaded everything already, so tha
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks.faults.table import Tally
-from relmem.agents import load
+from relmem.agents import Algorithm, MemoryPPO, load
 from relmem.cli import main
 from relmem.experiment import agent
 from relmem.experiment import folder as run_folder
@@ -99,8 +100,12 @@ def seconds_lost(folder: Path, now: float) -> float:
     return max(0.0, now - max((file.stat().st_mtime for file in files), default=now))
 
 
-def check(folder: Path, tally: Tally, resume: bool) -> None:
-    """Count whether what a run left behind is whole, and where asked for, whether it goes on."""
+def check(folder: Path, tally: Tally, unbroken: dict[int, str], resume: bool) -> None:
+    """Count whether what a run left behind is what an unbroken one had after as many steps and, where asked for,
+    whether it goes on to what that one had later.
+
+    :param unbroken: digest of the weights by steps, as far as it went
+    """
     try:
         checkpoint = RunFolder(folder).newest_checkpoint()
     except ValueError:  # killed before the first one: there is nothing but what a new run begins with
@@ -109,16 +114,45 @@ def check(folder: Path, tally: Tally, resume: bool) -> None:
         return
     try:
         model = load(checkpoint)
+        said = ""
+        if resume:
+            steps = model.num_timesteps + 128
+            training = Training(folder, ["train", "--resume", str(folder), "--total_timesteps", str(steps)])
+            code = training.wait()
+            said = f"resume ended with {code}: {training.said()}"
+            if code:
+                tally.count(False, said)
+                return
+            model = load(folder)
     except ValueError as error:
         tally.count(False, str(error), corrupted=True)
         return
-    if not resume:
-        tally.count(True)
-        return
-    steps = model.num_timesteps
-    training = Training(folder, ["train", "--resume", str(folder), "--total_timesteps", str(steps + 128)])
-    code = training.wait()
-    tally.count(code == 0 and load(folder).num_timesteps >= steps + 128, f"resume ended with {code}: {training.said()}")
+    same = unbroken.get(model.num_timesteps) in (None, digest(model))
+    tally.count(same, said if same else f"other weights after {model.num_timesteps} steps", corrupted=not same)
+    tally.compared += same and model.num_timesteps in unbroken
+
+
+def digest(model: Algorithm) -> str:
+    """Of all weights, to the bit."""
+    return hashlib.sha256(torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach().numpy()).hexdigest()
+
+
+def unbroken_training(folder: Path, steps: int) -> dict[int, str]:
+    """Digests of the weights of a training that nothing stops, by its steps."""
+    noted = folder / "digests"
+
+    def note() -> None:
+        train = MemoryPPO.train
+
+        def noting(self: MemoryPPO) -> None:
+            train(self)
+            with noted.open("a") as file:
+                file.write(f"{self.num_timesteps} {digest(self)}\n")
+
+        MemoryPPO.train = noting  # type: ignore[method-assign]
+
+    new(folder / "unbroken", PPO, steps, before=note).wait(300)
+    return {int(count): weights for count, weights in map(str.split, noted.read_text().splitlines())}
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> bool:
@@ -133,6 +167,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> bool:
 def kills(folder: Path, rng: np.random.Generator, quick: bool) -> Tally:
     """SIGKILL at any time: while starting, playing, learning, and in the middle of saves."""
     tally, lost = Tally("kills"), 0.0
+    unbroken = unbroken_training(folder, 2_000 if quick else 20_000)
     for number in range(4 if quick else 200):
         run = folder / str(number)
         in_save = number % 3 == 0
@@ -144,7 +179,7 @@ def kills(folder: Path, rng: np.random.Generator, quick: bool) -> Tally:
         training.send(signal.SIGKILL)
         lost = max(lost, seconds_lost(run, time.time()))
         training.wait()
-        check(run, tally, resume=number % 10 == 1)
+        check(run, tally, unbroken, resume=number % 4 == 1)
         shutil.rmtree(run, ignore_errors=True)
     tally.lost = f"{lost:.1f} s; a checkpoint was due every {INTERVAL} s"
     return tally

@@ -6,7 +6,10 @@ import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-HEAD = "| part | faults | survived | work lost at most | corrupted | worst message |\n|---|---:|---:|---|---:|---|\n"
+HEAD = (
+    "| part | faults | survived | equal to the bit to an unbroken run | work lost at most | corrupted | worst message |"
+    " commit |\n|---|---:|---:|---:|---|---:|---|---|\n"
+)
 
 
 @dataclass
@@ -21,6 +24,8 @@ class Tally:
     lost: str = "-"  # at most
     worst: str = ""
     seconds: float = 0.0
+    commit: str = ""
+    compared: int = 0  # with an unbroken run, and found equal to the bit
     failures: list[str] = field(default_factory=list)
 
     def count(self, survived: bool, message: str = "", corrupted: bool = False) -> None:
@@ -44,7 +49,8 @@ class Tally:
 def as_markdown(tallies: list[Tally]) -> str:
     """The table of all parts."""
     rows = [
-        f"| {t.part} | {t.faults:,} | {t.survived:,} | {t.lost} | {t.corrupted} | {_short(t.worst)} |\n"
+        f"| {t.part} | {t.faults:,} | {t.survived:,} | {t.compared or '-'} | {t.lost} | {t.corrupted} | "
+        f"{_short(t.worst)} | {t.commit} |\n"
         for t in tallies
     ]
     return HEAD + "".join(rows)
