@@ -301,8 +301,10 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
 
         :return: their norm, and that of the core's
         """
-        self.policy.optimizer.zero_grad()
-        map_(lambda part: part.loss.backward(), losses)  # which of two sums comes first makes no difference
+        parameters = [parameter for parameter in self.policy.parameters() if parameter.requires_grad]
+        gradients = map_(lambda part: torch.autograd.grad(part.loss, parameters, allow_unused=True), losses)
+        for parameter, *of_parts in zip(parameters, *gradients, strict=True):
+            parameter.grad = _sum_like(parameter, of_parts)
         self._add_gradients()
         whole, core = (
             nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
@@ -406,6 +408,18 @@ class MemoryPPO(MemoryAlgorithm, OnPolicyAlgorithm):
         """Learn in another environment with the same spaces: an environment, a vector environment, or an id, of which
         as many are made as there were."""
         super().set_env(_make_env(env, self.continued_seed(), self.n_envs), force_reset)
+
+
+def _sum_like(parameter: Tensor, gradients: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum of gradients in their order, whichever thread was the first, laid out as the parameter is; None where
+    there is none."""
+    known = [gradient for gradient in gradients if gradient is not None]
+    if not known:
+        return None
+    total = torch.empty_like(parameter).copy_(known[0])
+    for gradient in known[1:]:
+        total += gradient
+    return total
 
 
 def _make_env(env: GymEnv | str | None, seed: int | None, n_envs: int = 1) -> Any:

@@ -490,7 +490,7 @@ def test_the_policy_is_in_training_mode_for_updates_alone():
 def test_the_parts_of_a_minibatch_have_the_gradient_of_the_whole(core, monkeypatch):
     monkeypatch.setattr(parts, "PART", 4)
     gradients, names = {}, []
-    for threads in (1, 2, 3):
+    for run, threads in (("whole", 1), ("halves", 2), ("thirds", 3), ("again", 3)):
         torch.set_num_threads(threads)
         env = make_vec_env("PongNoFrameskip-v4", 2, seed=1, image_size=42, n_threads=1)
         kwargs = dict(n_steps=8, bptt_length=4, batch_size=16, precision="fp32", policy_kwargs=dict(core=core))
@@ -499,12 +499,13 @@ def test_the_parts_of_a_minibatch_have_the_gradient_of_the_whole(core, monkeypat
         model._loss = lambda *args, loss=loss: names.append(threading.current_thread().name) or loss(*args)
         model.learn(16)
         assert torch.get_num_threads() == threads
-        gradients[threads] = [parameter.grad for parameter in model.policy.parameters()]
+        gradients[run] = [parameter.grad for parameter in model.policy.parameters()]
         env.close()
-    assert [name == "MainThread" for name in names] == [True] + 5 * [False]
-    for threads in (2, 3):
-        for whole, summed in zip(gradients[1], gradients[threads], strict=True):
+    assert [name == "MainThread" for name in names] == [True] + 8 * [False]
+    for run in ("halves", "thirds"):
+        for whole, summed in zip(gradients["whole"], gradients[run], strict=True):
             torch.testing.assert_close(summed, whole, rtol=1e-3, atol=1e-5)
+    assert all(map(torch.equal, gradients["thirds"], gradients["again"]))  # whichever thread was the first
 
 
 def test_a_minibatch_has_as_many_parts_as_are_worth_a_thread():
