@@ -46,7 +46,7 @@ STUDY = [table for table in TABLES.values() if table.name.startswith("pong/")]
 
 @pytest.mark.parametrize("table", STUDY, ids=[table.name for table in STUDY])
 def test_the_study_of_pong_compares_cores_and_nothing_else(table):
-    kept, gammas = [], []
+    kept, gammas, lengths = [], [], []
     runs = [run for run in table.runs if "A3C" not in run.title and "earlier recipe" not in run.title]
     assert runs[0].row == "no memory" and {run.name.rpartition("_s")[2] for run in runs} <= {
         str(101 + i) for i in range(5)
@@ -54,9 +54,12 @@ def test_the_study_of_pong_compares_cores_and_nothing_else(table):
     for run in runs:
         config = config_of(run)
         gammas.append(config["algo"].pop("gamma"))
+        lengths.append(config["algo"].pop("bptt_length"))
         kept.append(config | {"core": None, "seed": None})
     assert all(config == kept[0] for config in kept) and kept[0]["eval"]["episodes"] == 20
     assert all(gamma == gammas[0] or "discount 0.99" in run.title for gamma, run in zip(gammas, runs, strict=True))
+    for length, run in zip(lengths, runs, strict=True):  # what a row of another length says of itself
+        assert (length == lengths[0]) != run.title.partition(", seed")[0].endswith(f"sequences of {length}")
     frames = kept[0]["env"]["frame_skip"] or 1
     assert gammas[0] == pytest.approx(0.99 ** (frames / 4), abs=1e-3)
 
